@@ -1,0 +1,48 @@
+# make book   builds the book into book/_build/html      make test   runs the tests
+# make lab    opens JupyterLab on the notebooks          make lint   ruff and mypy
+#
+# make book PROFILE=profiles/workstation.yaml RUN=my-run   builds with other parameters (see README.md)
+# make book PYTHON=python3.12                              makes .venv with another Python
+
+PYTHON ?= python3
+VENV   ?= .venv
+EXTRAS  = book,test
+BIN     = $(VENV)/bin
+STAMP   = $(VENV)/.installed
+
+# On a Jetson PyTorch, TensorRT and OpenCV come with JetPack, outside of pip's reach: let the environment see them.
+VENV_FLAGS ?= $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
+
+# The notebooks' parameters; lib/book.py reads them, so `jupyter-book build book/` obeys the same variables.
+export SIAMBOOK_PROFILE = $(PROFILE)
+export SIAMBOOK_RUN     = $(RUN)
+
+.PHONY: book test lab lint install clean
+.DEFAULT_GOAL = book
+
+book: $(STAMP)
+	$(BIN)/jupyter-book build -W --keep-going book/
+	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lab: $(STAMP)
+	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8) and "siambook needs Python 3.9 or newer (make PYTHON=python3.x ...)")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
+	$(BIN)/python -m pip install --quiet -e ".[$(EXTRAS)]"
+	$(BIN)/python -c "import cv2" 2>/dev/null || $(BIN)/python -m pip install --quiet -e ".[opencv]"
+	touch $@
+
+clean:
+	rm -rf book/_build $(VENV)
