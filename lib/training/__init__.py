@@ -1,0 +1,1 @@
+"""Training of SiamRPN++ (thesis section 3.1.1): pairs, augmentation, anchor targets, losses, schedules and the loop."""
