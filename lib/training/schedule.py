@@ -1,0 +1,58 @@
+"""Learning rates by phase of a training run; PySOT's schedule (warm-up, then a logarithmic fall) is two such phases."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Tuple
+
+import numpy as np
+
+from lib.errors import InputError
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own crops, losses and learning rate.
+
+    pairs: its length. search_size: side of the search crops. lr: first and last learning rate, joined by `shape` ("linear",
+    "log", "cosine"). epochs: the rate stays the same within one of this many equal parts (0: it moves with every step).
+    reaches_end: whether the last part has `lr[1]` itself, or leaves it to the phase that follows, as PySOT's warm-up does.
+    backbone_lr: factor of the backbone's rate, 0 freezes it. tracking, distill: weights of the two losses.
+    freeze_norm: batch normalisation uses and keeps its running statistics.
+    """
+
+    pairs: int
+    search_size: int = 255
+    lr: Tuple[float, float] = (1e-3, 1e-3)
+    shape: str = "linear"
+    epochs: int = 0
+    reaches_end: bool = True
+    backbone_lr: float = 1.0
+    tracking: float = 1.0
+    distill: float = 0.0
+    freeze_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.pairs <= 0 or self.shape not in ("linear", "log", "cosine") or (self.search_size - 127) % 8:
+            raise InputError(f"training phase: pairs {self.pairs}, shape {self.shape!r} or search_size {self.search_size} cannot be")
+
+
+def learning_rate(phase: Phase, done: int) -> float:
+    """Learning rate after `done` pairs of a phase."""
+    progress = done / phase.pairs
+    if phase.epochs:
+        epoch = min(phase.epochs - 1, int(progress * phase.epochs))
+        progress = epoch / max(1, phase.epochs - (1 if phase.reaches_end else 0))
+    first, last = phase.lr
+    if phase.shape == "log":
+        return float(first * (last / first) ** progress)
+    share = (1 - np.cos(np.pi * progress)) / 2 if phase.shape == "cosine" else progress
+    return float(first + (last - first) * share)
+
+
+def pysot_phases(pairs_per_epoch: int) -> Tuple[Phase, ...]:
+    """PySOT's schedule for this model: 5 epochs of warm-up, 15 of logarithmic fall, the backbone (at a tenth) from epoch 10."""
+    fall = 0.005 * (0.0005 / 0.005) ** (np.arange(15) / 14)
+    common = {"shape": "log"}
+    return (Phase(5 * pairs_per_epoch, lr=(0.001, 0.005), epochs=5, reaches_end=False, backbone_lr=0.0, **common),
+            Phase(5 * pairs_per_epoch, lr=(0.005, float(fall[4])), epochs=5, backbone_lr=0.0, **common),
+            Phase(10 * pairs_per_epoch, lr=(float(fall[5]), 0.0005), epochs=10, backbone_lr=0.1, **common))
