@@ -12,18 +12,21 @@ import numpy as np
 _ABSENT = np.int32(1 << 30)  # sorts behind every crossing of a scan line
 
 
-def region_corners(regions: Seq) -> np.ndarray:
-    """Corners of boxes and polygons: N regions of 4 or 8 numbers -> (N, 4, 2) float64; anything else (a code) becomes NaN."""
+def region_corners(regions: Seq, box_end: float = 0) -> np.ndarray:
+    """Corners of boxes and polygons: N regions of 4 or 8 numbers -> (N, 4, 2) float64; anything else (a code) becomes NaN.
+
+    Boxes reach from x to x + w + box_end, and clockwise from the top left corner.
+    """
     sizes = np.array([len(region) for region in regions], int)
     corners = np.full((len(regions), 8), np.nan)
     for size in (4, 8):
         rows = np.flatnonzero(sizes == size)
         if rows.size:
             values = np.array([regions[row] for row in rows], float)
-            corners[rows] = values if size == 8 else values[:, [0, 1, 0, 1, 0, 1, 0, 1]]
             if size == 4:
-                corners[rows[:, None], [2, 4]] += values[:, 2:3]  # clockwise from the top left, x + w and y + h included
-                corners[rows[:, None], [5, 7]] += values[:, 3:4]
+                low, high = values[:, :2], values[:, :2] + values[:, 2:] + box_end
+                values = np.concatenate([low, high[:, :1], low[:, 1:], high, low[:, :1], high[:, 1:]], 1)
+            corners[rows] = values
     return corners.reshape(-1, 4, 2)
 
 

@@ -18,17 +18,32 @@ SKIPPED, INIT, FAILURE = 0, 1, 2  # VOT's codes in raw results
 
 @dataclass(frozen=True)
 class Protocol:
-    """Everything that decides a reset-based measurement."""
+    """Everything that decides a reset-based measurement; the defaults are PySOT's for VOT2018."""
 
     name: str = "pysot"
     failure_overlap: float = 0.0  # an overlap of at most this is a failure
     skip: int = 5  # frames from a failure to the re-initialisation
-    burn_in: int = 10  # frames after an initialisation that accuracy leaves out
-    eao_low: int = 100  # bounds of the EAO interval, both included
+    burn_in: int = 10  # frames from an initialisation on that accuracy leaves out
+    eao_low: int = 100  # bounds of the interval of lengths that EAO averages over, both included
     eao_high: int = 356
+    first_length: int = 1  # the length that the EAO curve starts with: does the initial frame count?
+    overlap: str = "pixels"  # "pixels", or "area" for exact areas without bounds
+    box_end: int = 0  # a box is rasterised from x to x + w + box_end
+    image_end: int = 0  # regions are cut to 0 .. w + image_end, for accuracy
+    eao_image_end: int = -1  # and for EAO
+    accuracy_over: str = "frames"  # mean over all frames, or over "sequences" weighted with their length
+    late_failures: bool = False  # does a failure count for EAO when too few frames are left to start again?
+
+    def __post_init__(self) -> None:
+        if self.overlap not in ("pixels", "area") or self.accuracy_over not in ("frames", "sequences"):
+            raise ValueError(f"protocol '{self.name}': unknown overlap '{self.overlap}' or mean over '{self.accuracy_over}'")
 
 
 PYSOT = Protocol()
+TOOLKIT = Protocol(
+    "toolkit", first_length=0, box_end=-1, image_end=-1, accuracy_over="sequences", late_failures=True
+)  # votchallenge/toolkit: stack/vot2018/shortterm.yaml, analysis/supervised.py, region/raster.py
+PROTOCOLS = {protocol.name: protocol for protocol in (PYSOT, TOOLKIT)}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,298 @@
+"""Accuracy, robustness and expected average overlap (section 3.3.1), per attribute, per sequence and with bootstrap intervals.
+
+`evaluate` reduces every sequence to a few sums that are kept apart; every number of the data set is a weighted combination of
+them (`Evaluation.scores`), so resampling the sequences costs no more than a product of matrices.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+from typing import Sequence as Seq
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.vot.dataset import TAG_FILES, TAGS, Dataset, Sequence
+from lib.vot.overlap import area_overlap, pixel_overlap, region_corners
+from lib.vot.protocol import FAILURE, INIT, PYSOT, Protocol, Trajectory
+
+ATTRIBUTES = ("all", *TAGS, "empty")  # empty: the frames that carry none of the five tags
+MEASURES = ("accuracy", "robustness", "failures", "eao")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One tracker on one dataset: sums per attribute (A) and sequence (S), of means over the repetitions.
+
+    overlap_sum, overlap_count, failures, frames: (A, S). curve_sum, curve_weight: (A, S, L), the weighted sum and the weights of
+    the segments that say something about a length. eao_interval: the lengths N_lo..N_hi, both included, that EAO averages
+    over; eao_from tells whether they are the protocol's or derived from the sequences' lengths.
+    """
+
+    dataset: str
+    protocol: Protocol
+    sequences: tuple[str, ...]
+    repetitions: int
+    eao_interval: tuple[int, int]
+    eao_from: str
+    overlap_sum: np.ndarray = field(repr=False)
+    overlap_count: np.ndarray = field(repr=False)
+    failed: np.ndarray = field(repr=False)
+    frames: np.ndarray = field(repr=False)
+    curve_sum: np.ndarray = field(repr=False)
+    curve_weight: np.ndarray = field(repr=False)
+
+    def scores(self, counts: np.ndarray | None = None, attribute: str = "all") -> dict[str, np.ndarray]:
+        """The four measures of samples of sequences: counts (B, S) says how often each sequence occurs, None once each.
+
+        Returns (B,) arrays: accuracy (0..1), robustness (failures per 100 frames), failures, eao (0..1); NaN where undefined.
+        """
+        a = ATTRIBUTES.index(attribute)
+        counts = np.ones((1, len(self.sequences))) if counts is None else np.asarray(counts, float)
+        failures, frames = counts @ self.failed[a], counts @ self.frames[a]
+        window = slice(*self._window())
+        curve = _ratio(counts @ self.curve_sum[a][:, window], counts @ self.curve_weight[a][:, window])  # (B, window)
+        known = np.isfinite(curve)
+        return {
+            "accuracy": _ratio(counts @ self.overlap_sum[a], counts @ self.overlap_count[a]),
+            "robustness": 100 * _ratio(failures, frames),
+            "failures": failures,
+            "eao": _ratio(np.where(known, curve, 0).sum(1), known.sum(1)),
+        }
+
+    def _window(self) -> tuple[int, int]:
+        low, high = self.eao_interval
+        return low - self.protocol.first_length, high + 1 - self.protocol.first_length
+
+    @property
+    def accuracy(self) -> float:
+        return float(self.scores()["accuracy"][0])
+
+    @property
+    def robustness(self) -> float:
+        return float(self.scores()["robustness"][0])
+
+    @property
+    def failures(self) -> float:
+        return float(self.scores()["failures"][0])
+
+    @property
+    def eao(self) -> float:
+        return float(self.scores()["eao"][0])
+
+    def eao_curve(self, attribute: str = "all") -> np.ndarray:
+        """(L,) expected average overlap of tracking L frames from an initialisation; NaN where no segment tells, [0] is 1."""
+        a = ATTRIBUTES.index(attribute)
+        curve = _ratio(self.curve_sum[a].sum(0), self.curve_weight[a].sum(0))
+        curve[0] = 1.0
+        return curve
+
+    def attributes(self) -> dict[str, dict[str, float]]:
+        """attribute -> measures, for all frames, the five tags and the frames without one."""
+        return {name: {key: float(value[0]) for key, value in self.scores(None, name).items()} for name in ATTRIBUTES}
+
+    def per_sequence(self) -> dict[str, dict[str, float]]:
+        """sequence -> accuracy, failures and frames."""
+        accuracy = _ratio(self.overlap_sum[0], self.overlap_count[0])
+        return {
+            name: {"accuracy": float(accuracy[s]), "failures": float(self.failed[0, s]), "frames": int(self.frames[0, s])}
+            for s, name in enumerate(self.sequences)
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON values (NaN as null); attributes under the names they have in files."""
+        attributes = {TAG_FILES.get(name, name): values for name, values in self.attributes().items()}
+        overall = attributes.pop("all")
+        result = {
+            "dataset": self.dataset,
+            "protocol": self.protocol.name,
+            "sequences": len(self.sequences),
+            "frames": int(self.frames[0].sum()),
+            "repetitions": self.repetitions,
+            **overall,
+            "eao_interval": list(self.eao_interval),
+            "eao_interval_from": self.eao_from,
+            "attributes": attributes,
+            "per_sequence": self.per_sequence(),
+            "eao_curve": self.eao_curve().tolist(),
+        }
+        return _without_nan(result)
+
+
+def evaluate(dataset: Dataset, results: Mapping[str, Seq[Trajectory]], protocol: Protocol = PYSOT) -> Evaluation:
+    """Evaluate raw results of the reset-based protocol: sequence name -> repetitions, as `results.read_results` gives them.
+
+    Raises InputError where a sequence has no result, one of another length, or one that was not made with resets.
+    """
+    length = max(len(sequence) for sequence in dataset.sequences)
+    parts = [_reduce(sequence, results.get(sequence.name, ()), protocol, length) for sequence in dataset.sequences]
+    sums = [np.stack(part, 1) for part in zip(*parts)]  # each (A, S) or (A, S, L)
+    low, high, source = eao_interval([len(sequence) for sequence in dataset.sequences], protocol)
+    names = tuple(sequence.name for sequence in dataset.sequences)
+    repetitions = max(len(results[name]) for name in names)
+    return Evaluation(dataset.name, protocol, names, repetitions, (low, high), source, *sums)
+
+
+def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int, str]:
+    """The interval of lengths (N_lo, N_hi, both included) that EAO averages over, and where it comes from.
+
+    The protocol's, where at least one sequence is as long as its upper bound ("protocol"). Otherwise the sequences are too short
+    for it and it is found as VOT found it (VOT2015, section 4.3): around the mode of a kernel density estimate of the lengths,
+    growing towards the denser side until it holds half of the probability ("lengths"). Silverman's bandwidth, at least 1 frame.
+    """
+    values = np.asarray(lengths, float)
+    if values.max() >= protocol.eao_high:
+        return protocol.eao_low, protocol.eao_high, "protocol"
+    spread = min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.34) or values.std()
+    bandwidth = max(0.9 * spread * len(values) ** -0.2, 1.0)
+    grid = np.arange(2, int(values.max()) + 1)
+    density = np.exp(-0.5 * ((grid[:, None] - values) / bandwidth) ** 2).sum(1)
+    low = high = int(density.argmax())
+    while density[low : high + 1].sum() < 0.5 * density.sum():
+        if high + 1 == len(grid) or (low > 0 and density[low - 1] >= density[high + 1]):
+            low -= 1
+        else:
+            high += 1
+    return int(grid[low]), int(grid[high]), "lengths"
+
+
+def bootstrap(
+    evaluation: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all"
+) -> dict[str, tuple[float, float]]:
+    """Percentile intervals (low, high) of accuracy, robustness, failures and EAO over sequences drawn with replacement.
+
+    The same seed draws the same sequences. With a single sequence there is nothing to draw from and the bounds are NaN.
+    """
+    samples = evaluation.scores(_resample(len(evaluation.sequences), n, seed), attribute)
+    return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
+
+
+def paired_bootstrap(
+    a: Evaluation, b: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all"
+) -> dict[str, tuple[float, float, float]]:
+    """Difference a - b with its interval, (difference, low, high) a measure; both trackers see the same drawn sequences.
+
+    What the trackers find hard together cancels, so this interval is narrower than two separate ones suggest. Raises
+    InputError where the two were not measured on the same sequences with the same protocol.
+    """
+    if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
+        raise InputError(f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired.")
+    counts = _resample(len(a.sequences), n, seed)
+    ones = np.ones((1, len(a.sequences)))
+    result = {}
+    for measure in MEASURES:
+        samples, value = (a.scores(c, attribute)[measure] - b.scores(c, attribute)[measure] for c in (counts, ones))
+        result[measure] = (float(value[0]), *_interval(samples, level, a))
+    return result
+
+
+def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
+    """AO of a one-pass run: the mean over all frames after the first of the exact overlap of prediction and annotation."""
+    overlaps = area_overlap(region_corners(trajectory.entries[1:]), region_corners(sequence.regions[1:]))
+    return float(np.nan_to_num(overlaps).mean())
+
+
+def frame_overlaps(
+    sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT
+) -> tuple[np.ndarray, np.ndarray]:
+    """Overlap of every frame, for accuracy (N,), NaN where the entry is a code, and for EAO (N,), 0 there."""
+    p, q = region_corners(trajectory.entries, protocol.box_end), region_corners(sequence.regions, protocol.box_end)
+    if protocol.overlap == "area":
+        overlap = area_overlap(p, q)
+        return overlap, np.nan_to_num(overlap)
+    size = np.array([sequence.width, sequence.height])
+    overlap = pixel_overlap(p, q, size + protocol.image_end)
+    eao_overlap, eao_size = np.nan_to_num(overlap), size + protocol.eao_image_end
+    with np.errstate(invalid="ignore"):
+        at_border = ((p > eao_size) | (q > eao_size)).any((1, 2)) & np.isfinite(overlap)  # elsewhere both cuts leave the same
+    eao_overlap[at_border] = pixel_overlap(p[at_border], q[at_border], eao_size)
+    return overlap, eao_overlap
+
+
+def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protocol, length: int) -> list[np.ndarray]:
+    """The sums of one sequence, in the order of Evaluation's fields: four (A,) and two (A, L)."""
+    count = len(sequence)
+    if not trajectories:
+        raise InputError(f"There is no result for sequence '{sequence.name}'.")
+    tags = np.array([np.ones(count, bool), *(sequence.tags[tag] for tag in TAGS)])
+    tags = np.concatenate([tags, ~tags[1:].any(0, keepdims=True)]).astype(float)  # (A, N)
+    overlaps, failed = [], np.zeros(len(tags))
+    curve_sum, curve_weight = np.zeros((2, len(tags), length))
+    for trajectory in trajectories:
+        codes = trajectory.codes
+        if len(codes) != count or codes[0] != INIT:
+            raise InputError(f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames.")
+        failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
+        overlap, eao_overlap = frame_overlaps(sequence, trajectory, protocol)
+        for start in np.flatnonzero(codes == INIT):
+            overlap[start : start + protocol.burn_in] = np.nan
+        overlaps.append(overlap)
+        for start, stop, survived in _segments(codes, protocol):
+            means, known = _segment_means(eao_overlap[start:stop], survived, length)
+            weight = tags[:, start:stop].sum(1) / (stop - start) / len(trajectories)
+            curve_sum += weight[:, None] * means
+            curve_weight += weight[:, None] * known
+    overlap_sum, overlap_count = _accuracy_sums(np.array(overlaps), tags, protocol)
+    return [overlap_sum, overlap_count, failed, tags.sum(1), curve_sum, curve_weight]
+
+
+def _accuracy_sums(overlaps: np.ndarray, tags: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count, (A,) each, whose ratio is a sequence's accuracy, from (R, N) overlaps and (A, N) tags."""
+    known = np.isfinite(overlaps)
+    values = np.where(known, overlaps, 0.0)
+    if protocol.accuracy_over == "frames":  # of each frame's mean over the repetitions that saw it
+        return tags @ _ratio(values.sum(0), known.sum(0), 0.0), tags @ known.any(0)
+    means = _ratio(values @ tags.T, known @ tags.T, 0.0).mean(0)
+    return means * tags.sum(1), tags.sum(1)
+
+
+def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, bool]]:
+    """(start, stop, survived) of every run from an initialisation: to the end, or past the next initialisation after a failure.
+
+    A failure in the last frames, with no frame left to start again, ends no segment for PySOT (and VOT's MATLAB toolkit); with
+    the protocol's `late_failures` it does.
+    """
+    failures = np.flatnonzero(codes == FAILURE)
+    starts = [0, *(int(failure) + protocol.skip for failure in failures if failure + protocol.skip <= len(codes))]
+    segments = [(start, following + 1, False) for start, following in zip(starts, starts[1:])]
+    if starts[-1] < len(codes):
+        segments.append((starts[-1], len(codes), len(failures) < len(starts) or not protocol.late_failures))
+    return segments
+
+
+def _segment_means(values: np.ndarray, survived: bool, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean overlap of the first 1, 2, .. frames after the initial one, (L,), and where it is known.
+
+    After a failure overlaps are 0 for ever; a segment that lasted to the end of its sequence says nothing about longer ones.
+    """
+    padded = np.zeros(length)
+    padded[1 : len(values)] = values[1:]
+    known = np.ones(length)
+    if survived:
+        known[len(values) :] = 0
+    return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
+
+
+def _resample(sequences: int, n: int, seed: int) -> np.ndarray:
+    """(n, S) how often each sequence was drawn."""
+    return np.random.RandomState(seed).multinomial(sequences, np.full(sequences, 1 / sequences), n)
+
+
+def _interval(samples: np.ndarray, level: float, evaluation: Evaluation) -> tuple[float, float]:
+    samples = samples[np.isfinite(samples)]
+    if len(evaluation.sequences) < 2 or samples.size == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(samples, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
+    return np.where(below > 0, above / np.where(below > 0, below, 1), otherwise)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
