@@ -1,5 +1,5 @@
 # make book   builds the book into book/_build/html      make test   runs the tests
-# make lab    opens JupyterLab on the notebooks          make lint   ruff and mypy
+# make lab    opens JupyterLab on the notebooks          make lint   ruff, mypy, and lib/ against Python 3.8
 #
 # make book PROFILE=profiles/workstation.yaml RUN=my-run   builds with other parameters (see README.md)
 # make book PYTHON=python3.12                              makes .venv with another Python
@@ -14,8 +14,12 @@ STAMP   = $(VENV)/.installed
 VENV_FLAGS ?= $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
 # The notebooks' parameters; lib/book.py reads them, so `jupyter-book build book/` obeys the same variables.
+ifdef PROFILE
 export SIAMBOOK_PROFILE = $(PROFILE)
-export SIAMBOOK_RUN     = $(RUN)
+endif
+ifdef RUN
+export SIAMBOOK_RUN = $(RUN)
+endif
 
 .PHONY: book test lab lint install clean
 .DEFAULT_GOAL = book
@@ -33,6 +37,7 @@ lab: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations lib
 
 install: $(STAMP)
 

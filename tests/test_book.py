@@ -1,0 +1,152 @@
+"""The built book, walked page by page in headless Chromium: wide as on a desk, narrow as on a phone, and cut off from the network.
+
+Runs on what `make book` left in book/_build/html; SIAMBOOK_SCREENSHOTS=folder keeps a picture of every page at both widths.
+"""
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+pytestmark = pytest.mark.browser
+
+HTML = Path(__file__).parent.parent / "book" / "_build" / "html"
+PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+WIDTHS = [1280, 390]
+
+FIGURES = """
+return [...document.querySelectorAll('article img, article svg.figure, article canvas, article video')].map(e => ({
+    source: (e.currentSrc || e.src || e.tagName).slice(-60),
+    loaded: e.tagName !== 'IMG' || (e.complete && e.naturalWidth > 0),
+    alt: (e.getAttribute('alt') || e.getAttribute('aria-label') || '').trim(),
+    caption: (e.closest('figure')?.querySelector('figcaption')?.innerText || '').replace('#', '').trim(),
+}))"""
+
+# Elements of the page's text that reach beyond the window and that no ancestor lets the reader scroll to.
+CUT_OFF = """
+const width = document.documentElement.clientWidth
+const scrolls = e => e && e !== document.body && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
+return [...document.querySelectorAll('article *')]
+    .filter(e => e.getBoundingClientRect().width > 1 && e.getBoundingClientRect().right > width + 1)
+    .filter(e => !e.closest('.MathJax, mjx-container, [aria-hidden=true]') && !scrolls(e.parentElement) && !scrolls(e))
+    .map(e => `${e.tagName.toLowerCase()}.${e.className}: ${(e.innerText || '').slice(0, 40)}`)"""
+
+TARGETS = """
+return [...document.querySelectorAll('a[href], img[src], script[src], link[href], source[src]')]
+    .map(e => e.href || e.src).filter(url => url && !url.startsWith('data:'))"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """The book served on this machine: search and scripts work as they do on a web server."""
+    if not PAGES:
+        pytest.skip("the book is not built: run `make book` first")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser(address: str) -> Iterator[Any]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: install the `test` extra")
+    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("no Chromium or chromedriver here: on Debian, apt-get install chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars", offline):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    yield chrome
+    chrome.quit()
+
+
+def open_page(browser: Any, url: str, width: int) -> None:
+    browser.get_log("browser")  # forget what the page before said
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
+    )
+    browser.get(url)
+    browser.execute_async_script(
+        """const done = arguments[0]
+        document.querySelectorAll('img[loading=lazy]').forEach(e => { e.loading = 'eager' })
+        const pictures = [...document.images].filter(e => !e.complete).map(e => new Promise(r => { e.onload = e.onerror = r }))
+        Promise.all([...pictures, document.fonts.ready, window.MathJax?.startup?.promise])
+            .then(() => setTimeout(done, 100))"""
+    )
+
+
+def keep_picture(browser: Any, page: str, width: int) -> None:
+    folder = os.environ.get("SIAMBOOK_SCREENSHOTS")
+    if not folder:
+        return
+    height = browser.execute_script("return document.documentElement.scrollHeight")
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    )
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    browser.save_screenshot(str(Path(folder) / f"{page.replace('/', '-')[:-5]}-{width}.png"))
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_is_whole(browser: Any, address: str, page: str, width: int) -> None:
+    open_page(browser, address + page, width)
+    errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not errors, "the console shows errors"
+    for figure in browser.execute_script(FIGURES):
+        assert figure["loaded"], f"{figure['source']} does not load"
+        assert figure["alt"], f"{figure['source']} has no alternative text"
+        assert not figure["alt"].endswith((".png", ".svg", ".jpg")), f"{figure['source']} has its file name as alternative text"
+        assert figure["caption"], f"{figure['source']} has no caption"
+    wide = browser.execute_script("return [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+    assert wide[0] <= wide[1], f"{wide[0]} pixels of content in a window of {wide[1]}: {browser.execute_script(CUT_OFF)}"
+    assert not browser.execute_script(CUT_OFF), "content reaches beyond the window and cannot be scrolled to"
+    keep_picture(browser, page, width)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_of_a_page_leads_somewhere(browser: Any, address: str, page: str) -> None:
+    open_page(browser, address + page, WIDTHS[0])
+    broken = [url for url in set(browser.execute_script(TARGETS)) if url.startswith(address) and not exists(url, address)]
+    assert not broken
+
+
+def exists(url: str, address: str) -> bool:
+    """Whether the file is there, and the anchor in it."""
+    bare, _, anchor = url.partition("#")
+    page = HTML / urllib.parse.unquote(urllib.parse.urlsplit(bare).path).lstrip("/")
+    if page.is_dir():
+        page = page / "index.html"
+    if not page.is_file():
+        return False
+    return not anchor or page.suffix != ".html" or f'id="{urllib.parse.unquote(anchor)}"' in page.read_text(encoding="utf-8")
+
+
+def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
+    open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
+    found = "return document.querySelectorAll('#search-results li a').length"
+    for _ in range(50):
+        if browser.execute_script(found):
+            return
+        browser.execute_async_script("setTimeout(arguments[0], 100)")
+    pytest.fail("searching for 'tracking' finds no page")
