@@ -6,13 +6,14 @@ to the notebook as Sphinx reads it (the file stays as it is), exactly where pape
     # 3f9c... profiles/demo.yaml          <- digest of all that decides the outputs
     run = "workstation"                   <- parameters that differ from the notebook's defaults
 
-so that the cache itself misses when the digest changes, and finds the former run again when the change is taken back. What decides:
+so that the cache itself misses when the digest changes, and finds the former run again when the change is taken back.
+What decides:
 
 - the parameters: `profiles/demo.yaml` or the file named by SIAMBOOK_PROFILE, with `run` replaced by SIAMBOOK_RUN if set;
   a parameter that is the path of an existing file or folder counts with its contents;
 - the modules of lib/ that the notebook imports, directly or through others, at any level of the code;
-- the files that the notebook declares as its data: `"siambook": {"depends": ["data/thesis/*.csv"]}` in its metadata, globs relative
-  to the repository, `**` included;
+- the files that the notebook declares as its data: `"siambook": {"depends": ["data/thesis/*.csv"]}` in its metadata, globs
+  relative to the repository, `**` included;
 - the metadata of its code cells (captions and tags, which the cache would otherwise bring back as they were);
 - Python, the packages that pyproject.toml names as dependencies, and the processor: the book shows measurements.
 
@@ -125,7 +126,8 @@ def chosen_parameters(root: Path, environ: dict[str, str]) -> dict[str, Any]:
     """The profile that SIAMBOOK_PROFILE names (relative to the repository, or absolute), with SIAMBOOK_RUN as its `run`."""
     path = root / (environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE)
     if not path.is_file():
-        raise InputError(f"{path}: no such profile (profiles/ has {', '.join(p.name for p in sorted(root.glob('profiles/*.yaml')))})")
+        there = ", ".join(sorted(p.name for p in root.glob("profiles/*.yaml")))
+        raise InputError(f"{path}: no such profile (profiles/ has {there})")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
         json.dumps(values)  # plain values only: they are written into a cell
@@ -211,7 +213,7 @@ def with_parameters(notebook: dict[str, Any], values: dict[str, Any], parts: dic
     defaults = default_parameters(notebook)
     differing = {name: values[name] for name in defaults if name in values and values[name] != defaults[name]}
     digest = _digest(json.dumps(parts, sort_keys=True).encode())
-    cell = {
+    cell: dict[str, Any] = {
         "cell_type": "code",
         "id": "injected-parameters",
         "execution_count": None,
@@ -251,12 +253,13 @@ class Book:
             self.values = chosen_parameters(self.root, dict(os.environ))
             refuse_unknown(self.values, notebooks.values(), self.profile)
         except InputError as error:
-            raise ExtensionError(str(error)) from error
+            raise ExtensionError(str(error)) from None  # one sentence, not two
         self.parts = {name: fingerprint(notebook, self.root, self.values) for name, notebook in notebooks.items()}
         known = _fingerprints(env)
         stale = [name for name, parts in self.parts.items() if name in known and known[name] != parts]
         for name in stale:
-            differing = sorted(key for key in {*known[name], *self.parts[name]} if known[name].get(key) != self.parts[name].get(key))
+            then, now = known[name], self.parts[name]
+            differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
             logging.getLogger(__name__).info("%s runs again: %s changed", name, ", ".join(differing))
         return stale
 

@@ -1,4 +1,4 @@
-"""The built book, walked page by page in headless Chromium: wide as on a desk, narrow as on a phone, and cut off from the network.
+"""The built book, walked page by page in headless Chromium: as wide as a desk, as narrow as a phone, cut off from the network.
 
 Runs on what `make book` left in book/_build/html; SIAMBOOK_SCREENSHOTS=folder keeps a picture of every page at both widths.
 """
@@ -33,7 +33,8 @@ return [...document.querySelectorAll('article img, article svg.figure, article c
 # Elements of the page's text that reach beyond the window and that no ancestor lets the reader scroll to.
 CUT_OFF = """
 const width = document.documentElement.clientWidth
-const scrolls = e => e && e !== document.body && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
+const scrolls = e => e && e !== document.body
+    && (['auto', 'scroll'].includes(getComputedStyle(e).overflowX) || scrolls(e.parentElement))
 return [...document.querySelectorAll('article *')]
     .filter(e => e.getBoundingClientRect().width > 1 && e.getBoundingClientRect().right > width + 1)
     .filter(e => !e.closest('.MathJax, mjx-container, [aria-hidden=true]') && !scrolls(e.parentElement) && !scrolls(e))
