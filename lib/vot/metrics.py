@@ -224,7 +224,7 @@ def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protoco
             raise InputError(f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames.")
         failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
         overlap, eao_overlap = frame_overlaps(sequence, trajectory, protocol)
-        for start in np.flatnonzero(codes == INIT):
+        for start in np.flatnonzero(codes == INIT).tolist():
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
         for start, stop, survived in _segments(codes, protocol):

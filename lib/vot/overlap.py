@@ -12,7 +12,7 @@ import numpy as np
 _ABSENT = np.int32(1 << 30)  # sorts behind every crossing of a scan line
 
 
-def region_corners(regions: Seq, box_end: float = 0) -> np.ndarray:
+def region_corners(regions: Seq[np.ndarray], box_end: float = 0) -> np.ndarray:
     """Corners of boxes and polygons: N regions of 4 or 8 numbers -> (N, 4, 2) float64; anything else (a code) becomes NaN.
 
     Boxes reach from x to x + w + box_end, and clockwise from the top left corner.
@@ -22,7 +22,7 @@ def region_corners(regions: Seq, box_end: float = 0) -> np.ndarray:
     for size in (4, 8):
         rows = np.flatnonzero(sizes == size)
         if rows.size:
-            values = np.array([regions[row] for row in rows], float)
+            values = np.array([regions[row] for row in rows.tolist()], dtype=np.float64)
             if size == 4:
                 low, high = values[:, :2], values[:, :2] + values[:, 2:] + box_end
                 values = np.concatenate([low, high[:, :1], low[:, 1:], high, low[:, :1], high[:, 1:]], 1)
@@ -30,7 +30,7 @@ def region_corners(regions: Seq, box_end: float = 0) -> np.ndarray:
     return corners.reshape(-1, 4, 2)
 
 
-def pixel_overlap(p: np.ndarray, q: np.ndarray, bounds: Seq | None = None) -> np.ndarray:
+def pixel_overlap(p: np.ndarray, q: np.ndarray, bounds: np.ndarray | tuple[float, float] | None = None) -> np.ndarray:
     """Intersection over union of rasterised regions.
 
     p, q: corners (N, 4, 2) in pixels. bounds: (w, h) or (N, 2), pixels 0..w and 0..h are counted, None for no bounds.

@@ -40,7 +40,9 @@ def read_trajectory(path: str | Path) -> Trajectory:
             raise InputError(f"{path}: line {number} has {len(row)} numbers where a code has 1, a box 4 and a polygon 8.")
         if len(row) == 1 and row[0] not in (SKIPPED, INIT, FAILURE):
             raise InputError(f"{path}: line {number} is {row[0]:g}, which is no code of the VOT toolkit.")
-    times = [row[0] for row in read_numbers(_time_path(path))] if _time_path(path).is_file() else []
+        if not np.isfinite(row).all():
+            raise InputError(f"{path}: line {number} has a number that is not finite.")
+    times = [value for row in read_numbers(_time_path(path)) for value in row] if _time_path(path).is_file() else []
     seconds = np.array(times, float) if len(times) == len(rows) else np.full(len(rows), np.nan)
     return Trajectory(tuple(np.array(row) for row in rows), seconds)
 
