@@ -4,6 +4,8 @@ A line is a code (1 initialised, 2 failure, 0 skipped), a box or a polygon. Dura
 """
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from pathlib import Path
 
@@ -40,7 +42,7 @@ def read_trajectory(path: str | Path) -> Trajectory:
             raise InputError(f"{path}: line {number} has {len(row)} numbers where a code has 1, a box 4 and a polygon 8.")
         if len(row) == 1 and row[0] not in (SKIPPED, INIT, FAILURE):
             raise InputError(f"{path}: line {number} is {row[0]:g}, which is no code of the VOT toolkit.")
-        if not np.isfinite(row).all():
+        if not all(map(math.isfinite, row)):
             raise InputError(f"{path}: line {number} has a number that is not finite.")
     times = [value for row in read_numbers(_time_path(path)) for value in row] if _time_path(path).is_file() else []
     seconds = np.array(times, float) if len(times) == len(rows) else np.full(len(rows), np.nan)
@@ -95,3 +97,6 @@ def _write_text(path: Path, text: str) -> None:
         os.replace(str(temporary), str(path))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror}.") from None
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,174 @@
+"""Datasets: every layout is read alike, nothing real is refused, and what cannot be meant is named in one sentence."""
+from __future__ import annotations
+
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.errors import InputError
+from lib.vot.dataset import TAGS, load_dataset, polygon_corners, read_frame
+
+from .helpers import HEIGHT, WIDTH, write_vot
+
+
+def refused(path, *words):
+    """The message with which a dataset is refused: one sentence that has all the words."""
+    with pytest.raises(InputError) as caught:
+        load_dataset(path)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert all(word in message for word in words), message
+
+
+def describe(**changes):
+    """PySOT's json of one sequence of three frames."""
+    video = {"video_dir": "a", "init_rect": [1, 2, 30, 20], "img_names": [f"a/color/{i:08d}.jpg" for i in (1, 2, 3)],
+             "gt_rect": [[1, 2, 30, 20]] * 3, "width": WIDTH, "height": HEIGHT,
+             "camera_motion": [0, 1, 1], "illum_change": [1, 0, 0], "motion_change": [], "size_change": [0] * 3,
+             "occlusion": [0] * 3}
+    video.update(changes)
+    return json.dumps({"a": {key: value for key, value in video.items() if value is not None}})
+
+
+def test_vot2018_is_read_with_its_quirks_and_without_frames(shared):
+    dataset = load_dataset(shared / "vot2018" / "VOT2018.json")
+    assert dataset.name == "VOT2018"
+    assert len(dataset) == 60
+    assert sum(map(len, dataset)) == 21356
+    assert dataset["conduction1"].regions[0].shape == (4,)
+    assert dataset["bag"].regions[0].shape == (8,)
+    for name, tag in (("ball1", "occlusion"), ("car1", "occlusion"), ("matrix", "camera_motion")):
+        assert not dataset[name].tags[tag].any()
+    assert not dataset["bag"].has_frames
+    with pytest.raises(InputError, match=r"00000001.jpg cannot be read"):
+        dataset["bag"].frame(0)
+
+
+def test_a_vot_folder_says_the_same_as_the_json(shared):
+    folder = load_dataset(shared / "sequences" / "VOT2018")
+    described = load_dataset(shared / "vot2018" / "VOT2018.json")
+    assert [sequence.name for sequence in folder] == ["bag", "ball1"]
+    for sequence in folder:
+        other = described[sequence.name]
+        np.testing.assert_allclose(sequence.regions, other.regions, atol=1e-2)
+        assert (sequence.width, sequence.height) == (other.width, other.height)
+        for tag in TAGS:
+            np.testing.assert_array_equal(sequence.tags[tag], other.tags[tag])
+    assert folder["bag"].frame(195).shape == (360, 480, 3)
+    assert len(load_dataset(shared / "sequences" / "VOT2018" / "bag")) == 1
+
+
+def test_otb_folders_with_tabs_and_commas_and_grey_frames(shared):
+    dataset = load_dataset(shared / "sequences" / "OTB")
+    assert {sequence.name: len(sequence) for sequence in dataset} == {"Crossing": 120, "David": 471}
+    np.testing.assert_array_equal(dataset["Crossing"].regions[0], [205, 151, 17, 50])
+    assert dataset["David"].frame(470).shape == (240, 320, 3)
+
+
+def test_every_real_frame_is_accepted(shared):
+    for folder in ("VOT2018/ball1", "OTB/Crossing"):
+        sequence = load_dataset(shared / "sequences" / folder).sequences[0]
+        assert all(sequence.frame(index).dtype == np.uint8 for index in range(len(sequence)))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+@pytest.mark.parametrize("ending", [".tag", ".label"])
+def test_flat_folders_boxes_and_both_tag_files(tmp_path, flat, ending):
+    folder = write_vot(tmp_path / "seq", count=3, flat=flat)
+    (folder / f"illum_change{ending}").write_text("0\n1\n1\n")
+    (folder / "occlusion.tag").write_text("")
+    sequence = load_dataset(tmp_path).sequences[0]
+    assert sequence.tags["illumination_change"].tolist() == [False, True, True]
+    assert not sequence.tags["occlusion"].any()
+    assert (len(sequence), sequence.width, sequence.height) == (3, WIDTH, HEIGHT)
+
+
+def test_a_json_finds_frames_beside_it(tmp_path):
+    write_vot(tmp_path / "test" / "a", count=3)
+    (tmp_path / "test" / "test.json").write_text(describe(width=None, height=None))
+    for path in (tmp_path / "test", tmp_path / "test" / "test.json"):
+        sequence = load_dataset(path)["a"]
+        assert (sequence.width, sequence.height) == (WIDTH, HEIGHT)
+        assert sequence.frame(2).shape == (HEIGHT, WIDTH, 3)
+        assert sequence.tags["camera_motion"].tolist() == [False, True, True]
+
+
+def test_corners_run_clockwise_from_the_top_left():
+    assert polygon_corners(np.array([1, 2, 30, 20])).tolist() == [[1, 2], [31, 2], [31, 22], [1, 22]]
+
+
+@pytest.mark.parametrize(("lines", "words"), [
+    ("50,40,30,20\n" * 2, ["2 boxes for 3 frames"]),
+    ("50,40,30,20\n" * 4, ["4 boxes for 3 frames"]),
+    ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "not finite"]),
+    ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
+    ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
+    ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
+    ("50,40,30,20\n-40,40,30,20\n50,40,30,20\n", ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"]),
+    ("50,40,30\n" * 3, ["frame 1", "3 numbers"]),
+    ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
+    ("", ["0 boxes"]),
+])
+def test_bad_boxes_are_refused_with_file_and_frame(tmp_path, lines, words):
+    folder = write_vot(tmp_path / "seq", count=3)
+    (folder / "groundtruth.txt").write_text(lines)
+    refused(folder, "groundtruth.txt", *words)
+
+
+@pytest.mark.parametrize(("changes", "words"), [
+    ({"gt_rect": [[1, 2, 30, 20]] * 2}, ["'a'", "2 boxes for 3 frames"]),
+    ({"gt_rect": [[1, 2, 30, float("nan")]] * 3}, ["'a'", "frame 1", "not finite"]),
+    ({"gt_rect": [[1, 2, 30, "x"]] * 3}, ["PySOT"]),
+    ({"occlusion": [1]}, ["'a'", "occlusion", "1 values for 3 frames"]),
+    ({"img_names": None}, ["PySOT"]),
+    ({"width": None}, ["00000001.jpg", "cannot be read"]),
+])
+def test_bad_jsons_are_refused(tmp_path, changes, words):
+    path = tmp_path / "test.json"
+    path.write_text(describe(**changes))
+    refused(path, *(["test.json"] if "00000001.jpg" not in words else []), *words)
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "[1]", "{", '{"a": 1}'])
+def test_what_is_no_description_is_refused(tmp_path, text):
+    (tmp_path / "test.json").write_text(text)
+    refused(tmp_path / "test.json", "test.json")
+
+
+def test_places_without_a_dataset_are_refused(tmp_path):
+    refused(tmp_path / "nowhere", "nowhere", "does not exist")
+    refused(tmp_path, "neither")
+    (tmp_path / "list.txt").write_text("a\nb\n")
+    write_vot(tmp_path / "a", count=2)
+    refused(tmp_path, "list.txt", "'b'")
+    shutil.rmtree(str(tmp_path / "a" / "color"))
+    refused(tmp_path / "a", "no frames")
+
+
+def test_frames_that_are_missing_truncated_or_no_image_are_refused(tmp_path):
+    folder = write_vot(tmp_path / "seq", count=4)
+    sequence = load_dataset(folder).sequences[0]
+    noise = np.random.RandomState(0).randint(0, 256, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    for suffix in (".jpg", ".png"):
+        data = cv2.imencode(suffix, noise)[1].tobytes()
+        path = tmp_path / ("noise" + suffix)
+        path.write_bytes(data)
+        np.testing.assert_array_equal(read_frame(path).shape, noise.shape)
+        path.write_bytes(data[: len(data) // 2])
+        with pytest.raises(InputError, match=f"noise{suffix} is (truncated|not a readable image)"):
+            read_frame(path)
+    sequence.frames[1].unlink()
+    sequence.frames[2].write_bytes(b"")
+    sequence.frames[3].write_text("not an image")
+    for index, fault in ((1, "cannot be read"), (2, "not a readable image"), (3, "not a readable image")):
+        with pytest.raises(InputError, match=f"{index + 1:08d}.jpg.*{fault}"):
+            sequence.frame(index)
+
+
+def test_a_grey_file_becomes_three_equal_channels(tmp_path):
+    cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 77, np.uint8))
+    np.testing.assert_array_equal(read_frame(tmp_path / "grey.png"), np.full((4, 5, 3), 77))
