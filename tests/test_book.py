@@ -9,6 +9,7 @@ import http.server
 import os
 import shutil
 import threading
+import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -19,7 +20,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 HTML = Path(__file__).parent.parent / "book" / "_build" / "html"
-PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts)
+FRONT = "index.html"  # only leads on to the first page
+PAGES = sorted({str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts} - {FRONT})
 WIDTHS = [1280, 390]
 
 FIGURES = """
@@ -175,11 +177,20 @@ def exists(url: str, address: str) -> bool:
     return not anchor or page.suffix != ".html" or f'id="{urllib.parse.unquote(anchor)}"' in page.read_text(encoding="utf-8")
 
 
+def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> None:
+    browser.get(address + FRONT)
+    for _ in range(50):
+        if browser.current_url == address + "intro.html":
+            return
+        time.sleep(0.1)
+    pytest.fail(f"{FRONT} stays at {browser.current_url}")
+
+
 def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
     open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
     found = "return document.querySelectorAll('#search-results li a').length"
     for _ in range(50):
         if browser.execute_script(found):
             return
-        browser.execute_async_script("setTimeout(arguments[0], 100)")
+        time.sleep(0.1)
     pytest.fail("searching for 'tracking' finds no page")
