@@ -13,8 +13,8 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.vot.dataset import TAG_FILES, TAGS, Dataset, Sequence
-from lib.vot.overlap import area_overlap, pixel_overlap, region_corners
-from lib.vot.protocol import FAILURE, INIT, PYSOT, Protocol, Trajectory
+from lib.vot.overlap import area_overlap, region_corners
+from lib.vot.protocol import FAILURE, INIT, PYSOT, Protocol, Trajectory, region_overlaps
 
 ATTRIBUTES = ("all", *TAGS, "empty")  # empty: the frames that carry none of the five tags
 MEASURES = ("accuracy", "robustness", "failures", "eao")
@@ -145,7 +145,7 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
         return protocol.eao_low, protocol.eao_high, "protocol"
     spread = min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.34) or values.std()
     bandwidth = max(0.9 * spread * len(values) ** -0.2, 1.0)
-    grid = np.arange(2, int(values.max()) + 1)
+    grid = np.arange(2, max(int(values.max()), 2) + 1)
     density = np.exp(-0.5 * ((grid[:, None] - values) / bandwidth) ** 2).sum(1)
     low = high = int(density.argmax())
     while density[low : high + 1].sum() < 0.5 * density.sum():
@@ -192,21 +192,10 @@ def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
     return float(np.nan_to_num(overlaps).mean())
 
 
-def frame_overlaps(
-    sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT
-) -> tuple[np.ndarray, np.ndarray]:
-    """Overlap of every frame, for accuracy (N,), NaN where the entry is a code, and for EAO (N,), 0 there."""
-    p, q = region_corners(trajectory.entries, protocol.box_end), region_corners(sequence.regions, protocol.box_end)
-    if protocol.overlap == "area":
-        overlap = area_overlap(p, q)
-        return overlap, np.nan_to_num(overlap)
-    size = np.array([sequence.width, sequence.height])
-    overlap = pixel_overlap(p, q, size + protocol.image_end)
-    eao_overlap, eao_size = np.nan_to_num(overlap), size + protocol.eao_image_end
-    with np.errstate(invalid="ignore"):
-        at_border = ((p > eao_size) | (q > eao_size)).any((1, 2)) & np.isfinite(overlap)  # elsewhere both cuts leave the same
-    eao_overlap[at_border] = pixel_overlap(p[at_border], q[at_border], eao_size)
-    return overlap, eao_overlap
+def frame_overlaps(sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT, eao: bool = False) -> np.ndarray:
+    """(N,) overlap of every frame, NaN where the entry is a code; eao: cut to the image as the protocol does for EAO."""
+    size = (sequence.width, sequence.height)
+    return region_overlaps(trajectory.entries, sequence.regions, size, protocol, protocol.eao_image_end if eao else None)
 
 
 def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protocol, length: int) -> list[np.ndarray]:
@@ -223,12 +212,12 @@ def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protoco
         if len(codes) != count or codes[0] != INIT:
             raise InputError(f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames.")
         failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
-        overlap, eao_overlap = frame_overlaps(sequence, trajectory, protocol)
+        overlap, eao_overlap = (frame_overlaps(sequence, trajectory, protocol, eao) for eao in (False, True))
         for start in np.flatnonzero(codes == INIT).tolist():
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
         for start, stop, survived in _segments(codes, protocol):
-            means, known = _segment_means(eao_overlap[start:stop], survived, length)
+            means, known = _segment_means(np.nan_to_num(eao_overlap[start:stop]), survived, length)
             weight = tags[:, start:stop].sum(1) / (stop - start) / len(trajectories)
             curve_sum += weight[:, None] * means
             curve_weight += weight[:, None] * known

@@ -98,8 +98,8 @@ def _is_box(corners: np.ndarray) -> np.ndarray:
 
 
 def _round(values: np.ndarray) -> np.ndarray:
-    """Half away from zero, as C's round(); float64 so that adding 0.5 is exact."""
-    return np.trunc(values.astype(float) + np.copysign(0.5, values))
+    """Half away from zero, as C's round(); float64 so that adding 0.5 is exact, and cut to what fits an int32."""
+    return np.clip(np.trunc(values.astype(float) + np.copysign(0.5, values)), -1e8, 1e8)
 
 
 def _count_pixels(p: np.ndarray, q: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -30,6 +30,9 @@ def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
     lines = [",".join(f"{value:.4f}" if len(entry) > 1 else f"{value:.0f}" for value in entry) for entry in trajectory.entries]
     if np.isfinite(trajectory.seconds).all():
         _write_text(_time_path(path), "".join(f"{value:.6f}\n" for value in trajectory.seconds))
+    else:
+        with contextlib.suppress(OSError):
+            _time_path(path).unlink()  # an earlier run's
     _write_text(path, "".join(line + "\n" for line in lines))  # last, so that its presence means complete
 
 

@@ -120,7 +120,7 @@ def test_failures_near_the_end_count_as_in_pysot(last):
         lines[failure : failure + 6] = [2, 0, 0, 0, 0, 1]
     results = {"a": [entries(*lines[:40])], "b": [entries(1, *[BOX] * 29)]}
     protocol = Protocol(eao_low=5, eao_high=40)
-    runs = [(frame_overlaps(s, results[s.name][0])[0], np.flatnonzero(results[s.name][0].codes == 2)) for s in sequences]
+    runs = [(frame_overlaps(s, results[s.name][0]), np.flatnonzero(results[s.name][0].codes == 2)) for s in sequences]
     found = evaluate(dataset_of(*sequences), results, protocol)
     assert found.failures == 2
     assert found.eao == pytest.approx(oracle_eao(runs, 5, 40), abs=1e-12)
@@ -133,7 +133,7 @@ def test_burn_in_and_failures_of_a_run_that_can_be_counted():
     sequence = still_sequence(count=40, occlusion=tag)
     lines = [1, *[BOX] * 19, 2, 0, 0, 0, 0, 1, *[HALF] * 14]
     found = evaluate(dataset_of(sequence), {"still": [entries(*lines)]})
-    half = frame_overlaps(sequence, entries(*lines))[0][-1]
+    half = frame_overlaps(sequence, entries(*lines))[-1]
     assert half == pytest.approx(11 / 21, abs=1e-6)  # 10 of 20 rows and the row that pixel counting adds
     assert found.accuracy == pytest.approx((10 * 1 + 5 * half) / 15)
     assert (found.failures, found.robustness) == (1, pytest.approx(100 / 40))

@@ -39,6 +39,13 @@ def test_what_lies_off_the_image_does_not_count():
     assert pixel_overlap(p, q)[0] < 0.6
 
 
+@pytest.mark.filterwarnings("error")
+def test_absurd_numbers_do_no_harm():
+    p = region_corners([(-1e30, -1e30, 2e30, 2e30), (1e30, 0, 5, 5), (0, 0, 1e12, 0)])
+    overlap = pixel_overlap(p, region_corners([(0, 0, 100, 100)] * 3), (100, 100))
+    np.testing.assert_array_equal(overlap, [1, 0, 0])
+
+
 def test_codes_have_no_overlap():
     p = region_corners([(1,), (0, 0, 10, 10), (2,)])
     q = region_corners([(0, 0, 10, 10)] * 3)

@@ -28,6 +28,8 @@ def test_a_trajectory_survives_the_round_trip(tmp_path):
     assert [entry.tolist() for entry in back.entries] == [entry.tolist() for entry in lost.entries]
     np.testing.assert_array_equal(back.seconds, np.arange(9) / 8)
     assert sorted(os.listdir(str(path.parent))) == ["still_001.txt", "still_001_time.value"]
+    write_trajectory(path, lost)
+    assert np.isnan(read_trajectory(path).seconds).all()  # the times of the run before are gone
 
 
 def test_published_files_come_back_byte_for_byte(shared, tmp_path):
