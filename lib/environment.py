@@ -1,0 +1,101 @@
+"""What a measurement was made on: processor, memory, GPU, versions, commit, date, load. Written to a run's environment.json.
+
+Speed is a property of the machine, so every table and figure of the book names it (`label`).
+"""
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from datetime import datetime, timezone
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Mapping
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "numpy", "cv2")
+
+
+def hardware(device: str = "cpu") -> dict[str, Any]:
+    """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
+    return {"processor": _processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads()}
+
+
+def record(device: str = "cpu") -> dict[str, Any]:
+    """This machine now, as JSON values. in_use: share of the processor that other work takes just now, 0..1 (null if unknown).
+
+    Takes a third of a second, in which this process rests.
+    """
+    return {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": _commit(),
+        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "in_use": _in_use(),
+        "hardware": hardware(device),
+        "memory_gib": _memory_gib(),
+        "system": platform.platform(),
+        "versions": {"python": platform.python_version(), **_versions(), "cuda": torch.version.cuda if device != "cpu" else None},
+    }
+
+
+def label(record: Mapping[str, Any]) -> str:
+    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"."""
+    machine, version = record["hardware"], record["versions"]["torch"].split("+")[0]
+    cores = f"{machine['cores']} cores {machine['processor']}" if machine["cores"] != 1 else f"1 core {machine['processor']}"
+    return f"{cores}, PyTorch {version}, {machine['gpu'] or 'CPU'}"
+
+
+def was_busy(record: Mapping[str, Any]) -> bool:
+    """Whether other work took a quarter of the processor or more as measuring began: speeds are then too low."""
+    return (record["in_use"] or 0) >= 0.25
+
+
+def _in_use(seconds: float = 0.3) -> float | None:
+    """Share of all cores' time that was not idle over a moment, from /proc/stat."""
+    def times() -> list[int]:
+        return [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+
+    try:
+        before = times()
+        time.sleep(seconds)
+        spent = [now - then for now, then in zip(times(), before)]
+    except (OSError, ValueError):
+        return None
+    idle = spent[3] + spent[4]  # idle, and idle while waiting for a disk
+    return round(1 - idle / max(sum(spent[:8]), 1), 2)
+
+
+def _processor() -> str:
+    try:
+        names = re.findall(r"^(?:model name|Model)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        names = []
+    return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return None
+
+
+def _commit() -> str | None:
+    """The repository's commit, with "+" where files differ from it; None outside of git."""
+    def git(*command: str) -> str:
+        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    return {name: str(import_module(name).__version__) for name in PACKAGES}

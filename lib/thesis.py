@@ -1,0 +1,45 @@
+"""The thesis's numbers as it reports them (data/thesis/*.csv), and what follows from them by arithmetic.
+
+Every file says in its first lines what it is, where it comes from and in which units; every row says whose number it is:
+"published" (the SiamRPN++ paper, as the thesis quotes it) or "thesis" (measured for the thesis). Serves chapter 4.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from lib.errors import InputError
+
+FOLDER = Path(__file__).resolve().parent.parent / "data" / "thesis"
+VOT2018_FRAMES = 21356  # section 3.3.2
+VOT2018_SEQUENCES = 60
+
+
+def table(name: str) -> pd.DataFrame:
+    """A reported table or figure by its file's name, e.g. "table_4_1"; column `row` is "published" or "thesis".
+
+    `.attrs` has "title", "source" and "units" as the file states them. Raises InputError where there is no such file.
+    """
+    path = FOLDER / f"{name}.csv"
+    if not path.is_file():
+        there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.csv")))
+        raise InputError(f"{path}: no such table of the thesis (there are {there}).")
+    head = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    frame = pd.read_csv(path, comment="#")
+    frame.attrs["title"] = head[0]
+    for line in head[1:]:
+        key, value = line.split(": ", 1)
+        frame.attrs[key] = value
+    return frame
+
+
+def failures(robustness: float, frames: int = VOT2018_FRAMES, digits: int = 3) -> list[int]:
+    """The whole numbers of failures that print as this robustness (failures per 100 frames, rounded to `digits`).
+
+    failures(0.234) -> [50], failures(0.243) -> [52]: three digits pin the count on VOT2018 down, so the "one more time"
+    that section 4.1 reads out of the two is two more. Half a last digit either way covers rounding and cutting off.
+    """
+    step = 10.0 ** -digits
+    lowest, highest = (frames * (robustness + shift * step) / 100 for shift in (-0.5, 0.5))
+    return [count for count in range(max(int(lowest) - 1, 0), int(highest) + 2) if lowest <= count <= highest]
