@@ -24,9 +24,9 @@ def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
     except pickle.UnpicklingError as error:
+        hostile = "Unsupported" in str(error) or "GLOBAL" in str(error)
         reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
-        raise InputError(f"{path}: {reason if 'Unsupported' in str(error) or 'GLOBAL' in str(error) else 'not a PyTorch checkpoint'}"
-                         ) from None
+        raise InputError(f"{path}: {reason if hostile else 'not a PyTorch checkpoint'}") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})") from None
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
@@ -68,7 +68,8 @@ def load_state(network: SiamRPN, state: Mapping[str, Tensor], source: Union[str,
         "of another shape": sorted(f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
                                    for key in set(own) & set(state) if own[key].shape != state[key].shape),
     }
-    found = [f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})" for kind, keys in faults.items() if keys]
+    found = [f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+             for kind, keys in faults.items() if keys]
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
     network.load_state_dict({**{key: own[key] for key in optional}, **state})
@@ -77,7 +78,8 @@ def load_state(network: SiamRPN, state: Mapping[str, Tensor], source: Union[str,
 def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:
     """Write a state dict in half precision, whole or not at all."""
     path = Path(path)
-    half = {key: value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu() for key, value in state.items()}
+    tensors = {key: value.detach().cpu() for key, value in state.items()}
+    half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
     save_atomically(path, {"state_dict": half})
 
 

@@ -50,7 +50,7 @@ def window_map(box: np.ndarray, out_size: int) -> np.ndarray:
 
 
 def training_window(box: np.ndarray, side_size: int, exemplar_size: int = EXEMPLAR_SIZE) -> np.ndarray:
-    """Window x1 y1 x2 y2 of a training crop (PySOT's `crop_like_SiamFC`): the exemplar's window, grown to side_size at its scale."""
+    """Window x1 y1 x2 y2 of a training crop (PySOT's `crop_like_SiamFC`): the exemplar's, grown to side_size at its scale."""
     cx, cy = (box[2] + box[0]) / 2.0, (box[3] + box[1]) / 2.0
     side = context_side(box[2] - box[0], box[3] - box[1])
     half = side / 2 + (side_size - exemplar_size) / 2.0 * side / exemplar_size if side_size != exemplar_size else side / 2

@@ -1,7 +1,8 @@
-"""SiamRPN++ in one place (thesis section 3.1, figure 3.2; Li et al. 2019): backbone, neck, heads and the three networks of figure 3.9.
+"""SiamRPN++ in one place (thesis section 3.1, figure 3.2; Li et al. 2019): backbone, neck, heads, the networks of figure 3.9.
 
-Channel counts are data (`NetworkConfig`), so the full network, the quarter-width demo network and pruned networks are the same code.
-Module names follow PySOT, so that its checkpoints load key by key. Shapes in comments are those of the full network on a search crop.
+Channel counts are data (`NetworkConfig`), so the full network, the quarter-width demo network and pruned networks are the same
+code. Module names follow PySOT, so that its checkpoints load key by key. Shapes in comments are those of the full network on a
+search crop.
 """
 from __future__ import annotations
 

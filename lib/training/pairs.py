@@ -1,8 +1,8 @@
 """Training pairs (thesis section 3.1.1): an exemplar, a search crop and where the target is in it.
 
-Every pair is a function of (seed, index) alone, so a run that stops and resumes, or loads in several processes, sees the same pairs.
-Three kinds: *annotated* (two frames of a sequence, or a still against its warped self), *patch* (any textured region of any picture)
-and *paste* (an object cut out and set on two other backgrounds). Search crops may get occluders and distractors.
+Every pair is a function of (seed, index) alone, so a run that stops and resumes, or loads in several processes, sees the same.
+Three kinds: *annotated* (two frames of a sequence, or a still against its warped self), *patch* (any textured region of any
+picture) and *paste* (an object cut out and set on two other backgrounds). Search crops may get occluders and distractors.
 """
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def load_crop511(folder: Path, annotation: Path) -> List[Clip]:
 
 
 def load_clips(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
-    """Clips of a manifest file, of a folder with `manifest.json`, or of a PySOT folder `crop511/` beside one or more JSON files."""
+    """Clips of a manifest file, of a folder with `manifest.json`, or of a PySOT folder: `crop511/` and JSON files beside it."""
     path = Path(path)
     if path.is_dir() and not (path / "manifest.json").is_file():
         annotations = sorted(path.glob("*.json"))
@@ -147,7 +147,8 @@ class PairDataset(Dataset):
         if mirrored:
             z, x, box = flip(z, _box(exemplar))[0], *flip(x, box)
         target = anchor_targets(box, output_size(self.search_size), negative, rng, self.search_size)
-        return {"exemplar": _pixels(z), "search": _pixels(x), "label": target.label, "delta": target.delta, "weight": target.weight}
+        return {"exemplar": _pixels(z), "search": _pixels(x),
+                "label": target.label, "delta": target.delta, "weight": target.weight}
 
     def _pair(self, rng: np.random.RandomState) -> Tuple[Sample, Sample]:
         """Exemplar and search sample of one target, before PySOT's augmentation."""
@@ -173,10 +174,12 @@ class PairDataset(Dataset):
             first = rng.randint(len(clip))
             low, high = max(0, first - self.config.frame_range), min(len(clip) - 1, first + self.config.frame_range)
             return clip[first], clip[rng.randint(low, high + 1)]
-        if (kind == "annotated" and self.stills) or (kind == "paste" and rng.random_sample() < 0.7):
-            frame = self.frames[rng.randint(len(self.frames))] if kind == "paste" else self.stills[rng.randint(len(self.stills))][0]
-            return frame, frame
-        frame = self._patch(rng)
+        if kind == "annotated" and self.stills:
+            frame = self.stills[rng.randint(len(self.stills))][0]
+        elif kind == "paste" and rng.random_sample() < 0.7:
+            frame = self.frames[rng.randint(len(self.frames))]
+        else:
+            frame = self._patch(rng)
         return frame, frame
 
     def _patch(self, rng: np.random.RandomState, smallest: float = 0.12, largest: float = 0.45) -> Frame:
@@ -249,18 +252,17 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
     """
     half = np.array(layer.size) / 2
     center = CROP_SIZE // 2
-    offset = np.round(np.asarray(offset, float)).astype(int)
+    place = center + np.round(np.asarray(offset, float)).astype(int)
     reach = np.minimum(np.ceil(half * 1.1).astype(int), center - 1)
-    low = np.maximum(-reach, -center - offset)
-    high = np.minimum(reach, CROP_SIZE - 1 - center - offset)
+    low, high = np.maximum(-reach, -place), np.minimum(reach, CROP_SIZE - 1 - place)  # both included
     if (low >= high).any():
         return base
     x, y = (np.abs(np.arange(low[i], high[i] + 1, dtype=np.float32) / half[i]) ** power for i in (0, 1))
     inside = (x[None, :] + y[:, None]) ** (1 / power)
     alpha = np.clip((1.05 - inside) / 0.1, 0, 1)[..., None]
     out = base.copy()
-    target = out[center + offset[1] + low[1]:center + offset[1] + high[1] + 1, center + offset[0] + low[0]:center + offset[0] + high[0] + 1]
-    source = layer.image[center + low[1]:center + high[1] + 1, center + low[0]:center + high[0] + 1]
+    target, source = (image[origin[1] + low[1]:origin[1] + high[1] + 1, origin[0] + low[0]:origin[0] + high[0] + 1]
+                      for image, origin in ((out, place), (layer.image, np.array([center, center]))))
     target[:] = alpha * source + (1 - alpha) * target
     return out
 

@@ -33,7 +33,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.pairs <= 0 or self.shape not in ("linear", "log", "cosine") or (self.search_size - 127) % 8:
-            raise InputError(f"training phase: pairs {self.pairs}, shape {self.shape!r} or search_size {self.search_size} cannot be")
+            raise InputError(f"training phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size} cannot be")
 
 
 def learning_rate(phase: Phase, done: int) -> float:
@@ -52,7 +52,6 @@ def learning_rate(phase: Phase, done: int) -> float:
 def pysot_phases(pairs_per_epoch: int) -> Tuple[Phase, ...]:
     """PySOT's schedule for this model: 5 epochs of warm-up, 15 of logarithmic fall, the backbone (at a tenth) from epoch 10."""
     fall = 0.005 * (0.0005 / 0.005) ** (np.arange(15) / 14)
-    common = {"shape": "log"}
-    return (Phase(5 * pairs_per_epoch, lr=(0.001, 0.005), epochs=5, reaches_end=False, backbone_lr=0.0, **common),
-            Phase(5 * pairs_per_epoch, lr=(0.005, float(fall[4])), epochs=5, backbone_lr=0.0, **common),
-            Phase(10 * pairs_per_epoch, lr=(float(fall[5]), 0.0005), epochs=10, backbone_lr=0.1, **common))
+    return (Phase(5 * pairs_per_epoch, lr=(0.001, 0.005), shape="log", epochs=5, reaches_end=False, backbone_lr=0.0),
+            Phase(5 * pairs_per_epoch, lr=(0.005, float(fall[4])), shape="log", epochs=5, backbone_lr=0.0),
+            Phase(10 * pairs_per_epoch, lr=(float(fall[5]), 0.0005), shape="log", epochs=10, backbone_lr=0.1))

@@ -124,7 +124,7 @@ def test_tracker_moves_as_pysots_does_also_at_the_clip_limits(parity, video, nam
     network = StubNetwork(seed, scale)
     results = follow(SiamRPNTracker(network), video, reference[init])
     assert np.abs(np.stack([r.box for r in results]) - reference[f"{name}_bbox"]).max() < 0.01
-    assert [r.index for r in results] == reference[f"{name}_best_idx"].tolist()
+    assert [r.anchor for r in results] == reference[f"{name}_best_idx"].tolist()
     assert np.allclose([r.penalised_score for r in results], reference[f"{name}_best_pscore"], atol=1e-5)
     if name == "stub":
         sums = [int(crop.sum(dtype=np.float64)) for crop in network.crops]

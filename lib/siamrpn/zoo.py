@@ -1,0 +1,52 @@
+"""From a name or a path to a tracker: this project's demo model, or any checkpoint of a SiamRPN++."""
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Optional, Union
+
+import yaml
+
+from lib.errors import InputError
+from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
+
+DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
+DEMO_WEIGHTS = DEMO / "siamrpn_r50_quarter.pth"
+DEMO_SETTINGS = DEMO / "tracker.yaml"
+
+
+def weights_path(weights: str) -> Path:
+    """`demo` or a path."""
+    return DEMO_WEIGHTS if weights == "demo" else Path(weights)
+
+
+def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
+    """Settings from a YAML file; without one, those chosen for the demo model, or PySOT's for any other weights."""
+    if settings is None and weights != "demo":
+        return TrackerConfig()
+    path = Path(settings) if settings else DEMO_SETTINGS
+    try:
+        data = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable tracker settings ({error})") from None
+    known = {field.name for field in fields(TrackerConfig)}
+    unknown = sorted(set(data) - known) if isinstance(data, dict) else ["a list or text"]
+    if unknown:
+        raise InputError(f"{path}: unknown tracker setting {unknown[0]!r} (known: {', '.join(sorted(known))})")
+    bad = [key for key, value in data.items() if isinstance(value, bool) or not isinstance(value, (int, float))]
+    if bad:
+        raise InputError(f"{path}: {bad[0]} should be a number")
+    return TrackerConfig(**data)
+
+
+def open_tracker(weights: Union[str, Path] = "demo", device: str = "cpu", settings: Optional[str] = None) -> SiamRPNTracker:
+    """A tracker in PyTorch FP32. Raises InputError for weights, settings or a device that cannot be used."""
+    import torch
+
+    from lib.engines.pytorch import TorchNetwork
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return SiamRPNTracker(TorchNetwork.load(weights_path(str(weights)), device), tracker_config(str(weights), settings))

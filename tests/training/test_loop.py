@@ -1,0 +1,172 @@
+"""A training run learns, logs, and goes on after a stop to the same weights, however it was stopped."""
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+torch = pytest.importorskip("torch")
+
+from lib.errors import InputError  # noqa: E402
+from lib.siamrpn.checkpoint import load_network, read_state  # noqa: E402
+from lib.training.loop import load_config, train  # noqa: E402
+from lib.training.pairs import PairConfig, PairDataset, load_clips, paste  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory):
+    """Six textured pictures, two of them frames of a sequence, as a manifest."""
+    folder = tmp_path_factory.mktemp("pictures")
+    entries = []
+    for number in range(6):
+        random = np.random.RandomState(number)
+        picture = cv2.resize(random.randint(0, 256, (20, 24, 3), np.uint8), (240, 200), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        entries.append({"file": f"{number}.png", "boxes": [[60 + number, 50, 70, 60]],
+                        "sequence": "moving" if number < 2 else None, "frame": number if number < 2 else None})
+    (folder / "manifest.json").write_text(json.dumps(entries))
+    return folder / "manifest.json"
+
+
+def configuration(folder, manifest, **changes):
+    data = {"data": str(manifest), "width": 0.125, "batch_size": 4, "precision": "fp32", "workers": 0,
+            "save_every": 8, "log_every": 4,
+            "phases": [{"pairs": 16, "search_size": 191, "lr": [1e-3, 5e-4]},
+                       {"pairs": 8, "search_size": 255, "lr": [5e-4, 1e-4], "freeze_norm": True}], **changes}
+    path = folder / "train.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return path
+
+
+def test_pairs_depend_on_seed_and_number_alone(manifest):
+    clips = load_clips(manifest)
+    one, two = (PairDataset(clips, PairConfig(), 191, seed=3) for _ in range(2))
+    _ = one[0], one[5]
+    for key, value in one[7].items():
+        assert np.array_equal(value, two[7][key]), key
+    assert not np.array_equal(one[7]["search"], one[8]["search"])
+
+
+def test_the_box_of_a_pair_is_where_the_target_was_put(manifest):
+    """Without warps, an exemplar found by correlation in its search crop lies where the best anchor's offsets say."""
+    from lib.siamrpn.anchors import anchor_grid
+    config = PairConfig(shares={"annotated": 1.0}, negative=0, video=0, warp=0, light=0, occluder=0, distractor=0, scale=0,
+                        grey=0)
+    dataset = PairDataset(load_clips(manifest), config, 255, seed=0)
+    distances = []
+    for number in range(12):
+        pair = dataset[number]
+        anchor, row, col = np.argwhere(pair["label"] == 1)[0]
+        grid, delta = anchor_grid(25)[anchor, row, col], pair["delta"][:, anchor, row, col]
+        center = 127 + grid[:2] + delta[:2] * grid[2:]
+        patch = pair["exemplar"].transpose(1, 2, 0)[44:84, 44:84]
+        response = cv2.matchTemplate(pair["search"].transpose(1, 2, 0), np.ascontiguousarray(patch), cv2.TM_CCOEFF_NORMED)
+        found = np.array(np.unravel_index(response.argmax(), response.shape))[::-1] + 20
+        distances.append(np.linalg.norm(found - center))
+    assert np.median(distances) < 6
+
+
+def test_a_pasted_patch_covers_its_ellipse_and_nothing_else():
+    from lib.training.pairs import Sample
+    base, layer = np.zeros((511, 511, 3), np.uint8), np.full((511, 511, 3), 200, np.uint8)
+    out = paste(base, Sample(layer, (60.0, 40.0)), (100, -50), power=2)
+    assert out[255 - 50, 255 + 100].tolist() == [200] * 3
+    covered = (out[..., 0] > 100).sum()
+    assert covered == pytest.approx(np.pi * 30 * 20, rel=0.05)
+    assert base.max() == 0
+
+
+def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manifest):
+    config = load_config(configuration(tmp_path, manifest))
+    whole = read_state(train(config, tmp_path / "whole", progress=False))
+    for stop in (5, 14, 18, None):  # inside a phase, at its end, inside the next one
+        parts = read_state(train(config, tmp_path / "parts", progress=False, stop_after=stop, say=lambda _: None))
+    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+    done = [[row["pairs"] for row in csv.DictReader((tmp_path / name / "log.csv").open())] for name in ("whole", "parts")]
+    assert set(done[0]) <= set(done[1])
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path, manifest):
+    path = configuration(tmp_path, manifest)
+    whole = read_state(train(load_config(path), tmp_path / "whole", progress=False))
+    out = tmp_path / "killed"
+    command = [sys.executable, "-m", "lib.cli", "train", str(path), "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert (out / "checkpoint.pt").exists()
+    assert not (out / "weights.pth").exists()
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
+    again = read_state(out / "weights.pth")
+    assert all(torch.equal(whole[key], again[key]) for key in whole)
+    rows = [int(row["pairs"]) for row in csv.DictReader((out / "log.csv").open())]
+    assert rows == sorted(set(rows)) and rows[-1] == 24
+
+
+def test_training_lowers_the_loss(tmp_path, manifest):
+    path = configuration(tmp_path, manifest, average=0, phases=[{"pairs": 160, "search_size": 191, "lr": [3e-3, 3e-3]}],
+                         pairs={"shares": {"annotated": 1.0}, "negative": 0.0, "warp": 0.0, "distractor": 0.0, "occluder": 0.0})
+    train(load_config(path), tmp_path / "out", progress=False)
+    total = [float(row["total"]) for row in csv.DictReader((tmp_path / "out" / "log.csv").open())]
+    assert np.mean(total[-8:]) < 0.85 * np.mean(total[:4])
+
+
+def test_weights_are_written_in_half_precision_and_track(tmp_path, manifest):
+    weights = train(load_config(configuration(tmp_path, manifest)), tmp_path / "out", progress=False)
+    stored = torch.load(str(weights), weights_only=True)["state_dict"]
+    assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
+    assert load_network(weights).config.stages[3].channels == 256
+
+
+def test_crop511_folders_of_pysot_are_read(tmp_path):
+    folder = tmp_path / "coco"
+    (folder / "crop511" / "train" / "a").mkdir(parents=True)
+    random = np.random.RandomState(0)
+    for number in (0, 3):
+        crop = random.randint(0, 256, (511, 511, 3), np.uint8)
+        cv2.imwrite(str(folder / "crop511" / "train" / "a" / f"{number:06d}.00.x.jpg"), crop)
+    (folder / "train.json").write_text(json.dumps({"train/a": {"00": {"000000": [10, 10, 60, 90], "000003": [50, 80]}}}))
+    clips = load_clips(folder)
+    assert [len(clip) for clip in clips] == [2]
+    pair = PairDataset(clips, PairConfig(shares={"annotated": 1.0}), 255, 0)[0]
+    assert pair["exemplar"].shape == (3, 127, 127)
+    assert pair["search"].shape == (3, 255, 255)
+
+
+@pytest.mark.parametrize("changes, words", [
+    ({"speed": 3}, "unknown key 'speed'"),
+    ({"phases": [{"pairs": 8, "colour": 1}]}, "unknown key 'colour'"),
+    ({"phases": []}, "no phases"),
+    ({"phases": [{"pairs": 8, "search_size": 200}]}, "search_size 200"),
+    ({"precision": "int4"}, "precision 'int4'"),
+    ({"initial": "missing.pth"}, "missing.pth: no such weights file"),
+    ({"data": "nowhere.json"}, "nowhere.json: not a training manifest"),
+    ({"pairs": {"shares": {"cats": 1.0}}}, "unknown kinds ['cats']"),
+])
+def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, changes, words):
+    path = configuration(tmp_path, manifest, **changes)
+    with pytest.raises(InputError) as fault:
+        train(load_config(path), tmp_path / "out", progress=False)
+    assert words in str(fault.value)
+    assert "\n" not in str(fault.value)
+    assert not (tmp_path / "out" / "weights.pth").exists()
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, manifest):
+    out = tmp_path / "out"
+    train(load_config(configuration(tmp_path, manifest)), out, progress=False, stop_after=8)
+    with pytest.raises(InputError, match=r"another configuration.*seed"):
+        train(load_config(configuration(tmp_path, manifest, seed=9)), out, progress=False)
