@@ -5,6 +5,7 @@ import argparse
 import json
 import sys
 import time
+from math import isfinite
 from pathlib import Path
 from typing import List, Optional
 
@@ -59,7 +60,8 @@ def evaluate(options: argparse.Namespace) -> int:
     evaluation = measure(dataset, read_results(options.results, dataset), PROTOCOLS[options.protocol])
     result = evaluation.as_dict()
     if options.intervals:
-        result["intervals"] = {key: list(bounds) for key, bounds in bootstrap(evaluation).items()}
+        result["intervals"] = {key: [bound if isfinite(bound) else None for bound in bounds]
+                               for key, bounds in bootstrap(evaluation).items()}
     if options.json:
         print(json.dumps(result, indent=1))
         return 0
@@ -68,7 +70,7 @@ def evaluate(options: argparse.Namespace) -> int:
           f"{result['repetitions']} repetition(s), protocol {result['protocol']}")
     units = {"accuracy": "", "robustness": "failures per 100 frames", "failures": "", "eao": f"over {low}..{high} frames"}
     for key, unit in units.items():
-        bounds = "  [{:.4f}, {:.4f}]".format(*result["intervals"][key]) if options.intervals else ""
+        bounds = "  [{}, {}]".format(*map(_number, result["intervals"][key])) if options.intervals else ""
         print(f"  {key:<12}{_number(result[key]):>9}{bounds}  {unit}".rstrip())
     print("  EAO by attribute: " + ", ".join(f"{name} {_number(values['eao'])}" for name, values in result["attributes"].items()))
     return 0
@@ -144,7 +146,7 @@ def parser() -> argparse.ArgumentParser:
                   "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json")
     sub.add_argument("results", metavar="RESULTS", help="a tracker's folder of raw results (VOT layout or PySOT's)")
     sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT folder, OTB folder or PySOT json")
-    sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="PySOT's or the official toolkit's numbers")
+    sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
     sub.add_argument("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
 

@@ -1,0 +1,105 @@
+"""Weights load in all of PySOT's wrappings, at any width, and anything else is refused with its reason."""
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lib.errors import InputError  # noqa: E402
+from lib.siamrpn.checkpoint import load_network, load_state, save_weights  # noqa: E402
+from lib.siamrpn.network import NetworkConfig, SiamRPN, StageConfig  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def small():
+    torch.manual_seed(0)
+    return SiamRPN(NetworkConfig.resnet50(0.125)).eval()
+
+
+@pytest.mark.parametrize("wrap", [
+    lambda state: state,
+    lambda state: {"state_dict": state, "epoch": 20},
+    lambda state: {f"module.{key}": value for key, value in state.items()},
+    lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+    lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
+], ids=["plain", "state_dict", "module.", "both", "without counters"])
+def test_every_wrapping_of_pysot_loads(tmp_path, small, wrap):
+    torch.save(wrap(small.state_dict()), str(tmp_path / "w.pth"))
+    loaded = load_network(tmp_path / "w.pth")
+    assert loaded.config == small.config
+    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), small.state_dict().values()))
+
+
+def test_half_precision_weights_track_as_the_full_ones(tmp_path, small):
+    save_weights(tmp_path / "w.pth", small.state_dict())
+    assert (tmp_path / "w.pth").stat().st_size < 0.6 * sum(v.numel() * 4 for v in small.state_dict().values())
+    exemplar, search = torch.rand(1, 3, 127, 127) * 255, torch.rand(1, 3, 255, 255) * 255
+    with torch.inference_mode():
+        for ours, theirs in zip(load_network(tmp_path / "w.pth")(exemplar, search), small(exemplar, search)):
+            assert (ours - theirs).abs().max() < 0.02 * (theirs.max() - theirs.min())
+
+
+def test_channels_are_read_off_a_network_pruned_unevenly(tmp_path):
+    stages = tuple(StageConfig(channels, tuple((8 + n, 9 + n) for n in range(depth)))
+                   for depth, channels in ((3, 24), (4, 40), (6, 56), (3, 72)))
+    config = NetworkConfig(stem=12, stages=stages, rpn=16)
+    torch.save(SiamRPN(config).state_dict(), str(tmp_path / "w.pth"))
+    network = load_network(tmp_path / "w.pth")
+    assert network.config == config
+    assert NetworkConfig.from_dict(config.to_dict()) == config
+    with torch.inference_mode():
+        assert network(torch.rand(1, 3, 127, 127), torch.rand(1, 3, 255, 255))[1].shape == (1, 20, 25, 25)
+
+
+class Hostile:
+    def __reduce__(self):
+        import os
+        return os.system, ("touch /tmp/siambook-hostile",)
+
+
+@pytest.mark.parametrize("content, words", [
+    (b"", "not a readable PyTorch checkpoint"),
+    (b"PK\x03\x04 cut off", "not a readable PyTorch checkpoint"),
+    (pickle.dumps(Hostile()), "could run code"),
+    ("tensor", "not a state dict"),
+    ({"state_dict": {}}, "not a state dict"),
+    ({"weights": torch.zeros(3)}, "not the weights of a SiamRPN++"),
+], ids=["empty", "truncated", "hostile", "tensor", "nothing", "another network"])
+def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words):
+    path = tmp_path / "w.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(torch.zeros(2) if content == "tensor" else content, str(path))
+    with pytest.raises(InputError) as fault:
+        load_network(path)
+    assert str(path) in str(fault.value) and words in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_a_hostile_pickle_inside_a_torch_file_runs_nothing(tmp_path):
+    import os
+    torch.save({"state_dict": {"a": Hostile()}}, str(tmp_path / "w.pth"))
+    with pytest.raises(InputError, match="could run code"):
+        load_network(tmp_path / "w.pth")
+    assert not os.path.exists("/tmp/siambook-hostile")
+
+
+def test_missing_unexpected_and_misshapen_keys_are_named(small):
+    state = dict(small.state_dict())
+    del state["backbone.conv1.weight"]
+    state["extra.weight"] = torch.zeros(1)
+    state["neck.downsample2.downsample.1.bias"] = torch.zeros(7)
+    with pytest.raises(InputError) as fault:
+        load_state(small, state, "w.pth")
+    for words in ("1 missing (backbone.conv1.weight)", "1 unexpected (extra.weight)",
+                  "1 of another shape (neck.downsample2.downsample.1.bias (7,) for (32,))"):
+        assert words in str(fault.value)
+
+
+def test_weights_are_written_whole_or_not_at_all(tmp_path, small):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot be written"):
+        save_weights(tmp_path / "file" / "w.pth", small.state_dict())
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -1,0 +1,173 @@
+"""The command line: what it prints, what it writes, and one sentence with exit status 2 for every kind of bad input."""
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lib.cli import main
+
+torch = pytest.importorskip("torch")
+
+from lib.siamrpn.checkpoint import save_weights  # noqa: E402
+from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "small.pth"
+    save_weights(path, SiamRPN(NetworkConfig.resnet50(0.125)).state_dict())
+    return str(path)
+
+
+@pytest.fixture()
+def frames(tmp_path):
+    """A folder of eight frames, 160 x 120."""
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(8):
+        cv2.imwrite(str(folder / f"{number:04d}.jpg"), np.random.RandomState(number).randint(0, 256, (120, 160, 3), np.uint8))
+    return folder
+
+
+def refused(capsys, *arguments):
+    """Run a command that must be refused; returns its sentence."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    message = captured.err.strip().splitlines()[-1]
+    assert captured.out == ""
+    assert message.startswith("siambook: ")
+    return message
+
+
+def test_evaluate_prints_the_published_numbers(shared, capsys):
+    assert main(["evaluate", str(shared / "vot2018/results/SiamRPNpp_R50"), "--dataset", str(shared / "vot2018/VOT2018.json"),
+                 "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    expected = json.loads((shared / "vot2018/expected.json").read_text())["trackers"]["SiamRPNpp_R50"]
+    assert [round(result[key], 4) for key in ("accuracy", "robustness", "failures", "eao")] == [0.6011, 0.2341, 50, 0.4152]
+    for name in ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion"):
+        assert result["attributes"][name]["eao"] == pytest.approx(expected["eao"][name], abs=2e-4)
+
+
+def test_evaluate_of_one_sequence_with_intervals_is_valid_json(shared, tmp_path, capsys):
+    """With one sequence the bootstrap has nothing to draw from: the bounds are null, not NaN."""
+    folder = tmp_path / "one"
+    shutil.copytree(str(shared / "sequences/VOT2018/bag"), str(folder / "bag"))
+    (folder / "list.txt").write_text("bag\n")
+    assert main(["evaluate", str(shared / "vot2018/results/KCF"), "--dataset", str(folder), "--json", "--intervals"]) == 0
+    result = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert result["intervals"]["eao"] == [None, None]
+    assert main(["evaluate", str(shared / "vot2018/results/KCF"), "--dataset", str(folder), "--intervals"]) == 0
+
+
+@pytest.mark.parametrize("as_video", [False, True], ids=["folder", "video"])
+def test_track_writes_boxes_and_an_annotated_video(frames, weights, tmp_path, as_video):
+    source = frames
+    if as_video:
+        source = tmp_path / "clip.mp4"
+        writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"mp4v"), 12, (160, 120))
+        for file in sorted(frames.iterdir()):
+            writer.write(cv2.imread(str(file)))
+        writer.release()
+    out = tmp_path / "out"
+    assert main(["track", str(source), "--init", "40,30,32,24", "--out", str(out), "--weights", weights]) == 0
+    rows = list(csv.DictReader((out / "boxes.csv").open()))
+    assert [int(row["frame"]) for row in rows] == list(range(1, 9))
+    assert [float(rows[0][key]) for key in "xywh"] == [40, 30, 32, 24]
+    video = cv2.VideoCapture(str(out / "tracked.mp4"))
+    shown = [video.read() for _ in range(9)]
+    assert [found for found, _ in shown] == [True] * 8 + [False]
+    assert shown[0][1].shape == (120, 160, 3)
+    assert sorted(file.name for file in out.iterdir()) == ["boxes.csv", "tracked.mp4"]
+
+
+def test_the_box_in_the_video_is_drawn_where_the_csv_says():
+    from lib.video import annotated
+    image = annotated(np.zeros((100, 120, 3), np.uint8), np.array([30.0, 40.0, 50.0, 20.0]), 0.5)
+    drawn = np.argwhere((image == (0, 190, 255)).all(2))
+    assert (40, 55) in {tuple(p) for p in drawn} and (60, 55) in {tuple(p) for p in drawn}
+    assert not image[50, 55].any()
+
+
+@pytest.mark.parametrize("damage, words", [
+    (lambda folder: (folder / "0003.jpg").write_bytes((folder / "0003.jpg").read_bytes()[:-2000]), "0003.jpg is truncated"),
+    (lambda folder: (folder / "0003.jpg").write_bytes(b""), "0003.jpg is not a readable image"),
+    (lambda folder: cv2.imwrite(str(folder / "0003.jpg"), np.zeros((60, 80, 3), np.uint8)), "frame 4 has 80x60 pixels"),
+    (lambda folder: [file.unlink() for file in folder.iterdir()], "no images in this folder"),
+    (lambda folder: shutil.rmtree(str(folder)), "no such video, folder or camera"),
+], ids=["truncated", "empty", "another size", "no images", "missing"])
+def test_bad_frames_are_named_and_nothing_is_left(frames, weights, tmp_path, capsys, damage, words):
+    damage(frames)
+    out = tmp_path / "out"
+    assert words in refused(capsys, "track", str(frames), "--init", "40,30,32,24", "--out", str(out), "--weights", weights)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_grey_frames_are_tracked_as_three_equal_channels(frames, weights, tmp_path):
+    for file in frames.iterdir():
+        cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
+    assert main(["track", str(frames), "--init", "40,30,32,24", "--out", str(tmp_path / "out"), "--weights", weights]) == 0
+
+
+def test_a_grey_array_is_refused_by_the_tracker(weights):
+    from lib.errors import InputError
+    from lib.siamrpn.zoo import open_tracker
+    tracker = open_tracker(weights)
+    with pytest.raises(InputError, match="height x width x 3"):
+        tracker.init(np.zeros((120, 160), np.uint8), np.array([1, 1, 20, 20]))
+
+
+@pytest.mark.parametrize("box, words", [
+    ("40,30,0,24", "w and h above 0"), ("40,30,-5,24", "w and h above 0"), ("nan,30,5,24", "four finite numbers"),
+    ("500,30,20,24", "outside the 160x120 frame"), ("-50,30,20,24", "outside the 160x120 frame"),
+])
+def test_bad_boxes_are_refused(frames, weights, tmp_path, capsys, box, words):
+    out = tmp_path / "out"
+    assert words in refused(capsys, "track", str(frames), f"--init={box}", "--out", str(out), "--weights", weights)
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_other_bad_input_of_track(frames, weights, tmp_path, capsys):
+    call = ["track", str(frames), "--init", "40,30,32,24", "--out", str(tmp_path / "out"), "--weights"]
+    assert "no such weights file" in refused(capsys, *call, "nowhere.pth")
+    (tmp_path / "settings.yaml").write_text("speed: 3\n")
+    assert "unknown tracker setting 'speed'" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
+    (tmp_path / "settings.yaml").write_text("rate: fast\n")
+    assert "rate should be a number" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
+    if not torch.cuda.is_available():
+        assert "device 'cuda'" in refused(capsys, *call, weights, "--device", "cuda")
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, "track", str(frames), "--init", "40,30,32,24", "--weights", weights,
+                                          "--out", str(tmp_path / "file" / "out"))
+    (tmp_path / "clip.mp4").write_bytes(b"no video")
+    assert "not a readable video" in refused(capsys, "track", str(tmp_path / "clip.mp4"), "--init", "1,1,9,9", "--weights", weights)
+
+
+def test_drawing_without_a_display_says_what_to_do(frames, weights, tmp_path, capsys):
+    assert "--init x,y,w,h" in refused(capsys, "track", str(frames), "--out", str(tmp_path / "out"), "--weights", weights)
+
+
+def test_bad_results_are_refused(shared, tmp_path, capsys):
+    dataset = str(shared / "vot2018/VOT2018.json")
+    assert "nowhere" in refused(capsys, "evaluate", str(tmp_path / "nowhere"), "--dataset", dataset)
+    assert "nowhere.json" in refused(capsys, "evaluate", str(tmp_path), "--dataset", str(tmp_path / "nowhere.json"))
+    copied = tmp_path / "KCF"
+    shutil.copytree(str(shared / "vot2018/results/KCF"), str(copied))
+    victim = copied / "baseline" / "bag" / "bag_001.txt"
+    victim.chmod(0o644)
+    victim.write_text("".join(victim.read_text().splitlines(keepends=True)[:-5]))
+    assert "bag_001.txt" in refused(capsys, "evaluate", str(copied), "--dataset", dataset)
+
+
+def test_help_of_every_command_has_an_example():
+    for name in ("track", "evaluate", "train", "demo-data"):
+        text = subprocess.run([sys.executable, "-m", "lib.cli", name, "--help"], check=True, capture_output=True, text=True).stdout
+        assert f"Example: siambook {name}" in " ".join(text.split())
