@@ -163,7 +163,8 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
     InputError for bad data, for a checkpoint of another configuration and for a folder that cannot be written.
     """
     out = Path(out)
-    clips = load_clips(Path(config.data), config.pairs.holdout)
+    labelled = load_clips(Path(config.data), config.pairs.holdout)
+    pictures = load_clips(Path(config.data))  # distillation alone needs no boxes, so nothing is held out from it
     run = _Run(config, torch.device(device))
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
@@ -175,7 +176,7 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
     with tqdm(total=total, initial=run.done, unit="pair", disable=not progress, smoothing=0.05) as bar:
         while run.done < end:
             number, phase, _ = phase_at(config.phases, run.done)
-            dataset = PairDataset(clips, config.pairs, phase.search_size, config.seed)
+            dataset = PairDataset(labelled if phase.tracking else pictures, config.pairs, phase.search_size, config.seed)
             _run_phase(run, config, number, phase, dataset, end, torch.device(device), log, bar, checkpoint)
     save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
     save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())

@@ -56,7 +56,7 @@ class PairConfig:
     shift: float = 64.0         # of the target from the centre of a 255 search crop, in pixels (figure 3.1)
     scale: float = 0.2
     blur: float = 0.05          # PySOT's cross blur; 0.2 there
-    holdout: Tuple[str, ...] = ()  # sequences never trained on
+    holdout: Tuple[str, ...] = ()  # sequences whose boxes are never trained on
 
 
 def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
@@ -77,6 +77,9 @@ def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
                 videos.setdefault(entry["sequence"], []).append(frames[0])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a training manifest ({error!r})") from None
+    unknown = sorted(set(holdout) - {entry["sequence"] for entry in entries})
+    if unknown:
+        raise InputError(f"{path}: no sequence {unknown[0]!r} to hold out")
     clips += videos.values()
     missing = next((clip[0].path for clip in clips if not clip[0].path.is_file()), None)
     if missing is not None or not clips:

@@ -33,7 +33,7 @@ class Phase:
 
     def __post_init__(self) -> None:
         if self.pairs <= 0 or self.shape not in ("linear", "log", "cosine") or (self.search_size - 127) % 8:
-            raise InputError(f"training phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}: impossible")
+            raise InputError(f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}")
 
 
 def learning_rate(phase: Phase, done: int) -> float:
