@@ -54,11 +54,12 @@ from lib.vot.results import read_results, result_path, write_trajectory
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "data" / "runs"
 DEMO = "demo"  # as a dataset: the generated benchmark; as weights: the small network that comes with the repository
-DEMO_DATASET = ROOT / "data" / "cache" / "demo"
+DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"
 DEMO_WEIGHTS = ROOT / "data" / "demo" / "siamrpn_r50_quarter.pth"
 DEMO_TRACKER = ROOT / "data" / "demo" / "tracker.yaml"
 PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
 MEASURED = "measured.json"
+DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  # of a protocol; the rest concerns evaluation
 
 
 # -- Variants ------------------------------------------------------------------------------------------------------------------
@@ -256,7 +257,7 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
         "weights": digest(weights_path(variant.weights).read_bytes()),
         "dataset": contents,
         "tracker": to_json(asdict(tracker_config(variant.weights))),
-        "protocol": to_json({"failure_overlap": protocol.failure_overlap, "skip": protocol.skip}),
+        "protocol": to_json({name: getattr(protocol, name) for name in DECIDE_RESETS}),
         "precision": variant.precision,
         "framework": f"{variant.framework} {torch.__version__}",
         "code": _code_digest(variant.framework),
@@ -384,18 +385,30 @@ def _time_full_size(sequence: Sequence, frames: int, width: float, on: str) -> d
 # -- The published tracker -----------------------------------------------------------------------------------------------------
 
 
-def published(folder: str | None, tracker: str = PUBLISHED) -> Evaluation | None:
-    """The published row from raw results: `folder` has VOT2018.json and results/<tracker>. None where none is given."""
+def published(folder: str | None, tracker: str = PUBLISHED) -> dict[str, Evaluation]:
+    """Published raw results evaluated here, by label; `folder` has VOT2018.json and results/<tracker>, or is None: empty."""
     if not folder:
-        return None
+        return {}
     dataset = load_dataset(ROOT / folder / "VOT2018.json")
-    return evaluate(dataset, read_results(ROOT / folder / "results" / tracker, dataset))
+    return {"published raw results": evaluate(dataset, read_results(ROOT / folder / "results" / tracker, dataset))}
 
 
-def published_row(evaluation: Evaluation, tracker: str = PUBLISHED) -> dict[str, Any]:
-    """A line for table 4.1: raw results that PySOT's authors published, evaluated here."""
-    return {"row": "published", "framework": "PyTorch", "hardware": f"raw results {tracker}, evaluated now",
-            "dataset": evaluation.dataset, **_scores(evaluation)}
+def published_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
+    """Lines for table 4.1 from `published`."""
+    return pd.DataFrame([{"row": "published", "framework": "PyTorch", "hardware": f"{label}, evaluated now",
+                          "dataset": evaluation.dataset, **_scores(evaluation)} for label, evaluation in evaluations.items()])
+
+
+def about_published(folder: str | None, tracker: str = PUBLISHED) -> str:
+    """Where the published row was computed from, or how to have it computed."""
+    if folder:
+        return (f"The row of published raw results is computed from `results/{tracker}` in `{folder}`, PySOT's answers with "
+                "`siamrpn_r50_l234_dwxcorr` on VOT2018, by the same code as the measured row.")
+    return ("No raw results of VOT2018 were given, so the published row is the paper's. Given a folder with `VOT2018.json` "
+            "(annotations in PySOT's format, as in github.com/MegviiDetection/video_analyst) and "
+            f"`results/{tracker}/baseline/<sequence>/<sequence>_001.txt` (raw results of PySOT's `siamrpn_r50_l234_dwxcorr`, "
+            "as in github.com/whjzsy/SiamTrackers), the row is computed with its intervals: "
+            "`papermill notebooks/04_1_baseline.ipynb out.ipynb --cwd notebooks -p vot2018_results FOLDER`.")
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float]:

@@ -1,10 +1,9 @@
 """The contract between the tracker and whatever executes its networks (thesis figure 3.9)."""
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, Protocol, Tuple
 
 import numpy as np
-from typing_extensions import Protocol
 
 
 class TrackerNetwork(Protocol):

@@ -89,7 +89,7 @@ def main():
     follow(replay, frames)
     outside, own = milliseconds(follow(replay, frames * 50))
     print(f"full-size network, PyTorch {torch.__version__}, {options.threads} threads, {options.frames} frames of 480x360")
-    print(f"  whole frame              {whole}; to PySOT's {PYSOT_MS:.0f} ms elsewhere {total / PYSOT_MS:.2f} (at most {ALLOWED})")
+    print(f"  whole frame              {whole}; to PySOT's {PYSOT_MS:.0f} ms {total / PYSOT_MS:.2f} (at most {ALLOWED})")
     print(f"  inside the network       {inside}; loop / network {total / base:.3f}")
     print(f"  outside the network      {outside} (at most {OUTSIDE_MS})")
     return 0 if total <= ALLOWED * PYSOT_MS and own <= OUTSIDE_MS else 1
