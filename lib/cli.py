@@ -7,9 +7,13 @@ import sys
 import time
 from math import isfinite
 from pathlib import Path
-from typing import List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from lib.errors import InputError
+
+if TYPE_CHECKING:
+    from lib.vot.dataset import Dataset
+    from lib.vot.metrics import Evaluation
 
 
 def track(options: argparse.Namespace) -> int:
@@ -49,31 +53,71 @@ def track(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Accuracy, robustness and expected average overlap of raw results."""
+    """Accuracy, robustness and expected average overlap, of raw results or of a tracker that is run now."""
     from lib.vot.dataset import load_dataset
-    from lib.vot.metrics import bootstrap
     from lib.vot.metrics import evaluate as measure
     from lib.vot.protocol import PROTOCOLS
     from lib.vot.results import read_results
 
-    dataset = load_dataset(options.dataset)
-    evaluation = measure(dataset, read_results(options.results, dataset), PROTOCOLS[options.protocol])
+    protocol = PROTOCOLS[options.protocol]
+    if options.results is not None:
+        if options.one_pass:
+            raise InputError(f"{options.results}: --one-pass runs a tracker, so give no results")
+        dataset = load_dataset(options.dataset)
+        _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
+        return 0
+    from lib import experiments
+
+    name = options.dataset if options.dataset == experiments.DEMO else str(Path(options.dataset).resolve())
+    weights = options.weights if options.weights == experiments.DEMO else str(Path(options.weights).resolve())
+    dataset = experiments.open_dataset(name)
+    if options.one_pass:
+        _one_pass(options, dataset)
+        return 0
+    measured = experiments.measure(experiments.baseline(weights), dataset, options.run, protocol)[0]
+    _show(options, str(measured.results), measured.evaluation)
+    return 0
+
+
+def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
+    """Average overlap (AO) per sequence and over sequences, without resets."""
+    from tqdm import tqdm
+
+    from lib.siamrpn.zoo import open_tracker
+    from lib.vot.metrics import average_overlap
+    from lib.vot.protocol import run_one_pass
+
+    tracker = open_tracker(options.weights, options.device)
+    overlaps = {sequence.name: average_overlap(sequence, run_one_pass(tracker, sequence))
+                for sequence in tqdm(dataset, unit="sequence", disable=None)}
+    mean = sum(overlaps.values()) / len(overlaps)
+    if options.json:
+        print(json.dumps({"dataset": dataset.name, "average_overlap": mean, "per_sequence": overlaps}, indent=1))
+        return
+    for name, overlap in overlaps.items():
+        print(f"  {name:<20}{overlap:.4f}")
+    print(f"average overlap, one pass, mean of {len(overlaps)} sequences: {mean:.4f}")
+
+
+def _show(options: argparse.Namespace, title: str, evaluation: Evaluation) -> None:
+    """Print an evaluation as text or JSON."""
+    from lib.vot.metrics import bootstrap
+
     result = evaluation.as_dict()
     if options.intervals:
         result["intervals"] = {key: [bound if isfinite(bound) else None for bound in bounds]
                                for key, bounds in bootstrap(evaluation).items()}
     if options.json:
         print(json.dumps(result, indent=1))
-        return 0
+        return
     low, high = result["eao_interval"]
-    print(f"{options.results} on {result['dataset']}: {result['sequences']} sequences, {result['frames']} frames, "
+    print(f"{title} on {result['dataset']}: {result['sequences']} sequences, {result['frames']} frames, "
           f"{result['repetitions']} repetition(s), protocol {result['protocol']}")
     units = {"accuracy": "", "robustness": "failures per 100 frames", "failures": "", "eao": f"over {low}..{high} frames"}
     for key, unit in units.items():
         bounds = "  [{}, {}]".format(*map(_number, result["intervals"][key])) if options.intervals else ""
         print(f"  {key:<12}{_number(result[key]):>9}{bounds}  {unit}".rstrip())
     print("  EAO by attribute: " + ", ".join(f"{name} {_number(values['eao'])}" for name, values in result["attributes"].items()))
-    return 0
 
 
 def _number(value: Optional[float]) -> str:
@@ -85,7 +129,8 @@ def train(options: argparse.Namespace) -> int:
     from lib.training.loop import load_config
     from lib.training.loop import train as run
 
-    overrides = {key: value for key, value in (("data", options.data), ("initial", options.initial)) if value}
+    given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
+    overrides = {key: value for key, value in given.items() if value}
     weights = run(load_config(options.config, overrides), options.out, options.device, stop_after=options.stop_after)
     print(weights)
     return 0
@@ -142,13 +187,18 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)")
 
-    sub = command(evaluate, "evaluate", "accuracy, robustness and expected average overlap of raw results",
+    sub = command(evaluate, "evaluate", "accuracy, robustness and expected average overlap, of results or of a tracker",
                   "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json")
-    sub.add_argument("results", metavar="RESULTS", help="a tracker's folder of raw results (VOT layout or PySOT's)")
-    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT folder, OTB folder or PySOT json")
+    sub.add_argument("results", nargs="?", metavar="RESULTS",
+                     help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run")
+    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT folder, OTB folder, PySOT json, or `demo`")
     sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
     sub.add_argument("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
+    sub.add_argument("--weights", default="demo", help="of the tracker to run: `demo` or a checkpoint")
+    sub.add_argument("--device", default="cpu", help="for --one-pass: cpu or cuda")
+    sub.add_argument("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
+    sub.add_argument("--one-pass", action="store_true", help="run without resets and print the average overlap")
 
     sub = command(train, "train", "train a network, or go on where a stopped run was",
                   "siambook train data/demo/train.yaml --out train/demo")
@@ -156,6 +206,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv and weights.pth")
     sub.add_argument("--data", metavar="PATH", help="manifest or folder in place of the configuration's")
     sub.add_argument("--initial", metavar="WEIGHTS", help="weights to start from in place of the configuration's")
+    sub.add_argument("--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--stop-after", type=_positive, metavar="PAIRS", help="stop with a checkpoint after this many pairs")
 

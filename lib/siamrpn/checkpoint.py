@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Mapping, Union
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lib.errors import InputError
 from lib.siamrpn.network import NetworkConfig, SiamRPN
@@ -58,7 +58,18 @@ def load_network(path: Union[str, Path]) -> SiamRPN:
     return network.eval()
 
 
-def load_state(network: SiamRPN, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:
+def load_backbone(network: SiamRPN, path: Union[str, Path]) -> None:
+    """Load a backbone alone: PySOT's ImageNet ResNet-50 (keys without `backbone.`), or the backbone of a tracker's checkpoint.
+
+    A classification layer (`fc.`) is left out. Raises InputError as `load_state` does.
+    """
+    state = read_state(path)
+    if any(key.startswith("backbone.") for key in state):
+        state = {key[len("backbone."):]: value for key, value in state.items() if key.startswith("backbone.")}
+    load_state(network.backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, path)
+
+
+def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:
     """Load a state dict into a network of the same shapes; a difference raises InputError naming the keys."""
     own = network.state_dict()
     optional = {key for key in own if key.endswith("num_batches_tracked")}  # counters, absent from some of PySOT's files

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_state, read_state, save_atomically, save_weights
+from lib.siamrpn.checkpoint import load_backbone, load_state, read_state, save_atomically, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training.distill import Distiller, Teacher
 from lib.training.losses import tracking_loss
@@ -33,9 +33,9 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class TrainConfig:
     """A training run as data.
 
-    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights to start from. optimizer: "adamw", or
-    "sgd" with PySOT's momentum of 0.9. average: decay of the running average of weights, per step (0: none). save_every and
-    log_every count pairs.
+    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights of a whole network to start from;
+    backbone: of a backbone alone. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of the running
+    average of weights, per step (0: none). save_every and log_every count pairs.
     """
 
     data: str
@@ -43,6 +43,7 @@ class TrainConfig:
     pairs: PairConfig = field(default_factory=PairConfig)
     width: float = 0.25
     initial: Optional[str] = None
+    backbone: Optional[str] = None
     batch_size: int = 24
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
@@ -97,6 +98,8 @@ class _Run:
         initialise(self.network)
         if config.initial:
             load_state(self.network, read_state(config.initial), config.initial)
+        if config.backbone:
+            load_backbone(self.network, config.backbone)
         self.distiller = Distiller(self.network.config)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.distiller.to(device)
@@ -186,10 +189,12 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
 def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
     """Restore a checkpoint; what has been trained so far must have been trained with the same configuration."""
     state = torch.load(str(checkpoint), map_location="cpu", weights_only=True)
-    was, now = state["config"], asdict(config)
+    defaults = asdict(TrainConfig(data="", phases=()))  # for keys that the checkpoint is too old to know
+    was, now = {**defaults, **state["config"]}, asdict(config)
+    was["pairs"] = {**defaults["pairs"], **was["pairs"]}
     past = phase_at([*config.phases, Phase(2**62)], state["done"])[0]
     free = {"phases", "workers", "save_every", "log_every", "data"}
-    changed = [key for key in now if key not in free and was.get(key) != now[key]]
+    changed = [key for key in now if key not in free and was[key] != now[key]]
     if changed or list(was["phases"])[:past] != list(now["phases"])[:past]:
         raise InputError(f"{checkpoint}: was trained with another configuration ({', '.join(changed) or 'phases'} differ)")
     run.restore(state)

@@ -50,12 +50,14 @@ class PairConfig:
     frame_range: int = 30       # largest distance of two frames of a pair, in listed frames
     grey: float = 0.2
     warp: float = 1.0           # strength of rotation, shear and stretch of stills
-    light: float = 1.0
+    light: float = 1.0          # strength of changes of light
+    degrade: bool = True        # motion blur, low resolution and noise on search crops
     occluder: float = 0.2
     distractor: float = 0.35
     shift: float = 64.0         # of the target from the centre of a 255 search crop, in pixels (figure 3.1)
     scale: float = 0.2
     blur: float = 0.05          # PySOT's cross blur; 0.2 there
+    mirror: float = 0.5
     holdout: Tuple[str, ...] = ()  # sequences whose boxes are never trained on
 
 
@@ -143,7 +145,7 @@ class PairDataset(Dataset):
         exemplar, search = self._pair(rng)
         if negative:
             exemplar, _ = self._pair(rng)
-        grey, mirrored = rng.random_sample() < config.grey, rng.random_sample() < 0.5
+        grey, mirrored = rng.random_sample() < config.grey, rng.random_sample() < config.mirror
         shift = config.shift * (self.search_size - EXEMPLAR_SIZE) / (255 - EXEMPLAR_SIZE)
         z, _ = Augmentation(4, 0.05)(exemplar.image, _box(exemplar), EXEMPLAR_SIZE, rng, grey)
         x, box = Augmentation(shift, config.scale, config.blur)(search.image, _box(search), self.search_size, rng, grey)
@@ -168,8 +170,9 @@ class PairDataset(Dataset):
                 backgrounds[1] = backgrounds[0]
             exemplar = Sample(paste(backgrounds[0].image, exemplar, (0, 0), power), exemplar.size)
             search = Sample(paste(backgrounds[1].image, search, (0, 0), power), search.size)
-        return (Sample(relight(exemplar.image, rng, 0.5 * config.light), exemplar.size),
-                Sample(self._worsen(search, rng), search.size))
+        if config.light:
+            exemplar = Sample(relight(exemplar.image, rng, 0.5 * config.light), exemplar.size)
+        return exemplar, Sample(self._worsen(search, rng), search.size)
 
     def _frames_of(self, kind: str, rng: np.random.RandomState) -> Tuple[Frame, Frame]:
         if kind == "annotated" and self.videos and (rng.random_sample() < self.config.video or not self.stills):
@@ -216,7 +219,9 @@ class PairDataset(Dataset):
             other = self._sample(self._patch(rng), np.eye(2))
             side = rng.choice([-1, 1], 2) * extent * rng.uniform(0.3, 0.7, 2)
             image = paste(image, Sample(other.image, tuple(extent * rng.uniform(0.4, 0.9, 2))), side, rng.uniform(2, 6))
-        return degrade(relight(image, rng, config.light), rng)
+        if config.light:
+            image = relight(image, rng, config.light)
+        return degrade(image, rng) if config.degrade else image
 
     def _any(self, rng: np.random.RandomState) -> Frame:
         return self.frames[rng.randint(len(self.frames))]

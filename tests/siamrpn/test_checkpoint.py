@@ -103,3 +103,15 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path, small):
     with pytest.raises(InputError, match="cannot be written"):
         save_weights(tmp_path / "file" / "w.pth", small.state_dict())
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_a_backbone_alone_loads_with_and_without_its_prefix(tmp_path, small):
+    from lib.siamrpn.checkpoint import load_backbone
+    backbone = small.backbone.state_dict()
+    for state in ({**backbone, "fc.weight": torch.zeros(3, 3)}, dict(small.state_dict())):
+        torch.save(state, str(tmp_path / "resnet50.model"))
+        other = SiamRPN(NetworkConfig.resnet50(0.125))
+        load_backbone(other, tmp_path / "resnet50.model")
+        assert all(torch.equal(value, backbone[key]) for key, value in other.backbone.state_dict().items())
+    with pytest.raises(InputError, match="of another shape"):
+        load_backbone(SiamRPN(NetworkConfig.resnet50(0.25)), tmp_path / "resnet50.model")

@@ -127,3 +127,14 @@ def test_pysots_schedule_as_phases(shared):
     assert np.allclose(rates, groups[:, 2], rtol=1e-9)
     assert np.allclose(np.array(rates)[10:] * np.array(factors)[10:], groups[10:, 0], rtol=1e-9)
     assert factors[:10] == [0.0] * 10  # frozen, as PySOT's backbone is before its epoch 10
+
+
+def test_the_full_scale_recipe_is_pysots_schedule():
+    from pathlib import Path
+
+    from lib.training.loop import load_config
+    config = load_config(Path(__file__).parents[2] / "profiles" / "train_siamrpn_r50.yaml")
+    for ours, theirs in zip(config.phases, pysot_phases(pairs_per_epoch=600_000)):
+        assert (ours.pairs, ours.shape, ours.epochs, ours.reaches_end, ours.backbone_lr) == (
+            theirs.pairs, theirs.shape, theirs.epochs, theirs.reaches_end, theirs.backbone_lr)
+        assert ours.lr == pytest.approx(theirs.lr, rel=1e-6)
