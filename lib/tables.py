@@ -1,0 +1,140 @@
+"""Tables of the chapters as HTML: units in the heads, intervals under the values, and on every row whose number it is.
+
+Views only: they take data frames and evaluations, and format. Jupyter shows a `Table` as it is.
+"""
+from __future__ import annotations
+
+from html import escape
+from typing import Any, Mapping
+from typing import Sequence as Seq
+
+import numpy as np
+import pandas as pd
+
+from lib import thesis
+from lib.vot.dataset import TAGS, Dataset
+from lib.vot.metrics import MEASURES, Evaluation, bootstrap
+from lib.vot.protocol import Trajectory, frames_per_second
+
+ABSENT = "–"
+WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now"}
+INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
+
+
+class Table:
+    """Rows of cells; a cell is text, or (text, small text under it). The first column names the row."""
+
+    def __init__(self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str) -> None:
+        self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
+
+    def _repr_html_(self) -> str:
+        heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
+        rows = "".join(f"<tr>{''.join(_cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows)
+        caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
+        return (f'<div style="overflow-x: auto"><table class="table">{caption}<thead><tr>{heads}</tr></thead>'
+                f"<tbody>{rows}</tbody></table></div>")
+
+    def __repr__(self) -> str:
+        """Plain text, for terminals."""
+        texts = [[" ".join(cell) if isinstance(cell, tuple) else str(cell) for cell in row] for row in self.rows]
+        return f"{self.caption}\n{pd.DataFrame(texts, columns=pd.Index(self.heads)).to_string(index=False)}"
+
+
+class Text(str):
+    """A sentence with numbers in it, which Jupyter shows as Markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
+    """Table 4.1 and its like: one row a tracker with the columns of `data/thesis/table_4_1.csv`, more where measured.
+
+    digits: rows of the thesis with one more digit (data/thesis/digits.csv), shown in brackets on its own row.
+    """
+    heads = ["Whose number", "Tracker", "Machine, data", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO",
+             "FPS, PySOT's scheme", "FPS, tracked frames"]
+    rows = []
+    for row in (row for frame in frames for row in frame.to_dict("records")):
+        more = {} if digits is None or row["row"] != "thesis" else digits.iloc[0].to_dict()
+        tracker = " ".join(str(row[key]) for key in ("framework", "precision") if _known(row.get(key)))
+        where = ", ".join(str(row[key]) for key in ("dataset",) if _known(row.get(key)))
+        rows.append([
+            WHOSE[str(row["row"])], (tracker, _text(row.get("network"))), (_text(row.get("hardware")), where or "VOT2018"),
+            _value(row, "accuracy", 3, more), _value(row, "robustness", 3, more), _failures(row), _value(row, "eao", 3, more),
+            _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
+        ])
+    return Table(heads, rows, caption)
+
+
+def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evaluation: Evaluation, caption: str) -> Table:
+    """A row a sequence: frames, failures, accuracy, speed of its tracked frames."""
+    rows = []
+    for name, scores in evaluation.per_sequence().items():
+        sequence, speed = dataset[name], frames_per_second([trajectories[name]], tracked_only=True)
+        rows.append([(name, f"{sequence.width} × {sequence.height} px"), len(sequence), f"{scores['failures']:g}",
+                     _number(scores["accuracy"], 3), _number(speed, 1)])
+    return Table(["Sequence", "Frames", "Failures", "Accuracy A", "FPS, tracked frames"], rows, caption)
+
+
+def dataset(dataset: Dataset, caption: str) -> Table:
+    """A row a sequence, and one for all: frames, and the share of frames that carry each visual attribute."""
+    def row(name: str, size: str, tags: np.ndarray) -> list[Any]:
+        return [(name, size), tags.shape[1], *(f"{100 * share:.0f} %" if share else ABSENT for share in tags.mean(1))]
+
+    tags = [np.array([sequence.tags[tag] for tag in TAGS]) for sequence in dataset]
+    rows = [row(s.name, f"{s.width} × {s.height} px", flags) for s, flags in zip(dataset, tags)]
+    total = row("all", f"{len(dataset)} sequences", np.concatenate(tags, 1))
+    return Table(["Sequence", "Frames", *(tag.replace("_", " ").capitalize() for tag in TAGS)], [*rows, total], caption)
+
+
+def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
+    """The same raw results counted by different rules: a row each."""
+    rows = []
+    for name, evaluation in evaluations.items():
+        intervals = bootstrap(evaluation)
+        row = {measure: getattr(evaluation, measure) for measure in MEASURES}
+        row.update({f"{m}_{end}": value for m in MEASURES for end, value in zip(("low", "high"), intervals[m])})
+        low, high = evaluation.eao_interval
+        rows.append([name, _value(row, "accuracy", 3), _value(row, "robustness", 3), _number(row["failures"], 0),
+                     (_value(row, "eao", 3)[0], f"{_value(row, 'eao', 3)[1]}, lengths {low}–{high}")])
+    return Table(["Rules", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO"], rows, caption)
+
+
+def _cell(column: int, cell: Any) -> str:
+    text, small = cell if isinstance(cell, tuple) else (cell, "")
+    under = f'<br><small style="white-space: nowrap">{escape(str(small))}</small>' if small else ""
+    tag = '<th scope="row"' if column == 0 else "<td"
+    return f'{tag} style="text-align: left; vertical-align: top">{escape(str(text))}{under}</{tag[1:3]}>'
+
+
+def _known(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and value != value)
+
+
+def _text(value: Any) -> str:
+    return str(value) if _known(value) else ""
+
+
+def _number(value: Any, digits: int) -> str:
+    return f"{float(value):.{digits}f}" if _known(value) else ABSENT
+
+
+def _value(row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, Any] | None = None) -> tuple[str, str]:
+    """A value and what stands under it: as printed for reported rows, with the interval for measured ones."""
+    value = row.get(name)
+    if not _known(value):
+        return ABSENT, ""
+    if row.get("row") == "measured" or _known(row.get(f"{name}_low")):
+        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
+        return _number(value, digits), f"{_number(low, digits)}–{_number(high, digits)}" if _known(low) else ""
+    finer = (more or {}).get(name, value)
+    return f"{value:g}", f"({finer:g})" if finer != value else ""
+
+
+def _failures(row: Mapping[Any, Any]) -> str:
+    """Counted, or what the reported robustness leaves as the only possibility on VOT2018."""
+    if _known(row.get("failures")):
+        return _number(row["failures"], 0)
+    possible = thesis.failures(row["robustness"]) if _known(row.get("robustness")) else []
+    return f"{possible[0]}" if len(possible) == 1 else ABSENT
