@@ -29,7 +29,7 @@ MEASURED, THESIS, PUBLISHED = (
     {"color": "black", "marker": "s", "markerfacecolor": "white"},
 )
 LOOKS = (MEASURED, PUBLISHED, {"color": GREEN, "marker": "^"}, {"color": "#CC79A7", "marker": "v"})  # of several evaluations
-WIDTH = 4.8  # inches
+WIDTH = 4.3  # inches
 STYLE = {
     "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
     "axes.grid": True, "grid.color": "#DDDDDD", "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 10,
@@ -145,7 +145,7 @@ def eao(evaluations: Mapping[str, Evaluation], reported: Mapping[str, float], no
 
     Where evaluations have different intervals of lengths, each one's is shaded in its colour.
     """
-    heights = [2.6, *([1.5] if len(lengths) else []), 0.75 + 0.33 * (len(evaluations) + len(reported))]
+    heights = [2.6, *([1.5] if len(lengths) else []), 0.75 + 0.42 * (len(evaluations) + len(reported))]
     figure, axes = _figure(sum(heights), heights)
     for (label, evaluation), look in zip(evaluations.items(), LOOKS):
         _draw_curve(axes[0], evaluation, label, look["color"])
@@ -197,8 +197,10 @@ def _draw_values(axis: Axes, evaluations: Mapping[str, Evaluation], reported: Ma
     for row, (label, value) in enumerate(reported.items(), len(evaluations)):
         _point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
     labels = [*evaluations, *reported]
-    axis.set_yticks(range(len(labels)), labels)
-    axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)", ylim=(len(labels) - 0.5, -0.5), xlim=(0, None))
+    for row, label in enumerate(labels):
+        axis.text(0.01, row - 0.38, label, transform=axis.get_yaxis_transform(), fontsize=10, va="center")
+    axis.set_yticks([])
+    axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)", ylim=(len(labels) - 0.6, -0.8), xlim=(0, None))
 
 
 def _point(axis: Axes, row: float, value: float, interval: tuple[float, float] | None, look: Mapping[str, Any]) -> Any:
@@ -347,6 +349,6 @@ def _figure(height: float, heights: Seq[float] = ()) -> tuple[Figure, Any]:
 
 def _finish(figure: Figure, note: str) -> Figure:
     """Run and machine under the picture."""
-    figure.supxlabel(textwrap.fill(note, 58), x=0.01, ha="left", fontsize=9, color=GREY)
+    figure.supxlabel(textwrap.fill(note, 54), x=0.01, ha="left", fontsize=9, color=GREY)
     plt.close(figure)  # the notebook shows what a cell returns, and not a second time what pyplot holds
     return figure

@@ -19,6 +19,7 @@ from lib.vot.protocol import Trajectory, frames_per_second
 ABSENT = "–"
 WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now"}
 INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
+NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's script. Failures of reported rows follow from R."
 
 
 class Table:
@@ -30,9 +31,9 @@ class Table:
     def _repr_html_(self) -> str:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
         rows = "".join(f"<tr>{''.join(_cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows)
-        caption = f'<caption style="caption-side: top; text-align: left">{escape(self.caption)}</caption>'
-        return (f'<div style="overflow-x: auto"><table class="table">{caption}<thead><tr>{heads}</tr></thead>'
-                f"<tbody>{rows}</tbody></table></div>")
+        return (f'<figure style="margin: 0"><figcaption style="text-align: left">{escape(self.caption)}</figcaption>'
+                f'<div style="overflow-x: auto; font-size: 85%"><table class="table"><thead><tr>{heads}</tr></thead>'
+                f"<tbody>{rows}</tbody></table></div></figure>")
 
     def __repr__(self) -> str:
         """Plain text, for terminals."""
@@ -52,15 +53,14 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
 
     digits: rows of the thesis with one more digit (data/thesis/digits.csv), shown in brackets on its own row.
     """
-    heads = ["Whose number", "Tracker", "Machine, data", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO",
-             "FPS, PySOT's scheme", "FPS, tracked frames"]
+    heads = ["Whose number", "Machine, data", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO", "FPS, PySOT's scheme",
+             "FPS, tracked frames"]
     rows = []
     for row in (row for frame in frames for row in frame.to_dict("records")):
         more = {} if digits is None or row["row"] != "thesis" else digits.iloc[0].to_dict()
-        tracker = " ".join(str(row[key]) for key in ("framework", "precision") if _known(row.get(key)))
-        where = ", ".join(str(row[key]) for key in ("dataset",) if _known(row.get(key)))
+        tracker = " ".join(filter(None, (_text(row.get(key)) for key in ("framework", "precision", "network"))))
         rows.append([
-            WHOSE[str(row["row"])], (tracker, _text(row.get("network"))), (_text(row.get("hardware")), where or "VOT2018"),
+            (WHOSE[str(row["row"])], tracker), (_text(row.get("hardware")), _text(row.get("dataset")) or "VOT2018"),
             _value(row, "accuracy", 3, more), _value(row, "robustness", 3, more), _failures(row), _value(row, "eao", 3, more),
             _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
         ])
@@ -75,6 +75,15 @@ def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evalu
         rows.append([(name, f"{sequence.width} × {sequence.height} px"), len(sequence), f"{scores['failures']:g}",
                      _number(scores["accuracy"], 3), _number(speed, 1)])
     return Table(["Sequence", "Frames", "Failures", "Accuracy A", "FPS, tracked frames"], rows, caption)
+
+
+def protocol(evaluation: Evaluation) -> Text:
+    """The protocol's numbers in a sentence."""
+    rules, (low, high) = evaluation.protocol, evaluation.eao_interval
+    source = "the protocol's for VOT2018" if evaluation.eao_from == "protocol" else "found from the lengths of the sequences"
+    return Text(f"Here: a failure is an overlap of {rules.failure_overlap:g}, the new start comes {rules.skip} frames later, "
+                f"accuracy leaves out {rules.burn_in} frames from every start, and EAO averages over {low} to {high} frames "
+                f"({source}).")
 
 
 def dataset(dataset: Dataset, caption: str) -> Table:
@@ -97,13 +106,14 @@ def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
         row.update({f"{m}_{end}": value for m in MEASURES for end, value in zip(("low", "high"), intervals[m])})
         low, high = evaluation.eao_interval
         rows.append([name, _value(row, "accuracy", 3), _value(row, "robustness", 3), _number(row["failures"], 0),
-                     (_value(row, "eao", 3)[0], f"{_value(row, 'eao', 3)[1]}, lengths {low}–{high}")])
-    return Table(["Rules", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO"], rows, caption)
+                     _value(row, "eao", 3), f"{low}–{high} frames"])
+    return Table(["Rules", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO", "EAO over"], rows, caption)
 
 
 def _cell(column: int, cell: Any) -> str:
     text, small = cell if isinstance(cell, tuple) else (cell, "")
-    under = f'<br><small style="white-space: nowrap">{escape(str(small))}</small>' if small else ""
+    wrap = "nowrap" if str(small)[:1] in "(0123456789" else "normal"  # an interval stays in one piece
+    under = f'<br><small style="font-weight: normal; white-space: {wrap}">{escape(str(small))}</small>' if small else ""
     tag = '<th scope="row"' if column == 0 else "<td"
     return f'{tag} style="text-align: left; vertical-align: top">{escape(str(text))}{under}</{tag[1:3]}>'
 
