@@ -136,6 +136,30 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def tune(options: argparse.Namespace) -> int:
+    """Choose the tracker's settings for trained weights on the sequences that a configuration holds out."""
+    import yaml
+
+    from lib.engines.pytorch import TorchNetwork
+    from lib.files import write_text
+    from lib.training.loop import load_config
+    from lib.training.pairs import held_out
+    from lib.training.tune import as_video
+    from lib.training.tune import tune as search
+
+    config = load_config(options.config)
+    videos = [as_video(clip) for clip in held_out(Path(config.data), config.pairs.holdout)]
+    if not videos:
+        raise InputError(f"{options.config}: holds out no sequence to tune on")
+    network = TorchNetwork.load(options.weights, options.device)
+    best, overlap = search(network, videos, report=lambda trial, value: print(f"{value:.4f}  {trial}", file=sys.stderr))
+    head = (f"# siambook tune {options.config} --weights {options.weights}\n"
+            f"# average overlap {overlap:.3f} on {len(videos)} held-out sequences\n")
+    write_text(Path(options.out), head + yaml.safe_dump({key: getattr(best, key) for key in ("penalty", "window", "rate")}))
+    print(f"{options.out}: {best}, average overlap {overlap:.4f}")
+    return 0
+
+
 def demo_data(options: argparse.Namespace) -> int:
     """Generate the demo benchmark."""
     from lib.demo import list_specs, make_benchmark
@@ -209,6 +233,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--stop-after", type=_positive, metavar="PAIRS", help="stop with a checkpoint after this many pairs")
+
+    sub = command(tune, "tune", "choose the tracker's settings for trained weights, on held-out sequences",
+                  "siambook tune data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml")
+    sub.add_argument("config", metavar="YAML", help="the training configuration; its `holdout` names the sequences")
+    sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="what the training made")
+    sub.add_argument("--out", required=True, metavar="FILE", help="gets the settings as YAML")
+    sub.add_argument("--device", default="cpu", help="cpu or cuda")
 
     sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout", "siambook demo-data data/cache/demo")
     sub.add_argument("folder", nargs="?", default="data/cache/demo", help="where to put it")

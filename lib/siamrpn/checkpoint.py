@@ -1,7 +1,6 @@
 """Weights on disk: PySOT's `.pth` files in all their wrappings, and this project's own (the same keys, in half precision)."""
 from __future__ import annotations
 
-import os
 import pickle
 from pathlib import Path
 from typing import Dict, Mapping, Union
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lib.errors import InputError
+from lib.files import whole_file
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 
@@ -88,20 +88,15 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
 
 def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:
     """Write a state dict in half precision, whole or not at all."""
-    path = Path(path)
     tensors = {key: value.detach().cpu() for key, value in state.items()}
     half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
-    save_atomically(path, {"state_dict": half})
+    save_whole(path, {"state_dict": half})
 
 
-def save_atomically(path: Path, content: object) -> None:
-    """torch.save under a temporary name, then rename; a folder that cannot be written raises InputError."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(content, str(temporary))
-        os.replace(str(temporary), str(path))
-    except (OSError, RuntimeError) as error:
-        if temporary.exists():
-            temporary.unlink()
-        raise InputError(f"{path}: cannot be written ({error})") from None
+def save_whole(path: Union[str, Path], content: object) -> None:
+    """torch.save, whole or not at all; a place that cannot be written raises InputError."""
+    with whole_file(path) as temporary:
+        try:
+            torch.save(content, str(temporary))
+        except RuntimeError as error:  # PyTorch's word for a full disk
+            raise InputError(f"{path}: cannot be written ({str(error).splitlines()[0]})") from None

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_backbone, load_state, read_state, save_atomically, save_weights
+from lib.siamrpn.checkpoint import load_backbone, load_state, read_state, save_weights, save_whole
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training.distill import Distiller, Teacher
 from lib.training.losses import tracking_loss
@@ -181,7 +181,7 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
             number, phase, _ = phase_at(config.phases, run.done)
             dataset = PairDataset(labelled if phase.tracking else pictures, config.pairs, phase.search_size, config.seed)
             _run_phase(run, config, number, phase, dataset, end, torch.device(device), log, bar, checkpoint)
-    save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
+    save_whole(checkpoint, {**run.state(), "config": asdict(config)})
     save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
     return out / "weights.pth"
 
@@ -232,7 +232,7 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
             row = log.write(run.done, number, rate)
             bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
         if run.done // config.save_every > before // config.save_every:
-            save_atomically(checkpoint, {**run.state(), "config": asdict(config)})
+            save_whole(checkpoint, {**run.state(), "config": asdict(config)})
         bar.update(len(indices))
 
 

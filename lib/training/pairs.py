@@ -89,6 +89,12 @@ def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
     return clips
 
 
+def held_out(path: Path, names: Sequence[str]) -> List[Clip]:
+    """The clips of a manifest's named sequences, those that `load_manifest` leaves out."""
+    trained = load_clips(path, names)
+    return [clip for clip in load_clips(path) if len(clip) > 1 and clip not in trained]
+
+
 def load_crop511(folder: Path, annotation: Path) -> List[Clip]:
     """Read PySOT's training data: crops `<video>/<frame>.<track>.x.jpg` and a JSON of video -> track -> frame -> box.
 

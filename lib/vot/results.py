@@ -6,12 +6,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from pathlib import Path
 
 import numpy as np
 
 from lib.errors import InputError
+from lib.files import write_text
 from lib.vot.dataset import Dataset, Sequence, read_numbers
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
 
@@ -29,11 +29,11 @@ def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
     path = Path(path)
     lines = [",".join(f"{value:.4f}" if len(entry) > 1 else f"{value:.0f}" for value in entry) for entry in trajectory.entries]
     if np.isfinite(trajectory.seconds).all():
-        _write_text(_time_path(path), "".join(f"{value:.6f}\n" for value in trajectory.seconds))
+        write_text(_time_path(path), "".join(f"{value:.6f}\n" for value in trajectory.seconds))
     else:
         with contextlib.suppress(OSError):
             _time_path(path).unlink()  # an earlier run's
-    _write_text(path, "".join(line + "\n" for line in lines))  # last, so that its presence means complete
+    write_text(path, "".join(line + "\n" for line in lines))  # last, so that its presence means complete
 
 
 def read_trajectory(path: str | Path) -> Trajectory:
@@ -90,16 +90,3 @@ def _read_checked(path: Path, sequence: Sequence) -> Trajectory:
 
 def _time_path(path: Path) -> Path:
     return path.with_name(path.stem + "_time.value")
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text)
-        os.replace(str(temporary), str(path))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()

@@ -170,3 +170,23 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, manifest):
     train(load_config(configuration(tmp_path, manifest)), out, progress=False, stop_after=8)
     with pytest.raises(InputError, match=r"another configuration.*seed"):
         train(load_config(configuration(tmp_path, manifest, seed=9)), out, progress=False)
+
+
+def test_tuning_uses_the_held_out_sequence_and_keeps_the_best(tmp_path, manifest, monkeypatch, capsys):
+    from lib import cli
+    from lib.training import tune
+    path = configuration(tmp_path, manifest, pairs={"holdout": ["moving"]})
+    weights = train(load_config(path), tmp_path / "out", progress=False, stop_after=4)
+    seen = []
+    monkeypatch.setattr(tune, "GRID", {"window": (0.2, 0.6), "rate": (0.38,)})
+    monkeypatch.setattr(tune, "overlap_on", lambda network, videos, config: seen.append(videos) or config.window)
+    assert cli.main(["tune", str(path), "--weights", str(weights), "--out", str(tmp_path / "tracker.yaml")]) == 0
+    assert [len(video) for video in seen[0]] == [2] and len(seen) == 3
+    assert yaml.safe_load((tmp_path / "tracker.yaml").read_text()) == {"penalty": 0.05, "window": 0.6, "rate": 0.38}
+    assert cli.main(["tune", str(configuration(tmp_path, manifest)), "--weights", str(weights), "--out", "x.yaml"]) == 2
+    assert "holds out no sequence" in capsys.readouterr().err
+
+
+def test_an_unknown_sequence_cannot_be_held_out(manifest):
+    with pytest.raises(InputError, match="no sequence 'mowing' to hold out"):
+        load_clips(manifest, ("mowing",))

@@ -1,0 +1,34 @@
+"""Files that appear whole or not at all."""
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Iterator, Union
+
+from lib.errors import InputError
+
+
+@contextmanager
+def whole_file(path: Union[str, Path]) -> Iterator[Path]:
+    """A temporary name to write to; it becomes `path` when the block ends, and goes away when the block fails.
+
+    Missing folders are made. What the system refuses (no room, no permission, a file in the way) raises InputError naming `path`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(str(temporary), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def write_text(path: Union[str, Path], text: str) -> None:
+    """Write a text file, whole or not at all (`whole_file`)."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
