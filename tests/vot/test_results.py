@@ -87,9 +87,9 @@ def test_results_of_another_dataset_are_refused(tmp_path):
 
 def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"still_001.txt cannot be written"):
+    with pytest.raises(InputError, match=r"still_001.txt: cannot be written"):
         write_trajectory(result_path(tmp_path / "file", "still"), entries(1, BOX))
     (tmp_path / "taken.txt").mkdir()
-    with pytest.raises(InputError, match=r"taken\.txt cannot be written"):
+    with pytest.raises(InputError, match=r"taken\.txt: cannot be written"):
         write_trajectory(tmp_path / "taken.txt", entries(1, BOX))
     assert sorted(os.listdir(str(tmp_path))) == ["file", "taken.txt"]
