@@ -22,7 +22,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import sys
@@ -42,6 +41,7 @@ from lib.demo import make_benchmark
 from lib.engines.base import TrackerNetwork
 from lib.engines.pytorch import TorchNetwork
 from lib.errors import InputError
+from lib.files import write_text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
@@ -234,7 +234,7 @@ def _measure(variant: Variant, dataset: Dataset, contents: str, run: str, protoc
             sequence.frame(0)  # frames that are not there are a fault now, not after an hour
         if not fresh:
             record = _start(results, record, parts, load_network(weights_path(variant.weights)), on)
-            write_atomically(run_folder(run) / "environment.json", to_json(record["environment"]))
+            write_text(run_folder(run) / "environment.json", to_json(record["environment"]))
         tracker = SiamRPNTracker(network, tracker_config(variant.weights))
         _warm_up(tracker, missing[0])
         bar = tqdm(total=sum(map(len, missing)), desc=f"{variant.name} on {dataset.name}", unit="frame", disable=not progress)
@@ -276,7 +276,7 @@ def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], n
     shutil.rmtree(results, ignore_errors=True)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     new = {"decided_by": dict(parts), "parameters": parameters, "environment": environment.record(on)}
-    write_atomically(results / MEASURED, to_json(new))
+    write_text(results / MEASURED, to_json(new))
     return new
 
 
@@ -291,7 +291,7 @@ def _measure_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Pro
 
     trajectory = run_reset_based(tracker, sequence, protocol, on_frame)
     lines = (",".join([str(index), *(f"{value:.4f}" for value in box)]) for index, box in lost.items())
-    write_atomically(_lost_path(path), "".join(line + "\n" for line in lines))
+    write_text(_lost_path(path), "".join(line + "\n" for line in lines))
     write_trajectory(path, trajectory)  # last: where the raw file is, the sequence is measured
 
 
@@ -314,7 +314,7 @@ def _read_lost(path: Path) -> dict[int, np.ndarray]:
 def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
     """Write a section's table to the run as <section>.csv and return it, e.g. write_section("local", "04_1_baseline", rows)."""
     frame = pd.DataFrame(list(rows))
-    write_atomically(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
+    write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
     return frame
 
 
@@ -367,7 +367,7 @@ def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.
         record = read_json(folder / "full_size.json")
         if record.get("decided_by") != parts:
             record = {"decided_by": parts, "environment": environment.record(on), **_time_full_size(sequence, frames, width, on)}
-            write_atomically(folder / "full_size.json", to_json(record))
+            write_text(folder / "full_size.json", to_json(record))
     return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"])
 
 
@@ -480,14 +480,3 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Under a temporary name, then renamed. Raises InputError where the place cannot be written to."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(str(temporary), str(path))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}.") from None

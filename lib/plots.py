@@ -89,7 +89,7 @@ def segments(dataset: Dataset, trajectories: Mapping[str, Trajectory], length: i
                         interpolation="nearest")
     axis.set_yticks(range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=10)
     axis.set(xlabel="frames since the initialisation", ylabel="sequence, first frame")
-    axis.set_title(f"Segments as {length} frames, with their averages")
+    axis.set_title(f"Segments of {length} frames, averages")
     axis.grid(False)
     figure.colorbar(shown, ax=axis, label="overlap", location="bottom", shrink=0.7, pad=0.02)
     return _finish(figure, note)
@@ -124,7 +124,7 @@ def resets(sequence: Sequence, trajectory: Trajectory, burn_in: int, note: str) 
     axis.plot(number, values, color=BLUE)
     for start in np.flatnonzero(codes == INIT):
         axis.axvspan(start + 1, min(start + burn_in, len(codes)), color=SKY, alpha=0.35, lw=0,
-                     label=f"{burn_in} frames not counted for accuracy" if start == 0 else None)
+                     label=f"{burn_in} frames not counted" if start == 0 else None)
     for code, look, label in ((INIT, {"marker": "^", "color": GREEN}, "initialised"),
                               (FAILURE, {"marker": "X", "color": ORANGE}, "failure"),
                               (SKIPPED, {"marker": ".", "color": GREY, "ms": 4}, "skipped")):

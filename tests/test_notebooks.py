@@ -1,0 +1,182 @@
+"""Sections 3.3 and 4.1 run as notebooks, on two real sequences: what a page prints is what lies in the run's files."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from lib import experiments
+from lib.siamrpn.checkpoint import save_weights
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.vot.dataset import load_dataset
+from lib.vot.metrics import Evaluation, bootstrap, evaluate
+from lib.vot.results import read_results
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
+
+ROOT = Path(__file__).parent.parent
+MEASURE = """
+import sys
+from lib import experiments
+dataset, weights, run = sys.argv[1:]
+experiments.measure(experiments.baseline(weights), experiments.open_dataset(dataset), run, progress=False)
+"""
+
+
+class Executed(NamedTuple):
+    """The baseline's run: its folder, the notebook with outputs, files that were there after a kill, and their times."""
+
+    run: Path
+    weights: str
+    sequences: Path
+    notebook: dict[str, Any]
+    killed: dict[Path, int]
+
+
+@pytest.fixture(scope="module")
+def sequences(shared: Path) -> Path:
+    folder = shared / "sequences" / "VOT2018"
+    if not folder.is_dir():
+        pytest.skip(f"the two real VOT2018 sequences are not on this machine: {folder} does not exist")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def executed(sequences: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Executed:
+    """A measurement killed after its first sequence, then the notebook on the same run."""
+    folder = tmp_path_factory.mktemp("baseline")
+    weights = experiments.DEMO
+    if not experiments.DEMO_WEIGHTS.is_file():
+        weights = str(folder / "random.pth")
+        save_weights(Path(weights), SiamRPN(NetworkConfig.resnet50(1 / 16)).state_dict())
+    run = folder / "run"
+    process = subprocess.Popen([sys.executable, "-c", MEASURE, str(sequences), weights, str(run)], cwd=ROOT)
+    end = time.monotonic() + 600
+    while not raw_files(run):
+        assert process.poll() is None and time.monotonic() < end, "nothing was measured"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    killed = {path: path.stat().st_mtime_ns for path in raw_files(run)}
+    assert len(killed) == 1, "the kill came between the two sequences"
+    notebook = execute("04_1_baseline", folder, sequences, weights, run, vot2018_results=shared / "vot2018")
+    return Executed(run, weights, sequences, notebook, killed)
+
+
+def execute(name: str, folder: Path, dataset: Path, weights: str, run: Path, **more: Any) -> dict[str, Any]:
+    """Run a notebook as the README says, and return it with its outputs."""
+    parameters = {"dataset": dataset, "weights": weights, "run": run, **more}
+    options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
+    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(folder / f"{name}.ipynb"), "--cwd", "notebooks"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run([*command, *options], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / f"{name}.ipynb").read_text(encoding="utf-8"))
+
+
+def raw_files(run: Path) -> list[Path]:
+    return sorted(run.glob("*/*/baseline/*/*_001.txt"))
+
+
+def outputs(notebook: dict[str, Any], kind: str) -> list[str]:
+    found = [out.get("data", {}).get(kind) for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    return ["".join(text) for text in found if text]
+
+
+def rows(notebook: dict[str, Any], head: str) -> list[list[list[str]]]:
+    """The rows of the table with this head: cells as lines of text."""
+    [table] = [html for html in outputs(notebook, "text/html") if head in html]
+    body = table.split("<tbody>")[1]
+    return [[[re.sub(r"<[^>]+>", "", line) for line in cell.split("<br>")] for cell in re.findall(r"<t[hd].*?>(.*?)</t[hd]>", row)]
+            for row in re.findall(r"<tr>(.*?)</tr>", body)]
+
+
+@pytest.fixture(scope="module")
+def independent(executed: Executed) -> Evaluation:
+    """The run's raw files, evaluated without the code that made them."""
+    dataset = load_dataset(executed.sequences)
+    return evaluate(dataset, read_results(executed.run / "VOT2018" / "pytorch-fp32", dataset))
+
+
+def test_the_table_is_what_the_raw_files_say(executed: Executed, independent: Evaluation) -> None:
+    table = rows(executed.notebook, "Whose number")
+    assert [row[0][0] for row in table] == ["published", "thesis", "published", "measured now", "measured now"]
+    intervals = bootstrap(independent)
+    for cell, measure in ((2, "accuracy"), (3, "robustness"), (5, "eao")):
+        low, high = intervals[measure]
+        assert table[3][cell] == [f"{getattr(independent, measure):.3f}", f"{low:.3f}–{high:.3f}"], measure
+    assert table[3][4] == [f"{independent.failures:.0f}"]
+    record = pd.read_csv(executed.run / "04_1_baseline.csv").iloc[0]
+    for measure in ("accuracy", "robustness", "failures", "eao"):
+        assert record[measure] == pytest.approx(getattr(independent, measure))
+
+
+def test_the_thesiss_and_the_published_rows_stand_beside(executed: Executed, shared: Path) -> None:
+    paper, xavier, raw = rows(executed.notebook, "Whose number")[:3]
+    assert [cell[0] for cell in paper[2:7]] == ["0.6", "0.234", "50", "0.414", "35"]
+    assert [cell[0] for cell in xavier[2:7]] == ["0.6", "0.243", "52", "0.413", "11"]
+    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][experiments.PUBLISHED]
+    assert raw[4] == ["50"] and raw[5][0] == f"{evaluated(expected, 'eao'):.3f}"
+
+
+def evaluated(expected: Any, key: str) -> float:
+    """A value of expected.json, however deep it lies."""
+    inner = (value for value in expected.values() if isinstance(value, dict) and key in value)
+    return expected[key] if key in expected else next(inner)[key]
+
+
+def test_speeds_are_those_of_the_recorded_times(executed: Executed) -> None:
+    frames, tracked, total, tracking = 0, 0, 0.0, 0.0
+    for path in raw_files(executed.run):
+        lines = path.read_text().splitlines()
+        seconds = np.loadtxt(path.with_name(f"{path.stem}_time.value"))
+        is_track = np.array(["," in line or line == "2" for line in lines])
+        frames, tracked = frames + len(lines) - 1, tracked + is_track.sum()
+        total, tracking = total + seconds.sum(), tracking + seconds[is_track].sum()
+    row = rows(executed.notebook, "Whose number")[3]
+    assert [float(row[6][0]), float(row[7][0])] == pytest.approx([frames / total, tracked / tracking], abs=0.06)
+    full_size = json.loads((executed.run / "full_size.json").read_text())
+    assert full_size["parameters"] > 50e6 and len(full_size["seconds"]) >= 12
+    assert float(rows(executed.notebook, "Whose number")[4][7][0]) == pytest.approx(1 / np.median(full_size["seconds"]), abs=0.06)
+
+
+def test_the_killed_measurement_was_continued_to_the_same_raw_files(executed: Executed, tmp_path: Path) -> None:
+    assert {path: path.stat().st_mtime_ns for path in executed.killed} == executed.killed, "what was complete is kept"
+    [other] = [path for path in raw_files(executed.run) if path not in executed.killed]
+    alone = executed.sequences / other.stem[:-4]
+    experiments.measure(experiments.baseline(executed.weights), load_dataset(alone), str(tmp_path), progress=False)
+    assert other.read_text() == experiments.result_path(tmp_path / alone.name / "pytorch-fp32", alone.name).read_text()
+
+
+def test_every_figure_is_drawn_and_names_scale_run_and_machine(executed: Executed) -> None:
+    figures = [cell for cell in executed.notebook["cells"] if "mystnb" in cell["metadata"]]
+    assert len(figures) == 4
+    drawn = [out["data"] for cell in figures for out in cell["outputs"]]
+    assert all("image/svg+xml" in data for data in drawn[:3]) and len(drawn) == 4
+    text = "\n".join(outputs(executed.notebook, "text/markdown") + outputs(executed.notebook, "text/html"))
+    assert "Demo scale: measured on VOT2018 (2 sequences, 301 frames)" in text and "not comparable" in text
+    assert "Run run," in text and f"PyTorch {torch.__version__.split('+')[0]}" in text
+
+
+def test_running_again_measures_nothing_again(executed: Executed, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in [*raw_files(executed.run), executed.run / "full_size.json"]}
+    table = rows(executed.notebook, "Whose number")
+    again = execute("04_1_baseline", tmp_path, executed.sequences, executed.weights, executed.run)
+    evaluation = execute("03_3_evaluation", tmp_path, executed.sequences, executed.weights, executed.run)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert rows(again, "Whose number") == [*table[:2], *table[3:]], "without raw results the published row is the paper's alone"
+    assert any("No raw results of VOT2018 were given" in text for text in outputs(again, "text/markdown"))
+    assert len(outputs(evaluation, "image/svg+xml")) == 4
+    assert rows(evaluation, "EAO over")[0][3] == table[3][4], "both chapters count the same failures"
