@@ -133,7 +133,7 @@ def test_the_full_scale_recipe_is_pysots_schedule():
     from pathlib import Path
 
     from lib.training.loop import load_config
-    config = load_config(Path(__file__).parents[2] / "profiles" / "train_siamrpn_r50.yaml")
+    config = load_config(Path(__file__).parents[2] / "data" / "recipes" / "siamrpn_r50.yaml")
     for ours, theirs in zip(config.phases, pysot_phases(pairs_per_epoch=600_000)):
         assert (ours.pairs, ours.shape, ours.epochs, ours.reaches_end, ours.backbone_lr) == (
             theirs.pairs, theirs.shape, theirs.epochs, theirs.reaches_end, theirs.backbone_lr)
