@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 import yaml
 
+from lib.environment import processor
 from lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def _contents(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> tuple[tuple[str, str], ...]:
-    parts = [("Python", platform.python_version()), ("processor", f"{os.cpu_count()} x {_processor()}")]
+    parts = [("Python", platform.python_version()), ("processor", f"{os.cpu_count()} x {processor()}")]
     for requirement in metadata.requires(DISTRIBUTION) or []:
         name, marker = re.match(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
         if "extra ==" not in marker:
@@ -191,14 +192,6 @@ def _environment() -> tuple[tuple[str, str], ...]:
             except metadata.PackageNotFoundError:  # a requirement of another Python version
                 continue
     return tuple(parts)
-
-
-def _processor() -> str:
-    try:
-        names = re.findall(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        names = []
-    return names[0] if names else f"{platform.machine()} {platform.processor()}"
 
 
 def _digest(data: bytes) -> str:

@@ -14,17 +14,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Mapping
 
-import torch
-
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "cv2")
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
     """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads."""
+    import torch  # waits, so that the book's extension can ask for the processor without it
+
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
-    return {"processor": _processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads()}
+    return {"processor": processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads()}
 
 
 def record(device: str = "cpu") -> dict[str, Any]:
@@ -32,6 +32,8 @@ def record(device: str = "cpu") -> dict[str, Any]:
 
     Takes a third of a second, in which this process rests.
     """
+    import torch
+
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
@@ -71,7 +73,8 @@ def _in_use(seconds: float = 0.3) -> float | None:
     return round(1 - idle / max(sum(spent[:8]), 1), 2)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name of the processor as the system gives it."""
     try:
         names = re.findall(r"^(?:model name|Model)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:

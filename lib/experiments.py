@@ -33,7 +33,6 @@ from typing import Sequence as Seq
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from tqdm import tqdm
 
 from lib import environment
@@ -44,7 +43,8 @@ from lib.errors import InputError
 from lib.files import write_text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN
-from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
+from lib.siamrpn.tracker import SiamRPNTracker
+from lib.siamrpn.zoo import DEMO, tracker_config, weights_path
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, load_dataset, read_numbers
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap, evaluate
@@ -53,10 +53,7 @@ from lib.vot.results import read_results, result_path, write_trajectory
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "data" / "runs"
-DEMO = "demo"  # as a dataset: the generated benchmark; as weights: the small network that comes with the repository
-DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"
-DEMO_WEIGHTS = ROOT / "data" / "demo" / "siamrpn_r50_quarter.pth"
-DEMO_TRACKER = ROOT / "data" / "demo" / "tracker.yaml"
+DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
 PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
 MEASURED = "measured.json"
 DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  # of a protocol; the rest concerns evaluation
@@ -104,7 +101,7 @@ class Engine:
 def _load_pytorch(variant: Variant, device: str) -> TrackerNetwork:
     if variant.precision != "FP32":
         raise InputError(f"Variant '{variant.name}': PyTorch runs in FP32 here, not in {variant.precision}.")
-    return TorchNetwork(load_network(weights_path(variant.weights)), device)
+    return TorchNetwork(load_network(weights_path(variant.weights, ROOT)), device)
 
 
 ENGINES: dict[str, Engine] = {"pytorch": Engine("PyTorch", "engines/pytorch.py", _load_pytorch)}
@@ -123,25 +120,6 @@ def open_dataset(name: str, progress: bool = True) -> Dataset:
     if name == DEMO:
         return load_dataset(make_benchmark(DEMO_DATASET, progress=progress))
     return load_dataset(ROOT / name)  # an absolute path stays what it is
-
-
-def weights_path(name: str) -> Path:
-    """The file of a profile's weights. Raises InputError where it is missing."""
-    path = DEMO_WEIGHTS if name == DEMO else ROOT / name
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file.")
-    return path
-
-
-def tracker_config(weights: str) -> TrackerConfig:
-    """PySOT's settings; for the demo weights those that were tuned for them (data/demo/tracker.yaml)."""
-    if weights != DEMO or not DEMO_TRACKER.is_file():
-        return TrackerConfig()
-    try:
-        values = {key: float(value) for key, value in yaml.safe_load(DEMO_TRACKER.read_text(encoding="utf-8")).items()}
-        return TrackerConfig(**values)
-    except (yaml.YAMLError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{DEMO_TRACKER}: not settings of a tracker ({' '.join(str(error).split())}).") from None
 
 
 def run_folder(run: str) -> Path:
@@ -233,7 +211,7 @@ def _measure(variant: Variant, dataset: Dataset, contents: str, run: str, protoc
         for sequence in missing:
             sequence.frame(0)  # frames that are not there are a fault now, not after an hour
         if not fresh:
-            record = _start(results, record, parts, load_network(weights_path(variant.weights)), on)
+            record = _start(results, record, parts, load_network(weights_path(variant.weights, ROOT)), on)
             write_text(run_folder(run) / "environment.json", to_json(record["environment"]))
         tracker = SiamRPNTracker(network, tracker_config(variant.weights))
         _warm_up(tracker, missing[0])
@@ -254,7 +232,7 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
     contents: `dataset_digest`. on: the device.
     """
     return {
-        "weights": digest(weights_path(variant.weights).read_bytes()),
+        "weights": digest(weights_path(variant.weights, ROOT).read_bytes()),
         "dataset": contents,
         "tracker": to_json(asdict(tracker_config(variant.weights))),
         "protocol": to_json({name: getattr(protocol, name) for name in DECIDE_RESETS}),

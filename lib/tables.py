@@ -23,7 +23,7 @@ NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's scri
 
 
 class Table:
-    """Rows of cells; a cell is text, or (text, small text under it). The first column names the row."""
+    """Rows of cells; a cell is text, or (text, lines of small text under it). The first column names the row."""
 
     def __init__(self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str) -> None:
         self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
@@ -32,7 +32,7 @@ class Table:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
         rows = "".join(f"<tr>{''.join(_cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows)
         return (f'<figure style="margin: 0"><figcaption style="text-align: left">{escape(self.caption)}</figcaption>'
-                f'<div style="overflow-x: auto; font-size: 85%"><table class="table"><thead><tr>{heads}</tr></thead>'
+                f'<div style="overflow-x: auto; font-size: 80%"><table class="table"><thead><tr>{heads}</tr></thead>'
                 f"<tbody>{rows}</tbody></table></div></figure>")
 
     def __repr__(self) -> str:
@@ -49,11 +49,12 @@ class Text(str):
 
 
 def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
-    """Table 4.1 and its like: one row a tracker with the columns of `data/thesis/table_4_1.csv`, more where measured.
+    """Table 4.1 and its like: accuracy A, robustness R, EAO and speed; one row a tracker.
 
+    frames: columns of `data/thesis/table_4_1.csv`, more where measured (`experiments.Measurement.row`).
     digits: rows of the thesis with one more digit (data/thesis/digits.csv), shown in brackets on its own row.
     """
-    heads = ["Whose number", "Machine, data", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO", "FPS, PySOT's scheme",
+    heads = ["Whose number", "Machine, data", "A", "R, failures per 100 frames", "EAO", "FPS, PySOT's scheme",
              "FPS, tracked frames"]
     rows = []
     for row in (row for frame in frames for row in frame.to_dict("records")):
@@ -61,7 +62,7 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
         tracker = " ".join(filter(None, (_text(row.get(key)) for key in ("framework", "precision", "network"))))
         rows.append([
             (WHOSE[str(row["row"])], tracker), (_text(row.get("hardware")), _text(row.get("dataset")) or "VOT2018"),
-            _value(row, "accuracy", 3, more), _value(row, "robustness", 3, more), _failures(row), _value(row, "eao", 3, more),
+            _value(row, "accuracy", 3, more), (*_value(row, "robustness", 3, more), _failures(row)), _value(row, "eao", 3, more),
             _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
         ])
     return Table(heads, rows, caption)
@@ -105,17 +106,30 @@ def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
         row = {measure: getattr(evaluation, measure) for measure in MEASURES}
         row.update({f"{m}_{end}": value for m in MEASURES for end, value in zip(("low", "high"), intervals[m])})
         low, high = evaluation.eao_interval
-        rows.append([name, _value(row, "accuracy", 3), _value(row, "robustness", 3), _number(row["failures"], 0),
+        rows.append([name, _value(row, "accuracy", 3), (*_value(row, "robustness", 3), _failures(row)),
                      _value(row, "eao", 3), f"{low}–{high} frames"])
-    return Table(["Rules", "Accuracy A", "Failures per 100 frames R", "Failures", "EAO", "EAO over"], rows, caption)
+    return Table(["Rules", "A", "R, failures per 100 frames", "EAO", "EAO over"], rows, caption)
+
+
+def steps(rows: pd.DataFrame, caption: str) -> Table:
+    """Average overlap after each step of making the demo model (data/demo/steps.csv), sequence by sequence."""
+    others = ("step", "parameters", "penalty", "window", "rate", "held_out", "mean")
+    sequences = [name for name in rows.columns if name not in others]
+    heads = ["Step", "Mean of the four", *sequences, "Held-out sequences"]
+    cells = [[(str(row["step"]), f"penalty {row['penalty']:g}, window {row['window']:g}, rate {row['rate']:g}"),
+              *(_number(row[name], 3) for name in ("mean", *sequences, "held_out"))] for row in rows.to_dict("records")]
+    return Table(heads, cells, caption)
 
 
 def _cell(column: int, cell: Any) -> str:
-    text, small = cell if isinstance(cell, tuple) else (cell, "")
-    wrap = "nowrap" if str(small)[:1] in "(0123456789" else "normal"  # an interval stays in one piece
-    under = f'<br><small style="font-weight: normal; white-space: {wrap}">{escape(str(small))}</small>' if small else ""
-    tag = '<th scope="row"' if column == 0 else "<td"
-    return f'{tag} style="text-align: left; vertical-align: top">{escape(str(text))}{under}</{tag[1:3]}>'
+    text, *lines = cell if isinstance(cell, tuple) else (cell,)
+    under = ""
+    for line in filter(None, lines):
+        wrap = "nowrap" if str(line)[0] in "(0123456789" else "normal"  # an interval stays in one piece
+        under += f'<br><span style="font-size: 90%; font-weight: normal; white-space: {wrap}">{escape(str(line))}</span>'
+    tag, width = ('th scope="row"', "8em") if column == 0 else ("td", "8em" if column == 1 and lines else "0")
+    style = f"text-align: left; vertical-align: top; min-width: {width}"
+    return f'<{tag} style="{style}">{escape(str(text))}{under}</{tag[:2]}>'
 
 
 def _known(value: Any) -> bool:
@@ -143,8 +157,8 @@ def _value(row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, An
 
 
 def _failures(row: Mapping[Any, Any]) -> str:
-    """Counted, or what the reported robustness leaves as the only possibility on VOT2018."""
+    """Counted, or what the reported robustness leaves as the only possibility on VOT2018; empty where unknown."""
     if _known(row.get("failures")):
-        return _number(row["failures"], 0)
+        return f"{_number(row['failures'], 0)} failures"
     possible = thesis.failures(row["robustness"]) if _known(row.get("robustness")) else []
-    return f"{possible[0]}" if len(possible) == 1 else ABSENT
+    return f"{possible[0]} failures" if len(possible) == 1 else ""

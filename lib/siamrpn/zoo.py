@@ -10,19 +10,26 @@ import yaml
 from lib.errors import InputError
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 
-DEMO = Path(__file__).resolve().parents[2] / "data" / "demo"
-DEMO_WEIGHTS = DEMO / "siamrpn_r50_quarter.pth"
-DEMO_SETTINGS = DEMO / "tracker.yaml"
+DEMO = "demo"  # as weights: the small network that comes with the repository
+FOLDER = Path(__file__).resolve().parents[2] / "data" / "demo"
+DEMO_WEIGHTS = FOLDER / "siamrpn_r50_quarter.pth"
+DEMO_SETTINGS = FOLDER / "tracker.yaml"     # chosen for these weights by `siambook tune`
+DEMO_TRAINING = FOLDER / "train.yaml"       # what made them, by `siambook train`
+DEMO_LOG = FOLDER / "training_log.csv"      # its losses
+DEMO_STEPS = FOLDER / "steps.csv"           # average overlap after each step, by tests/benchmarks/bench_quality.py
 
 
-def weights_path(weights: str) -> Path:
-    """`demo` or a path."""
-    return DEMO_WEIGHTS if weights == "demo" else Path(weights)
+def weights_path(weights: str, folder: Path = Path()) -> Path:
+    """The file of `demo`, or of a path relative to `folder`. Raises InputError where it is missing."""
+    path = DEMO_WEIGHTS if weights == DEMO else folder / weights
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    return path
 
 
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
     """Settings from a YAML file; without one, those chosen for the demo model, or PySOT's for any other weights."""
-    if settings is None and weights != "demo":
+    if settings is None and weights != DEMO:
         return TrackerConfig()
     path = Path(settings) if settings else DEMO_SETTINGS
     try:

@@ -36,7 +36,8 @@ def line(name, weights, settings, real, unseen):
     unseen_overlaps = average_overlaps(tracker, unseen)
     parameters = sum(value.numel() for value in load_network(weights_path(weights)).parameters())
     return {"step": name, "parameters": parameters, "penalty": config.penalty, "window": config.window, "rate": config.rate,
-            "held_out": sum(unseen_overlaps.values()) / len(unseen), **overlaps, "mean": sum(overlaps.values()) / len(overlaps)}
+            "held_out": sum(unseen_overlaps.values()) / len(unseen),
+            **overlaps, "mean": sum(overlaps.values()) / len(overlaps)}
 
 
 def report(weights, settings, dataset):
@@ -64,7 +65,7 @@ def main():
         name, _, rest = tracker.partition("=")
         weights, _, settings = rest.partition(":")
         rows.append(line(name, weights, settings or None, real, unseen))
-        print("  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in rows[-1].items()))
+        print("  ".join(f"{key} {v:.3f}" if isinstance(v, float) else f"{key} {v}" for key, v in rows[-1].items()))
     if options.csv:
         with open(options.csv, "w", newline="") as stream:
             writer = csv.DictWriter(stream, list(rows[0]))
