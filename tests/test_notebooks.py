@@ -17,9 +17,6 @@ import pytest
 import torch
 
 from lib import experiments
-from lib.siamrpn import zoo
-from lib.siamrpn.checkpoint import save_weights
-from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import Evaluation, bootstrap, evaluate
 from lib.vot.results import read_results
@@ -33,7 +30,6 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 MEASURE = """
 import sys
 from lib import experiments
-from lib.siamrpn import zoo
 dataset, weights, run = sys.argv[1:]
 experiments.measure(experiments.baseline(weights), experiments.open_dataset(dataset), run, progress=False)
 """
@@ -43,7 +39,6 @@ class Executed(NamedTuple):
     """The baseline's run: its folder, the notebook with outputs, files that were there after a kill, and their times."""
 
     run: Path
-    weights: str
     sequences: Path
     notebook: dict[str, Any]
     killed: dict[Path, int]
@@ -61,25 +56,21 @@ def sequences(shared: Path) -> Path:
 def executed(sequences: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Executed:
     """A measurement killed after its first sequence, then the notebook on the same run."""
     folder = tmp_path_factory.mktemp("baseline")
-    weights = experiments.DEMO
-    if not zoo.DEMO_WEIGHTS.is_file():
-        weights = str(folder / "random.pth")
-        save_weights(Path(weights), SiamRPN(NetworkConfig.resnet50(1 / 16)).state_dict())
     run = folder / "run"
-    process = subprocess.Popen([sys.executable, "-c", MEASURE, str(sequences), weights, str(run)], cwd=ROOT, env=ONE_THREAD)
+    process = subprocess.Popen([sys.executable, "-c", MEASURE, str(sequences), "demo", str(run)], cwd=ROOT, env=ONE_THREAD)
     while process.poll() is None and not raw_files(run):
         time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "the measurement was over before it was killed"
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the measurement ended before it was killed"
     killed = {path: path.stat().st_mtime_ns for path in raw_files(run)}
     assert len(killed) == 1, "the kill came between the two sequences"
-    notebook = execute("04_1_baseline", folder, sequences, weights, run, vot2018_results=shared / "vot2018")
-    return Executed(run, weights, sequences, notebook, killed)
+    notebook = execute("04_1_baseline", folder, sequences, run, vot2018_results=shared / "vot2018")
+    return Executed(run, sequences, notebook, killed)
 
 
-def execute(name: str, folder: Path, dataset: Path, weights: str, run: Path, **more: Any) -> dict[str, Any]:
+def execute(name: str, folder: Path, dataset: Path, run: Path, **more: Any) -> dict[str, Any]:
     """Run a notebook as the README says, and return it with its outputs."""
-    parameters = {"dataset": dataset, "weights": weights, "run": run, **more}
+    parameters = {"dataset": dataset, "run": run, **more}
     options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
     command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(folder / f"{name}.ipynb"), "--cwd", "notebooks"]
     result = subprocess.run([*command, *options], cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True)
@@ -152,7 +143,7 @@ def test_the_killed_measurement_was_continued_to_the_same_raw_files(executed: Ex
     assert {path: path.stat().st_mtime_ns for path in executed.killed} == executed.killed, "what was complete is kept"
     [other] = [path for path in raw_files(executed.run) if path not in executed.killed]
     alone = executed.sequences / other.stem[:-4]
-    command = [sys.executable, "-c", MEASURE, str(alone), executed.weights, str(tmp_path)]
+    command = [sys.executable, "-c", MEASURE, str(alone), "demo", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=ONE_THREAD, check=True)
     assert other.read_text() == experiments.result_path(tmp_path / alone.name / "pytorch-fp32", alone.name).read_text()
 
@@ -170,8 +161,8 @@ def test_every_figure_is_drawn_and_names_scale_run_and_machine(executed: Execute
 def test_running_again_measures_nothing_again(executed: Executed, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in [*raw_files(executed.run), executed.run / "full_size.json"]}
     table = rows(executed.notebook, "Whose number")
-    again = execute("04_1_baseline", tmp_path, executed.sequences, executed.weights, executed.run)
-    evaluation = execute("03_3_evaluation", tmp_path, executed.sequences, executed.weights, executed.run)
+    again = execute("04_1_baseline", tmp_path, executed.sequences, executed.run)
+    evaluation = execute("03_3_evaluation", tmp_path, executed.sequences, executed.run)
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert rows(again, "Whose number") == [*table[:2], *table[3:]], "without raw results the published row is the paper's alone"
     assert any("No raw results of VOT2018 were given" in text for text in outputs(again, "text/markdown"))
