@@ -15,10 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib import environment, experiments
+from lib import environment, experiments, zoo
 from lib.errors import InputError
 from lib.experiments import Variant
-from lib.siamrpn import zoo
 from lib.siamrpn.checkpoint import save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import TrackerConfig
@@ -136,7 +135,7 @@ def test_what_has_become_stale_is_measured_again(
     elif part == "framework":
         monkeypatch.setattr(torch, "__version__", "1.9.0")
     else:
-        monkeypatch.setattr(environment, "_processor", lambda: "another processor")
+        monkeypatch.setattr(environment, "processor", lambda: "another processor")
     measure(benchmark, own, tmp_path / "run", **options)
     after = written(tmp_path / "run")
     assert set(after) == set(before) and all(after[path] > before[path] for path in before)
