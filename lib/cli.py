@@ -20,22 +20,22 @@ def track(options: argparse.Namespace) -> int:
     """Follow one target through a video, a folder of images or a camera."""
     from tqdm import tqdm
 
-    from lib.siamrpn.zoo import open_tracker
     from lib.video import FrameSource, TrackWriter, draw_box
+    from lib.zoo import open_tracker
 
     source = FrameSource(options.source)
     tracker = open_tracker(options.weights, options.device, options.settings)
     frames = iter(source)
     first = next(frames)
     box = options.init if options.init is not None else draw_box(first)
-    total = min(x for x in (len(source) or None, options.frames or None, 10**9) if x is not None)
+    limit = options.frames or sys.maxsize
     with TrackWriter(Path(options.out), source.rate) as writer:
         tracker.init(first, box)
         writer.add(1, first, box, 1.0, 0.0)
-        bar = tqdm(total=total if total < 10**9 else None, initial=1, unit="frame", disable=None)
+        bar = tqdm(total=options.frames or len(source) or None, initial=1, unit="frame", disable=None)
         try:
             number = 1
-            while number < total:
+            while number < limit:
                 frame = next(frames, None)
                 if frame is None:
                     break
@@ -60,9 +60,9 @@ def evaluate(options: argparse.Namespace) -> int:
     from lib.vot.results import read_results
 
     protocol = PROTOCOLS[options.protocol]
+    if options.one_pass and (options.results is not None or options.intervals):
+        raise InputError("--one-pass runs a tracker and gives its average overlap alone: no RESULTS and no --intervals with it")
     if options.results is not None:
-        if options.one_pass:
-            raise InputError(f"{options.results}: --one-pass runs a tracker, so give no results")
         dataset = load_dataset(options.dataset)
         _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
         return 0
@@ -83,9 +83,9 @@ def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
     """Average overlap (AO) per sequence and over sequences, without resets."""
     from tqdm import tqdm
 
-    from lib.siamrpn.zoo import open_tracker
     from lib.vot.metrics import average_overlap
     from lib.vot.protocol import run_one_pass
+    from lib.zoo import open_tracker
 
     tracker = open_tracker(options.weights, options.device)
     overlaps = {sequence.name: average_overlap(sequence, run_one_pass(tracker, sequence))
@@ -215,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
                   "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json")
     sub.add_argument("results", nargs="?", metavar="RESULTS",
                      help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run")
-    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT folder, OTB folder, PySOT json, or `demo`")
+    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT or OTB folder, PySOT json, or `demo` for a tracker run now")
     sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
     sub.add_argument("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")

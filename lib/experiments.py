@@ -44,12 +44,12 @@ from lib.files import write_text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import SiamRPNTracker
-from lib.siamrpn.zoo import DEMO, tracker_config, weights_path
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, load_dataset, read_numbers
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap, evaluate
 from lib.vot.protocol import FAILURE, PYSOT, Protocol, Trajectory, frames_per_second, run_one_pass, run_reset_based
 from lib.vot.results import read_results, result_path, write_trajectory
+from lib.zoo import DEMO, tracker_config, weights_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "data" / "runs"

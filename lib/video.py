@@ -87,6 +87,7 @@ class TrackWriter:
         self._partial = [file.with_name(f".{file.stem}.{os.getpid()}{file.suffix}") for file in (self.boxes, self.video)]
         self._rate = rate
         self._encoder: Optional[Any] = None
+        self._added = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._stream = self._partial[0].open("w", newline="")
@@ -107,18 +108,31 @@ class TrackWriter:
                 raise InputError(f"{self.video}: this build of OpenCV cannot write mp4 videos there")
         self._rows.writerow([number, *(f"{v:.2f}" for v in box), f"{score:.4f}", f"{seconds:.5f}"])
         self._encoder.write(annotated(frame, box, score))
+        self._added += 1
 
     def __exit__(self, kind: Optional[Type[BaseException]], value: Optional[BaseException],
                  trace: Optional[TracebackType]) -> None:
-        self._stream.close()
+        with suppress(OSError):
+            self._stream.close()
         if self._encoder is not None:
             self._encoder.release()
+        if kind is None and not self._complete():
+            kind = InputError
         if kind is None:
             for partial, final in zip(self._partial, (self.boxes, self.video)):
                 os.replace(str(partial), str(final))
         for partial in self._partial:
             with suppress(FileNotFoundError):
                 partial.unlink()
+        if value is None and kind is InputError:
+            raise InputError(f"{self.boxes.parent}: not everything could be written (is the disk full?)")
+
+    def _complete(self) -> bool:
+        """Whether both files hold what was added: OpenCV says nothing when a disk is full."""
+        capture = cv2.VideoCapture(str(self._partial[1]))
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else -1
+        capture.release()
+        return frames == self._added and len(self._partial[0].read_text().splitlines()) == self._added + 1
 
 
 def annotated(frame: np.ndarray, box: np.ndarray, score: float) -> np.ndarray:

@@ -119,14 +119,15 @@ def test_grey_frames_are_tracked_as_three_equal_channels(frames, weights, tmp_pa
 
 def test_a_grey_array_is_refused_by_the_tracker(weights):
     from lib.errors import InputError
-    from lib.siamrpn.zoo import open_tracker
+    from lib.zoo import open_tracker
     tracker = open_tracker(weights)
     with pytest.raises(InputError, match="height x width x 3"):
         tracker.init(np.zeros((120, 160), np.uint8), np.array([1, 1, 20, 20]))
 
 
 @pytest.mark.parametrize("box, words", [
-    ("40,30,0,24", "w and h above 0"), ("40,30,-5,24", "w and h above 0"), ("nan,30,5,24", "four finite numbers"),
+    ("40,30,0,24", "w and h of at least 1"), ("40,30,-5,24", "w and h of at least 1"), ("nan,30,5,24", "four finite numbers"),
+    ("40,30,0.2,0.2", "w and h of at least 1"), ("0,0,1e6,1e6", "far larger than the 160x120 frame"),
     ("500,30,20,24", "outside the 160x120 frame"), ("-50,30,20,24", "outside the 160x120 frame"),
 ])
 def test_bad_boxes_are_refused(frames, weights, tmp_path, capsys, box, words):
@@ -141,7 +142,7 @@ def test_other_bad_input_of_track(frames, weights, tmp_path, capsys):
     (tmp_path / "settings.yaml").write_text("speed: 3\n")
     assert "unknown tracker setting 'speed'" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
     (tmp_path / "settings.yaml").write_text("rate: fast\n")
-    assert "rate should be a number" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
+    assert "rate should be a finite number" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
     if not torch.cuda.is_available():
         assert "device 'cuda'" in refused(capsys, *call, weights, "--device", "cuda")
     (tmp_path / "file").write_text("")
@@ -152,7 +153,8 @@ def test_other_bad_input_of_track(frames, weights, tmp_path, capsys):
     assert "not a readable video" in refused(capsys, "track", clip, "--init", "1,1,9,9", "--weights", weights)
 
 
-def test_drawing_without_a_display_says_what_to_do(frames, weights, tmp_path, capsys):
+def test_drawing_without_a_display_says_what_to_do(frames, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("matplotlib.get_backend", lambda: "agg")
     assert "--init x,y,w,h" in refused(capsys, "track", str(frames), "--out", str(tmp_path / "out"), "--weights", weights)
 
 

@@ -8,8 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import SiamRPN
+
+
+def usable_device(name: str) -> torch.device:
+    """A device by name ("cpu", "cuda", "cuda:1"); one that is not here raises InputError."""
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
 class TorchNetwork:
@@ -17,6 +26,7 @@ class TorchNetwork:
 
     def __init__(self, network: SiamRPN, device: str = "cpu") -> None:
         self.device = torch.device(device)
+        torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32: newer GPUs would round convolutions to TF32
         self.network = network.eval().to(self.device)
         self.name = f"PyTorch FP32 ({self.device})"
 

@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Dict, Mapping, Union
+from typing import Any, Dict, Mapping, Union
 
 import torch
 from torch import Tensor, nn
 
 from lib.errors import InputError
 from lib.files import whole_file
+from lib.siamrpn.anchors import RATIOS
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 
@@ -18,22 +19,29 @@ def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
 
     Only tensors and plain data are unpickled (`weights_only`): a file that would run code is refused. Raises InputError.
     """
-    path = Path(path)
-    try:
-        content = torch.load(str(path), map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such weights file") from None
-    except pickle.UnpicklingError as error:
-        hostile = "Unsupported" in str(error) or "GLOBAL" in str(error)
-        reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
-        raise InputError(f"{path}: {reason if hostile else 'not a PyTorch checkpoint'}") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})") from None
+    content = read_plain(path)
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors")
     return {_strip(str(key)): value for key, value in content.items()}
+
+
+def read_plain(path: Union[str, Path]) -> Any:
+    """Tensors and plain data of a PyTorch file, on the CPU. Anything else, also what would run code, raises InputError."""
+    try:
+        content = torch.load(str(path), map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights file") from None
+    except pickle.UnpicklingError as error:
+        with open(path, "rb") as stream:
+            pickled = stream.read(1) == b"\x80"
+        hostile = pickled or any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL"))
+        reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
+        raise InputError(f"{path}: {reason if hostile else 'not a PyTorch checkpoint'}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})") from None
+    return content
 
 
 def _strip(key: str) -> str:
@@ -55,6 +63,8 @@ def load_network(path: Union[str, Path]) -> SiamRPN:
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not the weights of a SiamRPN++ with ResNet-50 (cannot tell its channels: {error})") from None
     load_state(network, state, path)
+    if config.anchors != len(RATIOS):
+        raise InputError(f"{path}: a network with {config.anchors} anchors a position, the tracker has {len(RATIOS)}")
     return network.eval()
 
 
@@ -83,14 +93,22 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
              for kind, keys in faults.items() if keys]
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
+    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    if broken:
+        raise InputError(f"{source}: {len(broken)} tensors hold NaN or infinity ({broken[0]}{', ...' if broken[1:] else ''})")
     network.load_state_dict({**{key: own[key] for key in optional}, **state})
 
 
 def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:
     """Write a state dict in half precision, whole or not at all."""
     tensors = {key: value.detach().cpu() for key, value in state.items()}
-    half = {key: value.half() if value.is_floating_point() else value for key, value in tensors.items()}
+    half = {key: value.half() if _fits_half(value) else value for key, value in tensors.items()}
     save_whole(path, {"state_dict": half})
+
+
+def _fits_half(value: Tensor) -> bool:
+    """Floating point without a value that half precision has no number for."""
+    return value.is_floating_point() and bool((value.abs() <= torch.finfo(torch.float16).max).all())
 
 
 def save_whole(path: Union[str, Path], content: object) -> None:

@@ -2,14 +2,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from lib.engines.base import TrackerNetwork
 from lib.errors import InputError
 from lib.siamrpn.anchors import RATIOS, tracker_anchors
 from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
+
+if TYPE_CHECKING:
+    from lib.engines.base import TrackerNetwork
+
+LARGEST_STRETCH = 20.0  # of a box offset's exponent: where a wild output would overflow, and far from any real one
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,11 @@ class SiamRPNTracker:
         """Take the target from a frame (H, W, 3) uint8 BGR, box x y w h in pixels. Raises InputError for a box that cannot be."""
         check_frame(frame)
         box = np.asarray(box, float)
-        if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) <= 0:
-            raise InputError(f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h above 0 are needed")
+        if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) < 1:
+            raise InputError(f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed")
         x, y, width, height = box
+        if max(width / frame.shape[1], height / frame.shape[0]) > 4:
+            raise InputError(f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame")
         if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
             raise InputError(f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame")
         self.center = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
@@ -115,7 +121,7 @@ def decode(loc: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     offset = loc.reshape(4, -1)
     boxes = np.empty_like(offset)
     boxes[:2] = offset[:2] * anchors[:, 2:].T + anchors[:, :2].T
-    boxes[2:] = np.exp(offset[2:]) * anchors[:, 2:].T
+    boxes[2:] = np.exp(np.minimum(offset[2:], LARGEST_STRETCH)) * anchors[:, 2:].T
     return boxes
 
 

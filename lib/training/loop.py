@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import functools
 from dataclasses import asdict, dataclass, field, fields
+from math import isfinite
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
 
@@ -17,8 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from lib.engines.pytorch import usable_device
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_backbone, load_state, read_state, save_weights, save_whole
+from lib.files import whole_file
+from lib.siamrpn.checkpoint import load_backbone, load_state, read_plain, read_state, save_weights, save_whole
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training.distill import Distiller, Teacher
 from lib.training.losses import tracking_loss
@@ -67,9 +70,21 @@ def _build(kind: Type[T], data: Any, source: object) -> T:
     unknown = sorted(set(data) - known)
     if unknown:
         raise InputError(f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})")
+    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
+    for key, value in data.items():
+        like = defaults[key]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
+        if isinstance(like, (bool, str)):
+            good = isinstance(value, type(like))
+        elif isinstance(like, (int, float)):
+            good = number and value >= 0 and (isinstance(like, float) or isinstance(value, int))
+        else:
+            good = not isinstance(like, tuple) or isinstance(value, list)
+        if not good:
+            raise InputError(f"{source}: {key} cannot be {value!r}")
     try:
         return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
-    except TypeError as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{source}: {error}") from None
 
 
@@ -77,13 +92,17 @@ def load_config(path: Union[str, Path], overrides: Optional[Mapping[str, Any]] =
     """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
     try:
         data = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable training configuration ({error})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not a readable training configuration ({' '.join(str(error).split())})") from None
     data = {**(data if isinstance(data, dict) else {}), **(overrides or {})}
     if not isinstance(data.get("phases"), list) or not data["phases"]:
         raise InputError(f"{path}: no phases")
-    phases = [_build(Phase, {**phase, "lr": [float(v) for v in phase.get("lr", (1e-3, 1e-3))]}, path) for phase in data["phases"]]
+    phases = [_build(Phase, phase, path) for phase in data["phases"]]
     config = _build(TrainConfig, {**data, "phases": phases, "pairs": _build(PairConfig, data.get("pairs", {}), path)}, path)
+    if not isinstance(config.data, str) or min(config.batch_size, config.save_every, config.log_every) < 1 or config.average >= 1:
+        raise InputError(f"{path}: data should be a path, batch_size, save_every and log_every above 0, average below 1")
+    if not 0 < config.width <= 4 or not all(isinstance(v, (int, float)) and v >= 0 for v in config.pairs.shares.values()):
+        raise InputError(f"{path}: width should be above 0 (1 is ResNet-50) and the shares of pairs 0 or more")
     if config.precision not in PRECISIONS or config.optimizer not in ("adamw", "sgd"):
         raise InputError(f"{path}: precision {config.precision!r} or optimizer {config.optimizer!r} is not known")
     return config
@@ -108,17 +127,20 @@ class _Run:
                   [p for part in (self.network.neck, self.network.rpn_head, self.distiller) for p in part.parameters()]]
         kind = functools.partial(torch.optim.SGD, momentum=0.9) if config.optimizer == "sgd" else torch.optim.AdamW
         self.optimizer: torch.optim.Optimizer = kind([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.done = 0
 
     def state(self) -> Dict[str, Any]:
         return {"network": self.network.state_dict(), "distiller": self.distiller.state_dict(), "average": self.average,
-                "optimizer": self.optimizer.state_dict(), "done": self.done, "random": torch.get_rng_state()}
+                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                "done": self.done, "random": torch.get_rng_state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.distiller.load_state_dict(state["distiller"])
         self.average = {key: value.to(self.average[key].device) for key, value in state["average"].items()}
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         self.done = state["done"]
         torch.set_rng_state(state["random"])
 
@@ -168,7 +190,7 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
     out = Path(out)
     labelled = load_clips(Path(config.data), config.pairs.holdout)
     pictures = load_clips(Path(config.data))  # distillation alone needs no boxes, so nothing is held out from it
-    run = _Run(config, torch.device(device))
+    run = _Run(config, usable_device(device))
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         _resume(run, checkpoint, config)
@@ -187,8 +209,10 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
 
 
 def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
-    """Restore a checkpoint; what has been trained so far must have been trained with the same configuration."""
-    state = torch.load(str(checkpoint), map_location="cpu", weights_only=True)
+    """Restore a checkpoint of the same settings and the same finished phases; the phase under way and later ones may differ."""
+    state = read_plain(checkpoint)
+    if not isinstance(state, Mapping) or not set(run.state()) | {"config"} <= set(state):
+        raise InputError(f"{checkpoint}: not a checkpoint of a training run")
     defaults = asdict(TrainConfig(data="", phases=()))  # for keys that the checkpoint is too old to know
     was, now = {**defaults, **state["config"]}, asdict(config)
     was["pairs"] = {**defaults["pairs"], **was["pairs"]}
@@ -212,20 +236,23 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
     starts = range(run.done, min(last, end), config.batch_size)
     batches = [list(range(start, min(start + config.batch_size, last))) for start in starts]
     loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
-    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     for indices, batch in zip(batches, loader):
         rate = learning_rate(phase, run.done - start_of_phase)
         for group, factor in zip(run.optimizer.param_groups, (phase.backbone_lr, 1.0)):
             group["lr"] = rate * factor
         losses = _losses(run, config, phase, batch, teacher, device)
         run.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(losses["sum"]).backward()
-        scaler.unscale_(run.optimizer)
+        if not bool(torch.isfinite(losses["sum"])):
+            raise InputError(f"{log.path}: the loss is not finite after {run.done} pairs; lower lr, or take another precision")
+        run.scaler.scale(losses["sum"]).backward()
+        run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], config.clip_norm)
-        scaler.step(run.optimizer)
-        scaler.update()
+        scale = run.scaler.get_scale()
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+        stepped = run.scaler.get_scale() >= scale  # fp16 skips a step whose gradients overflowed, and halves its scale
         before, run.done = run.done, run.done + len(indices)
-        if config.average:
+        if config.average and stepped:
             run.step_average(config.average)
         log.add({key: float(value.detach()) for key, value in losses.items()})
         if run.done // config.log_every > before // config.log_every or indices is batches[-1]:
@@ -272,16 +299,15 @@ class _Log:
         self.path = path
         kept: List[Dict[str, str]] = []
         if path.exists():
-            with path.open() as stream:
-                kept = [row for row in csv.DictReader(stream) if int(row["pairs"]) <= done]
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, COLUMNS)
-                writer.writeheader()
-                writer.writerows(kept)
-        except OSError as error:
-            raise InputError(f"{path}: cannot be written ({error})") from None
+            try:
+                with path.open() as stream:
+                    kept = [row for row in csv.DictReader(stream) if int(row["pairs"]) <= done]
+            except (KeyError, TypeError, ValueError):
+                raise InputError(f"{path}: not the log of a training run") from None
+        with whole_file(path) as temporary, temporary.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS)
+            writer.writeheader()
+            writer.writerows(kept)
         self.waiting: List[Dict[str, float]] = []
 
     def add(self, losses: Dict[str, float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
@@ -19,7 +20,9 @@ from lib.errors import InputError
 from lib.siamrpn.crop import EXEMPLAR_SIZE, context_side, training_window, window_map
 from lib.training.augment import Augmentation, degrade, flip, mapped_size, random_affine, relight
 from lib.training.targets import anchor_targets, output_size
+from lib.vot.dataset import read_frame
 
+CACHED_PICTURES = 4000  # in memory, for each worker: about 1.5 GB
 CROP_SIZE = 511  # side of the crops that pairs are cut from, as in PySOT
 
 
@@ -72,12 +75,15 @@ def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
         videos: Dict[str, Clip] = {}
         for entry in entries:
             image = Path(path).parent / entry["file"]
+            for x, y, w, h in entry["boxes"]:
+                if not all(map(isfinite, (x, y, w, h))) or min(w, h) < 1 or max(abs(x), abs(y), w, h) > 1e5:
+                    raise InputError(f"{path}: {entry['file']} has the box {[x, y, w, h]}, which no target can have")
             frames = [Frame(image, (x, y, x + w, y + h)) for x, y, w, h in entry["boxes"]]
             if entry["sequence"] is None:
                 clips += [[frame] for frame in frames]
             elif entry["sequence"] not in holdout:
                 videos.setdefault(entry["sequence"], []).append(frames[0])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"{path}: not a training manifest ({error!r})") from None
     unknown = sorted(set(holdout) - {entry["sequence"] for entry in entries})
     if unknown:
@@ -124,6 +130,8 @@ def load_clips(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
         annotations = sorted(path.glob("*.json"))
         if not (path / "crop511").is_dir() or not annotations:
             raise InputError(f"{path}: neither manifest.json nor crop511/ with a JSON file beside it")
+        if holdout:
+            raise InputError(f"{path}: sequences can be held out of a manifest, not of crop511/")
         return [clip for annotation in annotations for clip in load_crop511(path / "crop511", annotation)]
     return load_manifest(path / "manifest.json" if path.is_dir() else path, holdout)
 
@@ -241,6 +249,8 @@ class PairDataset(Dataset):
             mapping = np.eye(2, 3)
             size = frame.box
         else:
+            if not (frame.box[0] < picture.shape[1] and frame.box[1] < picture.shape[0] and min(frame.box[2:]) > 0):
+                raise InputError(f"{frame.path}: the box {list(frame.box)} (x1, y1, x2, y2) lies outside the picture")
             mapping = window_map(training_window(np.array(frame.box), CROP_SIZE), CROP_SIZE)
             size = (frame.box[2] - frame.box[0], frame.box[3] - frame.box[1])
         zoom = EXEMPLAR_SIZE / context_side(*size)
@@ -252,10 +262,9 @@ class PairDataset(Dataset):
 
     def _picture(self, path: Path) -> np.ndarray:
         if path not in self.pictures:
-            picture = cv2.imread(str(path))
-            if picture is None:
-                raise InputError(f"{path}: not a readable image")
-            self.pictures[path] = picture
+            if len(self.pictures) >= CACHED_PICTURES:
+                self.pictures.pop(next(iter(self.pictures)))
+            self.pictures[path] = read_frame(path)
         return self.pictures[path]
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from lib.errors import InputError
 
+SHAPES = ("linear", "log", "cosine")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -32,8 +34,13 @@ class Phase:
     freeze_norm: bool = False
 
     def __post_init__(self) -> None:
-        if self.pairs <= 0 or self.shape not in ("linear", "log", "cosine") or (self.search_size - 127) % 8:
+        whole = isinstance(self.pairs, int) and isinstance(self.search_size, int)
+        if not whole or self.pairs <= 0 or self.shape not in SHAPES or self.search_size not in range(135, 512, 8):
             raise InputError(f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}")
+        if len(self.lr) != 2 or not all(isinstance(rate, (int, float)) and 0 < rate < 1e3 for rate in self.lr):
+            raise InputError(f"impossible phase: lr {list(self.lr)}, two numbers above 0 are needed")
+        if not (self.tracking or self.distill):
+            raise InputError("impossible phase: neither tracking nor distill has a weight, so there is nothing to learn")
 
 
 def learning_rate(phase: Phase, done: int) -> float:

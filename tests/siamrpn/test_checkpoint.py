@@ -54,9 +54,11 @@ def test_channels_are_read_off_a_network_pruned_unevenly(tmp_path):
 
 
 class Hostile:
+    """Unpickled, it would make a file in the working folder."""
+
     def __reduce__(self):
         import os
-        return os.system, ("touch /tmp/siambook-hostile",)
+        return os.mkdir, ("siambook-hostile",)
 
 
 @pytest.mark.parametrize("content, words", [
@@ -67,7 +69,8 @@ class Hostile:
     ({"state_dict": {}}, "not a state dict"),
     ({"weights": torch.zeros(3)}, "not the weights of a SiamRPN++"),
 ], ids=["empty", "truncated", "hostile", "tensor", "nothing", "another network"])
-def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words):
+def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -76,14 +79,33 @@ def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words):
     with pytest.raises(InputError) as fault:
         load_network(path)
     assert str(path) in str(fault.value) and words in str(fault.value) and "\n" not in str(fault.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["w.pth"]
 
 
-def test_a_hostile_pickle_inside_a_torch_file_runs_nothing(tmp_path):
-    import os
+def test_a_hostile_pickle_inside_a_torch_file_runs_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     torch.save({"state_dict": {"a": Hostile()}}, str(tmp_path / "w.pth"))
     with pytest.raises(InputError, match="could run code"):
         load_network(tmp_path / "w.pth")
-    assert not os.path.exists("/tmp/siambook-hostile")
+    assert not (tmp_path / "siambook-hostile").exists()
+
+
+def test_values_too_large_for_half_precision_stay_whole_and_nan_is_refused(tmp_path, small):
+    state = {key: value.clone() for key, value in small.state_dict().items()}
+    state["backbone.bn1.running_var"][0] = 1e5
+    save_weights(tmp_path / "w.pth", state)
+    assert load_network(tmp_path / "w.pth").state_dict()["backbone.bn1.running_var"][0] == 1e5
+    state["backbone.bn1.running_var"][0] = float("nan")
+    save_weights(tmp_path / "w.pth", state)
+    with pytest.raises(InputError, match=r"1 tensors hold NaN or infinity \(backbone\.bn1\.running_var"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_a_network_with_other_anchors_is_refused(tmp_path):
+    from dataclasses import replace
+    save_weights(tmp_path / "w.pth", SiamRPN(replace(NetworkConfig.resnet50(0.125), anchors=3)).state_dict())
+    with pytest.raises(InputError, match="3 anchors"):
+        load_network(tmp_path / "w.pth")
 
 
 def test_missing_unexpected_and_misshapen_keys_are_named(small):

@@ -85,12 +85,20 @@ def test_a_pasted_patch_covers_its_ellipse_and_nothing_else():
     assert base.max() == 0
 
 
-def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manifest):
-    config = load_config(configuration(tmp_path, manifest))
-    whole = read_state(train(config, tmp_path / "whole", progress=False))
+@pytest.mark.parametrize("changes", [
+    {}, {"precision": "bf16", "workers": 1}, {"precision": "fp16"},
+    {"optimizer": "sgd", "average": 0, "phases": [{"pairs": 16, "search_size": 191, "lr": [1e-3, 5e-4], "backbone_lr": 0.0},
+                                                  {"pairs": 8, "search_size": 191, "lr": [5e-4, 5e-4], "backbone_lr": 0.1}]},
+], ids=["fp32", "bf16 and a worker", "fp16", "sgd, frozen backbone"])
+def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manifest, changes):
+    config = load_config(configuration(tmp_path, manifest, **changes))
+    train(config, tmp_path / "whole", progress=False)
     for stop in (5, 14, 18, None):  # inside a phase, at its end, inside the next one
-        parts = read_state(train(config, tmp_path / "parts", progress=False, stop_after=stop, say=lambda _: None))
-    assert all(torch.equal(whole[key], parts[key]) for key in whole)
+        train(config, tmp_path / "parts", progress=False, stop_after=stop, say=lambda _: None)
+    whole, parts = (torch.load(str(tmp_path / name / "checkpoint.pt"), weights_only=True) for name in ("whole", "parts"))
+    assert whole["scaler"] == parts["scaler"]
+    for part in ("network", "average"):
+        assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items()), part
     done = [[row["pairs"] for row in csv.DictReader((tmp_path / name / "log.csv").open())] for name in ("whole", "parts")]
     assert set(done[0]) <= set(done[1])
 
@@ -155,6 +163,16 @@ def test_crop511_folders_of_pysot_are_read(tmp_path):
     ({"initial": "missing.pth"}, "missing.pth: no such weights file"),
     ({"data": "nowhere.json"}, "nowhere.json: not a training manifest"),
     ({"pairs": {"shares": {"cats": 1.0}}}, "unknown kinds ['cats']"),
+    ({"batch_size": -1}, "batch_size cannot be -1"),
+    ({"batch_size": 0}, "batch_size, save_every and log_every above 0"),
+    ({"seed": "x"}, "seed cannot be 'x'"),
+    ({"width": 0.0}, "width should be above 0"),
+    ({"data": 3}, "data should be a path"),
+    ({"phases": [3]}, "Phase should be a list of keys"),
+    ({"phases": [{"pairs": 8, "lr": [1e-3]}]}, "two numbers above 0"),
+    ({"phases": [{"pairs": 8, "search_size": 767}]}, "search_size 767"),
+    ({"phases": [{"pairs": 8, "tracking": 0.0}]}, "nothing to learn"),
+    ({"pairs": {"holdout": "moving"}}, "holdout cannot be 'moving'"),
 ])
 def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, changes, words):
     path = configuration(tmp_path, manifest, **changes)
@@ -163,6 +181,44 @@ def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, chan
     assert words in str(fault.value)
     assert "\n" not in str(fault.value)
     assert not (tmp_path / "out" / "weights.pth").exists()
+
+
+@pytest.mark.parametrize("entry, words", [
+    ({"boxes": [[10, 10, -5, 20]]}, "which no target can have"),
+    ({"boxes": [[10, 10, float("nan"), 20]]}, "which no target can have"),
+    ({"boxes": [[900, 10, 20, 20]]}, "outside the picture"),
+    ({"file": "cut.jpg"}, "cut.jpg"),
+])
+def test_bad_pictures_and_boxes_are_named_also_from_a_worker(tmp_path, entry, words):
+    picture = np.random.RandomState(0).randint(0, 256, (200, 240, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "whole.jpg"), picture)
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-9000])
+    whole = {"file": "whole.jpg", "boxes": [[60, 50, 70, 60]], "sequence": None, "frame": None}
+    (tmp_path / "manifest.json").write_text(json.dumps([{**whole, **entry}]))
+    path = configuration(tmp_path, tmp_path / "manifest.json", workers=1)
+    with pytest.raises(InputError) as fault:
+        train(load_config(path), tmp_path / "out", progress=False)
+    assert words in str(fault.value) and "\n" not in str(fault.value)
+
+
+def test_a_run_that_diverges_stops_and_says_so(tmp_path, manifest):
+    path = configuration(tmp_path, manifest, optimizer="sgd", clip_norm=1e9,
+                         phases=[{"pairs": 80, "search_size": 191, "lr": [900.0, 900.0]}])
+    with pytest.raises(InputError, match="the loss is not finite after"):
+        train(load_config(path), tmp_path / "out", progress=False)
+    assert not (tmp_path / "out" / "weights.pth").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", {"state_dict": {}}])
+def test_a_checkpoint_that_is_none_is_refused(tmp_path, manifest, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    if isinstance(content, bytes):
+        (out / "checkpoint.pt").write_bytes(content)
+    else:
+        torch.save(content, str(out / "checkpoint.pt"))
+    with pytest.raises(InputError, match=r"checkpoint\.pt: not a"):
+        train(load_config(configuration(tmp_path, manifest)), out, progress=False)
 
 
 def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, manifest):

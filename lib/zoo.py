@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from math import isfinite
 from pathlib import Path
 from typing import Optional, Union
 
@@ -11,7 +12,7 @@ from lib.errors import InputError
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 
 DEMO = "demo"  # as weights: the small network that comes with the repository
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "demo"
+FOLDER = Path(__file__).resolve().parents[1] / "data" / "demo"
 DEMO_WEIGHTS = FOLDER / "siamrpn_r50_quarter.pth"
 DEMO_SETTINGS = FOLDER / "tracker.yaml"     # chosen for these weights by `siambook tune`
 DEMO_TRAINING = FOLDER / "train.yaml"       # what made them, by `siambook train`
@@ -34,26 +35,22 @@ def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfi
     path = Path(settings) if settings else DEMO_SETTINGS
     try:
         data = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable tracker settings ({error})") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable tracker settings ({' '.join(str(error).split())})") from None
     known = {field.name for field in fields(TrackerConfig)}
     unknown = sorted(set(data) - known) if isinstance(data, dict) else ["a list or text"]
     if unknown:
         raise InputError(f"{path}: unknown tracker setting {unknown[0]!r} (known: {', '.join(sorted(known))})")
-    bad = [key for key, value in data.items() if isinstance(value, bool) or not isinstance(value, (int, float))]
+    bad = [key for key, value in data.items()
+           if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value)]
     if bad:
-        raise InputError(f"{path}: {bad[0]} should be a number")
+        raise InputError(f"{path}: {bad[0]} should be a finite number")
     return TrackerConfig(**data)
 
 
 def open_tracker(weights: Union[str, Path] = "demo", device: str = "cpu", settings: Optional[str] = None) -> SiamRPNTracker:
     """A tracker in PyTorch FP32. Raises InputError for weights, settings or a device that cannot be used."""
-    import torch
+    from lib.engines.pytorch import TorchNetwork, usable_device
 
-    from lib.engines.pytorch import TorchNetwork
-
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {device!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    usable_device(device)
     return SiamRPNTracker(TorchNetwork.load(weights_path(str(weights)), device), tracker_config(str(weights), settings))
