@@ -215,7 +215,7 @@ def parser() -> argparse.ArgumentParser:
                   "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json")
     sub.add_argument("results", nargs="?", metavar="RESULTS",
                      help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run")
-    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT or OTB folder, PySOT json, or `demo` for a tracker run now")
+    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT or OTB folder, PySOT json, or `demo` for a tracker")
     sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
     sub.add_argument("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
