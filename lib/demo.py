@@ -43,7 +43,7 @@ COVERED = 0.10
 SIZE_CHANGE, SIZE_FRAMES = 0.20, 20
 TAGS = ("camera_motion", "illum_change", "motion_change", "occlusion", "size_change")  # VOT2018's file names, plus ".tag"
 
-STAMP = "demo.json"  # written inside a finished benchmark: which generator made which sequences
+STAMP = "made-by.json"  # written inside a finished benchmark: which generator made which sequences
 _STALE = 600.0  # seconds without a change after which another process's temporary folder counts as left over
 _FOCAL = 400.0  # px, of the perspective that a tilt gives
 _JPEG = 90
