@@ -189,6 +189,13 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     main_parser = argparse.ArgumentParser(prog="siambook", description="Siamese tracking, measured as the thesis measures it.")
@@ -196,7 +203,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(function: object, name: str, summary: str, example: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary, epilog=f"Example: {example}",
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+                                  formatter_class=_Help)
         sub.set_defaults(function=function)
         return sub
 
@@ -257,6 +264,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 2
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        print("siambook: stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":
