@@ -248,7 +248,8 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", required=True, metavar="FILE", help="gets the settings as YAML")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
 
-    sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout", "siambook demo-data data/cache/demo-benchmark")
+    sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout",
+                  "siambook demo-data data/cache/demo-benchmark")
     sub.add_argument("folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it")
     sub.add_argument("--list", action="store_true", help="only list the sequences and what makes them difficult")
     return main_parser

@@ -302,7 +302,7 @@ def test_faults_are_named_before_anything_is_touched(benchmark: Path, weights: P
 def test_faulty_settings_of_the_tracker_are_named(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zoo, "DEMO_SETTINGS", tmp_path / "tracker.yaml")
     (tmp_path / "tracker.yaml").write_text(text)
-    with pytest.raises(InputError, match=r"tracker\.yaml: (not readable|unknown tracker setting|window should be a finite number)"):
+    with pytest.raises(InputError, match=r"tracker\.yaml: (not readable|unknown tracker setting|window should be)"):
         zoo.tracker_config("demo")
 
 
