@@ -140,7 +140,7 @@ def tune(options: argparse.Namespace) -> int:
     """Choose the tracker's settings for trained weights on the sequences that a configuration holds out."""
     import yaml
 
-    from lib.engines.pytorch import TorchNetwork
+    from lib.engines import pytorch
     from lib.files import write_text
     from lib.training.loop import load_config
     from lib.training.pairs import held_out
@@ -151,7 +151,7 @@ def tune(options: argparse.Namespace) -> int:
     videos = [as_video(clip) for clip in held_out(Path(config.data), config.pairs.holdout)]
     if not videos:
         raise InputError(f"{options.config}: holds out no sequence to tune on")
-    network = TorchNetwork.load(options.weights, options.device)
+    network = pytorch.load(options.weights, options.device)
     best, overlap = search(network, videos, report=lambda trial, value: print(f"{value:.4f}  {trial}", file=sys.stderr))
     head = (f"# siambook tune {options.config} --weights {options.weights}\n"
             f"# average overlap {overlap:.3f} on {len(videos)} held-out sequences\n")

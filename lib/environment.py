@@ -11,11 +11,13 @@ import subprocess
 import time
 from datetime import datetime, timezone
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "cv2")
+OPTIONAL_PACKAGES = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
@@ -46,11 +48,12 @@ def record(device: str = "cpu") -> dict[str, Any]:
     }
 
 
-def label(record: Mapping[str, Any]) -> str:
-    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"."""
-    machine, version = record["hardware"], record["versions"]["torch"].split("+")[0]
+def label(record: Mapping[str, Any], framework: str = "") -> str:
+    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"; framework: with its version, where it was not PyTorch."""
+    machine = record["hardware"]
     cores = f"{machine['cores']} cores {machine['processor']}" if machine["cores"] != 1 else f"1 core {machine['processor']}"
-    return f"{cores}, PyTorch {version}, {machine['gpu'] or 'CPU'}"
+    framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
+    return f"{cores}, {framework}, {machine['gpu'] or 'CPU'}"
 
 
 def was_busy(record: Mapping[str, Any]) -> bool:
@@ -101,4 +104,5 @@ def _commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: str(import_module(name).__version__) for name in PACKAGES}
+    there = [name for name in OPTIONAL_PACKAGES if find_spec(name)]
+    return {name: str(import_module(name).__version__) for name in (*PACKAGES, *there)}

@@ -25,6 +25,7 @@ import json
 import re
 import shutil
 import sys
+from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -36,13 +37,17 @@ import torch
 from tqdm import tqdm
 
 from lib import environment
+from lib.calibration import Ranges, calibrate, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
-from lib.engines.base import TrackerNetwork
-from lib.engines.pytorch import TorchNetwork
+from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, framework_module
+from lib.engines.base import PRECISIONS, EngineNetwork, describe_executed
+from lib.engines.pytorch import torch_network
 from lib.errors import InputError
 from lib.files import write_text
+from lib.quantize import METHODS
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, load_dataset, read_numbers
@@ -56,6 +61,7 @@ RUNS = ROOT / "data" / "runs"
 DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
 PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
 MEASURED = "measured.json"
+IN_MEMORY_BYTES = 2**30  # of decoded frames, of one sequence
 DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  # of a protocol; the rest concerns evaluation
 
 
@@ -66,7 +72,8 @@ DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  
 class Variant:
     """One tracker to measure. name: of its folder and row. weights: "demo" or a path, relative to the repository or absolute.
 
-    framework: a key of ENGINES. target, search, xcorr: precision of the three networks of figure 3.9.
+    framework: a key of deploy.FRAMEWORKS. target, search, xcorr: precision of the three networks of figure 3.9. quantisation: of those
+    in INT8.
     """
 
     name: str
@@ -75,41 +82,71 @@ class Variant:
     target: str = "fp32"
     search: str = "fp32"
     xcorr: str = "fp32"
+    quantisation: Quantisation = USUAL
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.-]+", self.name):
             raise InputError(f"Variant '{self.name}': a name is made of letters, digits, dots, dashes and underscores.")
-        if self.framework not in ENGINES:
-            raise InputError(f"Variant '{self.name}': unknown framework '{self.framework}' (there are {', '.join(ENGINES)}).")
+        framework_module(self.framework)
+        unknown = [precision for precision in self.precisions.values() if precision not in PRECISIONS]
+        if unknown:
+            raise InputError(f"Variant '{self.name}': unknown precision '{unknown[0]}' (there are {', '.join(PRECISIONS)}).")
+
+    @property
+    def precisions(self) -> dict[str, str]:
+        """Precision by network."""
+        return {"target": self.target, "search": self.search, "xcorr": self.xcorr}
 
     @property
     def precision(self) -> str:
         """ "FP32", or "FP16/FP32/INT8" (target, search, xcorr) where precisions are mixed."""
-        names = [self.target, self.search, self.xcorr]
+        names = list(self.precisions.values())
         return "/".join(names if len(set(names)) > 1 else names[:1]).upper()
 
-
-@dataclass(frozen=True)
-class Engine:
-    """How a framework is called, which module of lib/ it is, and how to load a variant's networks onto a device."""
-
-    title: str
-    module: str
-    load: Callable[[Variant, str], TrackerNetwork]
-
-
-def _load_pytorch(variant: Variant, device: str) -> TrackerNetwork:
-    if variant.precision != "FP32":
-        raise InputError(f"Variant '{variant.name}': PyTorch runs in FP32 here, not in {variant.precision}.")
-    return TorchNetwork(load_network(weights_path(variant.weights, ROOT)), device)
-
-
-ENGINES: dict[str, Engine] = {"pytorch": Engine("PyTorch", "engines/pytorch.py", _load_pytorch)}
+    @property
+    def title(self) -> str:
+        """For rows and legends: "OpenVINO INT8"."""
+        return f"{FRAMEWORKS[self.framework].title} {self.precision}"
 
 
 def baseline(weights: str) -> list[Variant]:
     """Section 4.1: the tracker as PySOT runs it."""
     return [Variant("pytorch-fp32", weights)]
+
+
+def mixture(weights: str, framework: str, target: str, search: str, xcorr: str, quantisation: Quantisation = USUAL
+            ) -> Variant:
+    """One mixture of precisions, named after them: "openvino-int8", "openvino-fp16-fp32-int8", with what differs from the usual
+    quantisation behind."""
+    precisions = (target, search, xcorr)
+    names = precisions if len(set(precisions)) > 1 else precisions[:1]
+    given = [getattr(quantisation, part) for part in ("calibration", "method", "recipe")
+             if getattr(quantisation, part) != getattr(USUAL, part)] if "int8" in precisions else []
+    return Variant("-".join((framework, *names, *given)), weights, framework, *precisions, quantisation)
+
+
+def engines(weights: str, framework: str) -> list[Variant]:
+    """Section 4.2, table 4.2: the compiled tracker with all three networks at FP32, FP16 and INT8."""
+    return [mixture(weights, framework, precision, precision, precision) for precision in PRECISIONS]
+
+
+def mixtures(weights: str, framework: str) -> list[Variant]:
+    """Section 4.2.1, table 4.3: all 27 mixtures, those of table 4.2 among them, sorted by the search network as the thesis does."""
+    return [mixture(weights, framework, target, search, xcorr)
+            for search in PRECISIONS for xcorr in PRECISIONS for target in PRECISIONS]
+
+
+def calibrations(weights: str, framework: str) -> list[Variant]:
+    """Section 4.2: all three networks in INT8, calibrated by every method on training data and on the frames that are tested."""
+    return [mixture(weights, framework, "int8", "int8", "int8", Quantisation(calibration, method))
+            for calibration in ("training", "benchmark") for method in METHODS]
+
+
+def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
+    """Section 4.2.1: an INT8 xcorr network between FP16 ones, by every recipe, with ranges by largest value and by entropy."""
+    recipes = [Quantisation("benchmark", method, recipe) for recipe in RECIPES for method in ("minmax", "entropy")]
+    return [mixture(weights, framework, "fp16", "fp16", "fp16"),
+            *(mixture(weights, framework, "fp16", "fp16", "int8", recipe) for recipe in recipes)]
 
 
 # -- Names to things -----------------------------------------------------------------------------------------------------------
@@ -137,7 +174,8 @@ def device() -> str:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One variant on one dataset, complete. results: its folder. lost: sequence -> frame -> box at a failure."""
+    """One variant on one dataset, complete. results: its folder. lost: sequence -> frame -> box at a failure. engines: network ->
+    framework, precision as asked and as executed, plan_bytes, build_seconds."""
 
     variant: Variant
     dataset: Dataset = field(repr=False)
@@ -145,6 +183,7 @@ class Measurement:
     results: Path
     parameters: int
     environment: Mapping[str, Any] = field(repr=False)
+    engines: Mapping[str, Mapping[str, Any]] = field(repr=False)
     trajectories: Mapping[str, Trajectory] = field(repr=False)
     lost: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
     evaluation: Evaluation = field(repr=False)
@@ -160,13 +199,20 @@ class Measurement:
         return frames_per_second(self.trajectories.values(), tracked_only=True)
 
     @property
+    def executed(self) -> str:
+        """Convolutions of the search and the xcorr network by the precision that they ran in."""
+        counts = Counter(self.engines["search"]["executed"])
+        counts.update(self.engines["xcorr"]["executed"])
+        return describe_executed(counts)
+
+    @property
     def machine(self) -> str:
-        return environment.label(self.environment)
+        return environment.label(self.environment, self.engines["search"]["framework"])
 
     @property
     def note(self) -> str:
         """What a caption says: the run, the machine, the day."""
-        return _note(self.run, self.environment)
+        return _note(self.run, self.environment, self.engines["search"]["framework"])
 
     @property
     def scale(self) -> str:
@@ -180,8 +226,10 @@ class Measurement:
     def row(self) -> dict[str, Any]:
         """A line of a section's table: what was measured on what, the measures with their 95 % intervals, speed."""
         return {
-            "row": "measured", "variant": self.variant.name, "framework": ENGINES[self.variant.framework].title,
-            "precision": self.variant.precision, "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
+            "row": "measured", "variant": self.variant.name, "framework": FRAMEWORKS[self.variant.framework].title,
+            "precision": self.variant.precision, **self.variant.precisions, "executed": self.executed,
+            "plan_mb": sum(engine["plan_bytes"] for engine in self.engines.values()) / 1e6,
+            "build_s": sum(engine["build_seconds"] for engine in self.engines.values()), "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name, "sequences": len(self.dataset), "frames": sum(map(len, self.dataset)),
             **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked,
             "run": Path(self.run).name, "date": self.environment["date"],
@@ -192,38 +240,132 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
             ) -> list[Measurement]:
     """Measure every variant on the dataset, or load what the run has measured already; in the order given.
 
-    One process measures in a run at a time; another one waits, and then loads. Raises InputError before anything of the run is
-    touched where weights, settings or frames are not to be had.
+    One pass over the sequences measures all variants that miss one: its frames are read once, and engines that several variants
+    have are built once. A variant is alone while it is timed. One process measures in a run at a time; another one waits, and
+    then loads. Raises InputError before anything of the run is touched where weights, settings or frames are not to be had.
     """
     contents = dataset_digest(dataset)
     with _locked(run_folder(run)):
-        return [_measure(variant, dataset, contents, run, protocol, progress) for variant in variants]
+        deployments = Deployments(dataset, contents)
+        jobs = [_Job(variant, deployments, run, contents, protocol) for variant in variants]
+        waiting = [job for job in jobs if job.missing]
+        total = sum(len(sequence) for job in waiting for sequence in job.missing)
+        for job in waiting:
+            job.start()
+        with tqdm(total=total, desc=f"{len(waiting)} variants on {dataset.name}", unit="frame", disable=not (progress and total)) as bar:
+            for sequence in dataset:
+                late = [job for job in waiting if sequence in job.missing]
+                frames = _in_memory(sequence) if len(late) > 1 else sequence
+                for job in late:
+                    job.measure(frames, bar.update)
+        return [job.result() for job in jobs]
 
 
-def _measure(variant: Variant, dataset: Dataset, contents: str, run: str, protocol: Protocol, progress: bool) -> Measurement:
-    results, on = run_folder(run) / dataset.name / variant.name, device()
-    parts = decided_by(variant, contents, protocol, on)
-    record = read_json(results / MEASURED)
-    fresh = record.get("decided_by") == parts
-    missing = [s for s in dataset if not fresh or not result_path(results, s.name).is_file()]
-    if missing:
-        network = ENGINES[variant.framework].load(variant, on)
-        for sequence in missing:
+class Deployments:
+    """The engines of the variants of one measurement, each made once."""
+
+    def __init__(self, dataset: Dataset, contents: str) -> None:
+        self.dataset, self.contents = dataset, contents
+        self._made: dict[tuple[str, str], Deployment] = {}
+
+    def of(self, variant: Variant) -> Deployment:
+        """What the variant's engines are made with; a calibration is made or read when the first INT8 engine that needs it is."""
+        key = (variant.weights, variant.framework)
+        if key not in self._made:
+            weights = weights_path(variant.weights, ROOT)
+            deployment = Deployment(load_network(weights), variant.framework, device(),
+                                    ranges=lambda quantisation: self.ranges(deployment, weights, quantisation))
+            self._made[key] = deployment
+        return self._made[key]
+
+    def network(self, variant: Variant) -> EngineNetwork:
+        return self.of(variant).network(variant.precisions, variant.quantisation)
+
+    def ranges(self, deployment: Deployment, weights: Path, quantisation: Quantisation) -> Ranges:
+        """The ranges of a calibration: those beside the weights, or made from the dataset and kept in data/cache."""
+        own, how = digest(weights.read_bytes()), RECIPES[quantisation.recipe].feeds
+        if quantisation.calibration == "training":
+            if how != "own":
+                raise InputError(f"the recipe '{quantisation.recipe}' has a calibration of its own, from the benchmark")
+            return read_ranges(calibration_path(weights), own)
+        origin = f"{own} on {self.contents}, {how}, {_code_digest(deployment.framework)}"
+        path = ROOT / "data" / "cache" / "calibration" / f"{digest(origin.encode())}.csv"
+        if not path.is_file():
+            pairs = thesis_pairs(self.dataset, requested_frames(self.dataset))
+            models = {name: deployment.model(name, "fp32") for name in NETWORKS}
+            write_ranges(path, calibrate(models, pairs, how), f"{len(pairs)} frames of {self.dataset.name}, as in section 4.2", origin)
+        return read_ranges(path, origin)
+
+
+def calibration_path(weights: Path) -> Path:
+    """Where the ranges that belong to weights are kept: beside them."""
+    return weights.with_suffix(".calibration.csv")
+
+
+def requested_frames(dataset: Dataset) -> int:
+    """How many frames to ask the thesis's calibration for: 1,000 of VOT2018's 21,356, and the same share of a smaller benchmark as makes
+    at least 96."""
+    total = sum(map(len, dataset))
+    return min(1000, max(1, total * len(dataset) // 96))
+
+
+def _in_memory(sequence: Sequence) -> Sequence:
+    """The sequence with its frames decoded, unless they would take more than a gigabyte."""
+    if len(sequence) * sequence.width * sequence.height * 3 > IN_MEMORY_BYTES:
+        return sequence
+    return DecodedSequence(sequence.name, sequence.frames, sequence.regions, sequence.tags, sequence.width, sequence.height,
+                           tuple(sequence.frame(index) for index in range(len(sequence))))
+
+
+@dataclass(frozen=True)
+class DecodedSequence(Sequence):
+    """A sequence whose frames are in memory."""
+
+    images: tuple[np.ndarray, ...] = field(default=(), repr=False)
+
+    def frame(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+class _Job:
+    """One variant's measurement: what is missing, measuring a sequence, and the result."""
+
+    def __init__(self, variant: Variant, deployments: Deployments, run: str, contents: str, protocol: Protocol) -> None:
+        self.variant, self.deployments, self.run, self.protocol = variant, deployments, run, protocol
+        self.dataset, self.results = deployments.dataset, run_folder(run) / deployments.dataset.name / variant.name
+        self.parts = decided_by(variant, contents, protocol, device())
+        self.record = read_json(self.results / MEASURED)
+        self.fresh = self.record.get("decided_by") == self.parts
+        self.missing = [s for s in self.dataset if not self.fresh or not result_path(self.results, s.name).is_file()]
+
+    def start(self) -> None:
+        """Build the engines and, where nothing of it is measured yet, write down what decides the results."""
+        network = self.deployments.network(self.variant)
+        for sequence in self.missing:
             sequence.frame(0)  # frames that are not there are a fault now, not after an hour
-        if not fresh:
-            record = _start(results, record, parts, load_network(weights_path(variant.weights, ROOT)), on)
-            write_text(run_folder(run) / "environment.json", to_json(record["environment"]))
-        tracker = SiamRPNTracker(network, tracker_config(variant.weights))
-        _warm_up(tracker, missing[0])
-        bar = tqdm(total=sum(map(len, missing)), desc=f"{variant.name} on {dataset.name}", unit="frame", disable=not progress)
-        with bar:
-            for sequence in missing:
-                _measure_sequence(tracker, sequence, protocol, result_path(results, sequence.name), bar.update)
-    trajectories = {name: repetitions[0] for name, repetitions in read_results(results, dataset).items()}
-    lost = {name: _read_lost(result_path(results, name)) for name in trajectories}
-    evaluation = evaluate(dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, protocol)
-    parameters, machine = record["parameters"], record["environment"]
-    return Measurement(variant, dataset, run, results, parameters, machine, trajectories, lost, evaluation)
+        if not self.fresh:
+            about = {"parameters": self.deployments.of(self.variant).parameters, "engines": _about_engines(network)}
+            self.record = _start(self.results, self.record, self.parts, about)
+            write_text(run_folder(self.run) / "environment.json", to_json(self.record["environment"]))
+        self.tracker = SiamRPNTracker(network, tracker_config(self.variant.weights))
+
+    def measure(self, sequence: Sequence, done: Callable[[int], Any]) -> None:
+        _warm_up(self.tracker, sequence)
+        _measure_sequence(self.tracker, sequence, self.protocol, result_path(self.results, sequence.name), done)
+
+    def result(self) -> Measurement:
+        trajectories = {name: repetitions[0] for name, repetitions in read_results(self.results, self.dataset).items()}
+        lost = {name: _read_lost(result_path(self.results, name)) for name in trajectories}
+        evaluation = evaluate(self.dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, self.protocol)
+        return Measurement(self.variant, self.dataset, self.run, self.results, self.record["parameters"], self.record["environment"],
+                           self.record["engines"], trajectories, lost, evaluation)
+
+
+def _about_engines(network: EngineNetwork) -> dict[str, dict[str, Any]]:
+    """What is worth knowing of the three engines: framework, precision as asked and as executed, size of the plan, time to build."""
+    return {name: {"framework": engine.framework, "device": engine.device, "precision": engine.precision, "executed": engine.executed(),
+                   "plan_bytes": engine.plan_bytes, "build_seconds": round(engine.build_seconds, 3)}
+            for name, engine in network.engines.items()}
 
 
 def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> dict[str, str]:
@@ -237,13 +379,23 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
         "tracker": to_json(asdict(tracker_config(variant.weights))),
         "protocol": to_json({name: getattr(protocol, name) for name in DECIDE_RESETS}),
         "precision": variant.precision,
-        "framework": f"{variant.framework} {torch.__version__}",
+        "framework": f"{variant.framework} {framework_module(variant.framework).version()}",
+        "quantisation": _quantised_by(variant),
         "code": _code_digest(variant.framework),
         "machine": to_json(environment.hardware(on)),
     }
 
 
-def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], network: SiamRPN, on: str) -> dict[str, Any]:
+def _quantised_by(variant: Variant) -> str:
+    """What decides the integers of a variant's INT8 networks; "" for a variant without."""
+    if "int8" not in variant.precisions.values():
+        return ""
+    path = calibration_path(weights_path(variant.weights, ROOT))
+    kept = digest(path.read_bytes()) if variant.quantisation.calibration == "training" and path.is_file() else ""
+    return to_json({**asdict(variant.quantisation), "ranges": kept})
+
+
+def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], about: Mapping[str, Any]) -> dict[str, Any]:
     """Clear what is stale and write down what will decide the new results; killed in between, it is stale again."""
     before = record.get("decided_by", {})
     if before:
@@ -252,8 +404,7 @@ def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], n
     with contextlib.suppress(FileNotFoundError):
         (results / MEASURED).unlink()
     shutil.rmtree(results, ignore_errors=True)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    new = {"decided_by": dict(parts), "parameters": parameters, "environment": environment.record(on)}
+    new = {"decided_by": dict(parts), **about, "environment": environment.record(device())}
     write_text(results / MEASURED, to_json(new))
     return new
 
@@ -353,7 +504,7 @@ def _time_full_size(sequence: Sequence, frames: int, width: float, on: str) -> d
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = SiamRPN(NetworkConfig.resnet50(width)).eval()
-    tracker = SiamRPNTracker(TorchNetwork(network, on))
+    tracker = SiamRPNTracker(torch_network(network, on))
     _warm_up(tracker, sequence)
     part = replace(sequence, frames=sequence.frames[: frames + 1], regions=sequence.regions[: frames + 1])
     seconds = run_one_pass(tracker, part).seconds[1:]
@@ -424,14 +575,16 @@ def dataset_digest(dataset: Dataset) -> str:
 def _code_digest(framework: str) -> str:
     """The code between a frame and its raw result: network, crop, tracker, engine, protocol and the overlap that it resets by."""
     lib = ROOT / "lib"
-    files = [*sorted(lib.glob("siamrpn/*.py")), lib / ENGINES[framework].module,
+    own = [] if framework == "pytorch" else ["engines/plans.py", "export.py", "quantize.py", "calibration.py"]
+    module = f"{FRAMEWORKS[framework].module.replace('lib.', '').replace('.', '/')}.py"
+    files = [*sorted(lib.glob("siamrpn/*.py")), *(lib / name for name in ("engines/base.py", module, *own)),
              *(lib / "vot" / name for name in ("dataset.py", "overlap.py", "protocol.py"))]
     return digest("".join(ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files).encode())  # less comments
 
 
-def _note(run: str, record: Mapping[str, Any]) -> str:
+def _note(run: str, record: Mapping[str, Any], framework: str = "") -> str:
     busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
-    return f"Run {Path(run).name}, {record['date']}: {environment.label(record)}{busy if environment.was_busy(record) else ''}"
+    return f"Run {Path(run).name}, {record['date']}: {environment.label(record, framework)}{busy if environment.was_busy(record) else ''}"
 
 
 @contextlib.contextmanager

@@ -50,7 +50,7 @@ def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfi
 
 def open_tracker(weights: Union[str, Path] = "demo", device: str = "cpu", settings: Optional[str] = None) -> SiamRPNTracker:
     """A tracker in PyTorch FP32. Raises InputError for weights, settings or a device that cannot be used."""
-    from lib.engines.pytorch import TorchNetwork, usable_device
+    from lib.engines import pytorch
 
-    usable_device(device)
-    return SiamRPNTracker(TorchNetwork.load(weights_path(str(weights)), device), tracker_config(str(weights), settings))
+    pytorch.usable_device(device)
+    return SiamRPNTracker(pytorch.load(weights_path(str(weights)), device), tracker_config(str(weights), settings))

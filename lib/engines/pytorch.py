@@ -1,16 +1,33 @@
-"""The baseline of thesis section 4.1: PyTorch in eager mode, FP32."""
+"""The baseline of thesis section 4.1: PyTorch in eager mode, in FP32, and in 16 bits for comparison."""
 from __future__ import annotations
 
+import copy
+import time
 from pathlib import Path
-from typing import List, Tuple, Union
+from typing import Any, Dict, List, Mapping, Union
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from lib.engines.base import EngineNetwork, LayerTime, TensorSpec, check_feeds
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import SiamRPN
+from lib.siamrpn.parts import BRANCHES, INPUTS, OUTPUTS, example_inputs, three_networks
+
+TITLE = "PyTorch"
+# Operators of PyTorch's profiler as layer types; the convolution with the target's kernels is told apart by its weights' shape.
+LAYERS = {
+    "aten::conv2d": "convolution", "aten::max_pool2d": "pooling", "aten::batch_norm": "elementwise", "aten::relu_": "elementwise",
+    "aten::relu": "elementwise", "aten::add": "elementwise", "aten::add_": "elementwise", "aten::mul": "elementwise",
+    "aten::softmax": "elementwise", "aten::to": "reformat", "aten::copy_": "reformat", "aten::contiguous": "reformat",
+}
+
+
+def version() -> str:
+    """PyTorch's version, e.g. "2.13.0"."""
+    return str(torch.__version__).split("+")[0]
 
 
 def usable_device(name: str) -> torch.device:
@@ -21,25 +38,85 @@ def usable_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
 
 
-class TorchNetwork:
-    """A SiamRPN++ on the CPU or a CUDA device (the `TrackerNetwork` contract)."""
+class TorchEngine:
+    """One network in PyTorch's eager mode (the `Engine` contract); tensors stay on the device between engines.
 
-    def __init__(self, network: SiamRPN, device: str = "cpu") -> None:
-        self.device = torch.device(device)
+    precision: "fp32", or "fp16", which is half precision on a GPU and bfloat16 on a processor, where half is slow. Weights and inputs
+    are cast, outputs stay in 16 bits. There is no INT8 in eager mode.
+    """
+
+    refits = False
+    plan_bytes = 0
+
+    def __init__(self, module: nn.Module, network: str, channels: int, device: str = "cpu", precision: str = "fp32") -> None:
+        if precision not in ("fp32", "fp16"):
+            raise InputError(f"PyTorch runs in FP32 or FP16 here, not in {precision.upper()}: use OpenVINO or TensorRT")
+        begin = time.perf_counter()
         torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32: newer GPUs would round convolutions to TF32
-        self.network = network.eval().to(self.device)
-        self.name = f"PyTorch FP32 ({self.device})"
-
-    @staticmethod
-    def load(weights: Union[str, Path], device: str = "cpu") -> TorchNetwork:
-        """Load a checkpoint (`checkpoint.load_network`)."""
-        return TorchNetwork(load_network(weights), device)
+        self.on = usable_device(device)
+        half = torch.float16 if self.on.type == "cuda" else torch.bfloat16
+        self.type = torch.float32 if precision == "fp32" else half
+        own = module if precision == "fp32" else copy.deepcopy(module)  # a cast changes a module, and the three share weights
+        self.module = own.eval().to(self.on, self.type)
+        self.network, self.precision, self.framework = network, precision, f"{TITLE} {version()}"
+        self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "CPU"
+        examples = example_inputs(network, channels)
+        self.inputs = {name: TensorSpec(tuple(examples[name].shape), "float32") for name in INPUTS[network]}
+        with torch.inference_mode():
+            outputs = self.module(*(value.to(self.on, self.type) for value in examples.values()))
+        self.outputs = {name: TensorSpec(tuple(value.shape), "float32") for name, value in zip(OUTPUTS[network], outputs)}
+        self.build_seconds = time.perf_counter() - begin
 
     @torch.inference_mode()
-    def template(self, exemplar: np.ndarray) -> List[Tensor]:
-        return self.network.template(torch.from_numpy(exemplar).to(self.device))
+    def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, Tensor]:
+        check_feeds(self.inputs, feeds, self.network)
+        tensors = (torch.as_tensor(feeds[name]).to(self.on, self.type) for name in self.inputs)
+        return dict(zip(self.outputs, self.module(*tensors)))
 
-    @torch.inference_mode()
-    def track(self, kernels: List[Tensor], search: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        cls, loc = self.network.correlate(kernels, self.network.search(torch.from_numpy(search).to(self.device)))
-        return cls.cpu().numpy(), loc.cpu().numpy()
+    def numpy(self, tensor: Tensor) -> np.ndarray:
+        return tensor.float().cpu().numpy()
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+        return dict(tensors)  # every call returns new tensors
+
+    def refit(self, kernels: Mapping[str, Any]) -> None:
+        raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
+
+    @property
+    def _executed(self) -> str:
+        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.type]
+
+    def executed(self) -> Dict[str, int]:
+        convolutions = sum(isinstance(module, nn.Conv2d) for module in self.module.modules())
+        return {self._executed: convolutions + (len(BRANCHES) if self.network == "xcorr" else 0)}
+
+    def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
+        from torch.profiler import ProfilerActivity, profile
+
+        self(feeds)
+        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.on.type == "cuda" else [])
+        with profile(activities=activities, record_shapes=True) as record:
+            for _ in range(calls):
+                self(feeds)
+        layers = []
+        for event in record.key_averages(group_by_input_shape=True):
+            if event.key not in LAYERS:
+                continue
+            weight = event.input_shapes[1] if len(event.input_shapes) > 1 else []
+            correlation = self.network == "xcorr" and event.key == "aten::conv2d" and len(weight) == 4 and weight[1] == 1
+            kind = "correlation" if correlation else LAYERS[event.key]
+            spent = (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total) * 1e-6 / calls
+            layers.append(LayerTime(f"{event.key} {event.input_shapes}", kind, self._executed, spent))
+        return layers
+
+
+def torch_network(network: SiamRPN, device: str = "cpu", precisions: Union[str, Mapping[str, str]] = "fp32") -> EngineNetwork:
+    """A SiamRPN++ as the tracker's network in PyTorch; precisions: one for all three networks, or by name."""
+    chosen = dict.fromkeys(INPUTS, precisions) if isinstance(precisions, str) else precisions
+    return EngineNetwork({name: TorchEngine(module, name, network.config.rpn, device, chosen[name])
+                          for name, module in three_networks(network).items()})
+
+
+def load(weights: Union[str, Path], device: str = "cpu") -> EngineNetwork:
+    """The tracker's network in PyTorch FP32 from a checkpoint (`checkpoint.load_network`)."""
+    return torch_network(load_network(weights), device)

@@ -12,7 +12,7 @@ import time
 import numpy as np
 import torch
 
-from lib.engines.pytorch import TorchNetwork
+from lib.engines.pytorch import torch_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import SiamRPNTracker
 
@@ -75,7 +75,7 @@ def main():
     torch.manual_seed(0)
     random = np.random.RandomState(0)
     frames = [random.randint(0, 256, (360, 480, 3), np.uint8) for _ in range(8)]
-    network = TorchNetwork(SiamRPN(NetworkConfig.resnet50()))
+    network = torch_network(SiamRPN(NetworkConfig.resnet50()))
     timed = Timed(network)
     tracker = SiamRPNTracker(timed)
     tracker.init(frames[0], [200, 150, 60, 50])

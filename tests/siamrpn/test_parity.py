@@ -10,7 +10,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lib.engines.pytorch import TorchNetwork  # noqa: E402
+from lib.engines.pytorch import torch_network  # noqa: E402
 from lib.siamrpn.anchors import base_anchors, tracker_anchors  # noqa: E402
 from lib.siamrpn.crop import subwindow  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count  # noqa: E402
@@ -133,7 +133,7 @@ def test_tracker_moves_as_pysots_does_also_at_the_clip_limits(parity, video, nam
 
 def test_tracker_with_the_full_network_gives_pysots_boxes(parity, video, network):
     reference = np.load(parity / "tracker.npz")
-    results = follow(SiamRPNTracker(TorchNetwork(network)), video, reference["init"])
+    results = follow(SiamRPNTracker(torch_network(network)), video, reference["init"])
     assert np.abs(np.stack([r.box for r in results]) - reference["net_bbox"]).max() < 0.01
     assert np.allclose([r.score for r in results], reference["net_best_score"], atol=1e-4)
 

@@ -1,0 +1,175 @@
+"""OpenVINO: the compiled engine of machines without an NVIDIA GPU (the thesis's section 4.2 on a processor).
+
+FP16 runs as bfloat16 or half precision, whichever the processor multiplies in hardware; a processor with neither refuses it. INT8
+runs the integers that the model's QDQ nodes ask for, and what the model keeps in floating point in 16 bits where there are any.
+`executed` tells what became of it.
+"""
+from __future__ import annotations
+
+import io
+from collections import Counter
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import numpy as np
+
+from lib.engines import plans
+from lib.engines.base import PRECISIONS, LayerTime, TensorSpec, check_feeds
+from lib.errors import InputError
+
+TITLE = "OpenVINO"
+NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
+LAYERS = {
+    "Convolution": "convolution", "GroupConvolution": "convolution", "Pooling": "pooling", "MaxPool": "pooling", "Reorder": "reformat",
+    "Convert": "reformat", "Transpose": "reformat", "FakeQuantize": "reformat", "Eltwise": "elementwise", "Add": "elementwise",
+    "Multiply": "elementwise", "Relu": "elementwise", "Subgraph": "elementwise",
+}
+UNTIMED = ("Input", "Parameter", "Output", "Result", "Const", "Constant")  # no work of their own
+
+
+@lru_cache(maxsize=1)
+def core() -> Any:
+    """OpenVINO's Core; InputError where the package is missing."""
+    try:
+        import openvino
+    except ImportError:
+        raise InputError("the framework OpenVINO is not installed: pip install -e '.[engines]'") from None
+    return openvino.Core()
+
+
+def version() -> str:
+    """OpenVINO's version, e.g. "2026.4.1"."""
+    core()
+    import openvino
+
+    return str(openvino.__version__).split("-")[0]
+
+
+def hint(precision: str) -> str:
+    """What OpenVINO is asked to compute in: "f32", "bf16" or "f16". Raises InputError for a precision that the processor lacks.
+
+    bf16 comes first: where a processor has both, its matrix units work on bf16.
+    """
+    capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if precision not in PRECISIONS:
+        raise InputError(f"unknown precision '{precision}' (there are {', '.join(PRECISIONS)})")
+    if precision == "int8" and "INT8" not in capabilities:
+        raise InputError("this processor has no INT8 in OpenVINO; fp32 runs everywhere")
+    if precision == "fp32":
+        return "f32"
+    half = next((name.lower().replace("fp16", "f16") for name in ("BF16", "FP16") if name in capabilities), None)
+    if half is None and precision == "fp16":
+        raise InputError("this processor multiplies neither bf16 nor fp16, so OpenVINO would run FP16 as FP32; use fp32 or int8")
+    return half or "f32"
+
+
+class OpenVINOEngine:
+    """One network compiled for the processor (the `Engine` contract). Inputs are used where they lie, outputs stay where they are."""
+
+    device = "CPU"
+
+    def __init__(self, model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> None:
+        self.network, self.precision, self.refits, self.framework = network, precision, refit, f"{TITLE} {version()}"
+        self._model = model.read_bytes() if refit else b""
+        self._compile(model, plans.digest_file(model), cache)
+
+    def _compile(self, model: Union[Path, bytes], digest: str, cache: Optional[Path]) -> None:
+        options = {"INFERENCE_PRECISION_HINT": hint(self.precision), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1",
+                   "PERF_COUNT": "YES"}  # which costs nothing that can be measured
+        key = {"model": digest, "precision": self.precision, "framework": self.framework,
+               "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "options": repr(sorted(options.items()))}
+
+        built: List[Any] = []
+
+        def build() -> bytes:
+            try:
+                built.append(core().compile_model(core().read_model(model), "CPU", options))
+            except RuntimeError as error:
+                raise InputError(f"OpenVINO cannot compile the {self.network} network ({str(error).strip().splitlines()[-1]})") from None
+            return self._export(built[0]).getvalue() if cache else b""
+
+        def load(plan: bytes) -> Any:
+            return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
+
+        self._compiled, plan = plans.load_or_build(cache, f"{self.network}-{self.precision}-openvino", key, build, load)
+        self._request = self._compiled.create_infer_request()
+        self.build_seconds, self._plan_bytes = plan.build_seconds, len(plan.data)
+        self.inputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.inputs}
+        self.outputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.outputs}
+        self._results = {name: self._request.get_tensor(name).data for name in self.outputs}
+
+    @staticmethod
+    def _export(compiled: Any) -> io.BytesIO:
+        stream = io.BytesIO()
+        compiled.export_model(stream)
+        return stream
+
+    @property
+    def plan_bytes(self) -> int:
+        """Size of the serialised engine; one that is not kept on disk is serialised to tell."""
+        self._plan_bytes = self._plan_bytes or self._export(self._compiled).getbuffer().nbytes
+        return self._plan_bytes
+
+    def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, np.ndarray]:
+        check_feeds(self.inputs, feeds, self.network)
+        self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        return self._results
+
+    def numpy(self, tensor: np.ndarray) -> np.ndarray:
+        return tensor.copy()
+
+    def keep(self, tensors: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+        return {name: tensor.copy() for name, tensor in tensors.items()}
+
+    def refit(self, kernels: Mapping[str, Any]) -> None:
+        """OpenVINO has no refitting: the model with the kernels as constants is compiled again."""
+        import onnx
+
+        from lib.export import set_initializers
+
+        self._model = set_initializers(onnx.load_from_string(self._model), kernels).SerializeToString()
+        self._compile(self._model, "", None)  # a plan for one target is of no use to another
+
+    def executed(self) -> Dict[str, int]:
+        counts: Counter = Counter()
+        for operation in self._compiled.get_runtime_model().get_ops():
+            info = operation.get_rt_info()
+            if LAYERS.get(str(info["layerType"].astype(str))) == "convolution":
+                counts[NAMES.get(str(info["runtimePrecision"].astype(str)), "other")] += 1
+        return dict(counts)
+
+    def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
+        self(feeds)
+        seconds: Counter = Counter()
+        for _ in range(calls):
+            self(feeds)
+            for layer in self._request.profiling_info:
+                seconds[layer.node_name] += layer.real_time.total_seconds() / calls
+        correlations = self._correlations()
+        layers = []
+        for layer in self._request.profiling_info:
+            if layer.node_type in UNTIMED and not seconds[layer.node_name]:
+                continue
+            kind = "correlation" if layer.node_name in correlations else LAYERS.get(layer.node_type, "other")
+            executed = NAMES.get(layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32"), "")
+            layers.append(LayerTime(layer.node_name, kind, executed, seconds[layer.node_name]))
+        return layers
+
+    def _correlations(self) -> List[str]:
+        """Convolutions whose weights are no constants, or the kernels inside: their second input comes from a kernel."""
+        return [operation.get_friendly_name() for operation in self._compiled.get_runtime_model().get_ops()
+                if str(operation.get_rt_info()["layerType"].astype(str)) == "Convolution" and operation.get_input_size() > 1
+                and self.network == "xcorr" and _from_kernel(operation.input(1).get_source_output().get_node())]
+
+
+def _from_kernel(node: Any) -> bool:
+    """Whether a tensor is one of the six kernels, through reshapes and conversions."""
+    while node.get_input_size():
+        node = node.input(0).get_source_output().get_node()
+    return "kernel" in node.get_friendly_name()
+
+
+def build(model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> OpenVINOEngine:
+    """An engine of an ONNX file; cache: folder for plans. Raises InputError for what OpenVINO or the processor cannot do."""
+    return OpenVINOEngine(model, network, precision, cache, refit)

@@ -1,0 +1,305 @@
+"""The three networks of figure 3.9 as ONNX models (thesis section 3.4): named tensors, fixed shapes, typed FP32 and FP16.
+
+Precision is a property of the model, not of a builder's flag: every framework compiles the same FP32, FP16 or INT8 file
+(`lib.quantize` makes the last). Batch normalisation is folded into the convolutions before, so that a convolution is one node with
+its weights and bias, which is what quantisation needs. Works with PyTorch 1.13 (Xavier) to current ones.
+"""
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from lib.errors import InputError
+from lib.files import whole_file
+from lib.siamrpn.network import SiamRPN
+from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, example_inputs, three_networks
+
+if TYPE_CHECKING:
+    import onnx
+
+OPSET = 13  # QuantizeLinear per channel begins here, and TensorRT 8.5 reads it
+TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, as a share of the output's range
+
+
+def need_onnx() -> Any:
+    """The package onnx, or InputError that says how to get it."""
+    try:
+        import onnx
+    except ImportError:
+        raise InputError("ONNX models need the package onnx: pip install -e '.[engines]'") from None
+    return onnx
+
+
+def need_onnxruntime() -> Any:
+    """The package onnxruntime, or InputError that says how to get it."""
+    try:
+        import onnxruntime
+    except ImportError:
+        raise InputError("checking and quantising ONNX models need the package onnxruntime: pip install -e '.[engines]'") from None
+    return onnxruntime
+
+
+# -- PyTorch to ONNX -----------------------------------------------------------------------------------------------------------
+
+
+def export_network(network: SiamRPN, names: Sequence[str] = NETWORKS) -> Dict[str, onnx.ModelProto]:
+    """The target, search and xcorr networks (or those named) as typed FP32 models, checked by ONNX's checker.
+
+    Names and shapes of inputs and outputs are those of `lib.siamrpn.parts`; `describe` reads what else a model carries.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # files, because the full network fills memory otherwise
+        paths = {name: Path(folder) / f"{name}.onnx" for name in names}
+        _trace(network, paths)
+        return {name: _finished(path, name, network) for name, path in paths.items()}
+
+
+def fold_batch_norm(network: SiamRPN) -> SiamRPN:
+    """A copy in evaluation mode whose batch normalisations are part of the convolutions before them."""
+    network = copy.deepcopy(network).eval()
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (name, conv), (following, norm) in zip(children, children[1:]):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, following, nn.Identity())
+    return network
+
+
+def _trace(network: SiamRPN, paths: Mapping[str, Path]) -> None:
+    """Write the named networks as PyTorch's exporter makes them."""
+    need_onnx()
+    modules = three_networks(fold_batch_norm(network))
+    # The exporter by tracing is the one that every supported PyTorch has; newer ones have to be asked for it.
+    classic: Dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
+    for name, path in paths.items():
+        inputs = example_inputs(name, network.config.rpn)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+            torch.onnx.export(modules[name], tuple(inputs.values()), str(path), opset_version=OPSET,
+                              input_names=list(INPUTS[name]), output_names=list(OUTPUTS[name]), **classic)
+
+
+def _finished(path: Path, name: str, network: SiamRPN) -> onnx.ModelProto:
+    """Read an exported file, tidy it, say in it what it is, and check it."""
+    onnx = need_onnx()
+    model = _without_identities(onnx.load(str(path)))
+    onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": json.dumps(network.config.to_dict())})
+    onnx.save(model, str(path))
+    onnx.checker.check_model(str(path), full_check=True)
+    return model
+
+
+def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model without Identity nodes: the exporter shares equal weights through them, which hides weights from quantisation."""
+    source = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Identity"}
+    kept = [node for node in model.graph.node if node.op_type != "Identity"]
+    for node in kept:
+        for index, tensor in enumerate(node.input):
+            while tensor in source:
+                tensor = source[tensor]
+            node.input[index] = tensor
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model
+
+
+# -- Other forms of a model ----------------------------------------------------------------------------------------------------
+
+
+def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with weights and computation in FP16 and inputs and outputs in FP32, whatever the engines around it run in.
+
+    Raises InputError where a weight has no finite FP16 value.
+    """
+    onnx = need_onnx()
+    half = copy.deepcopy(model)
+    graph = half.graph
+    constants = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
+    for weight in [*graph.initializer, *constants]:
+        values = onnx.numpy_helper.to_array(weight)
+        if values.dtype == np.float32:
+            if not (np.abs(values) <= np.finfo(np.float16).max).all():
+                raise InputError(f"FP16: the weights '{weight.name}' reach {np.abs(values).max():.3g}, which FP16 has no number for")
+            weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), weight.name))
+    inside = {value.name: f"{value.name}_fp16" for value in [*graph.input, *graph.output]}
+    for node in graph.node:
+        node.input[:] = [inside.get(tensor, tensor) for tensor in node.input]
+        node.output[:] = [inside.get(tensor, tensor) for tensor in node.output]
+    down = [_cast(value.name, inside[value.name], onnx.TensorProto.FLOAT16) for value in graph.input]
+    up = [_cast(inside[value.name], value.name, onnx.TensorProto.FLOAT) for value in graph.output]
+    nodes = [*down, *graph.node, *up]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    set_property(half, "precision", "fp16")
+    onnx.checker.check_model(half, full_check=True)
+    return half
+
+
+def _cast(source: str, target: str, to: int) -> Any:
+    return need_onnx().helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=to)
+
+
+def with_constant_kernels(model: onnx.ModelProto, kernels: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The xcorr network with the six kernels as weights of the same names instead of inputs: what TensorRT refits by name.
+
+    kernels: name -> (C, 1, 5, 5) float32. Raises InputError for a model without these inputs.
+    """
+    onnx = need_onnx()
+    model = copy.deepcopy(model)
+    inputs = {value.name: value for value in model.graph.input}
+    missing = [name for name in KERNELS if name not in inputs or name not in kernels]
+    if missing:
+        raise InputError(f"not an xcorr network with kernels as inputs: '{missing[0]}' is missing")
+    for name in KERNELS:
+        model.graph.input.remove(inputs[name])
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(kernels[name], np.float32), name))
+    return model
+
+
+def set_initializers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The same model object with weights replaced by name, e.g. the kernels of another target."""
+    onnx = need_onnx()
+    for weight in model.graph.initializer:
+        if weight.name in values:
+            weight.CopyFrom(onnx.numpy_helper.from_array(np.ascontiguousarray(values[weight.name], np.float32), weight.name))
+    return model
+
+
+# -- Looking at a model --------------------------------------------------------------------------------------------------------
+
+
+def properties(model: onnx.ModelProto) -> Dict[str, str]:
+    """What this project wrote into the model: network, precision, configuration (JSON), calibration."""
+    return {entry.key: entry.value for entry in model.metadata_props}
+
+
+def set_property(model: onnx.ModelProto, key: str, value: str) -> None:
+    """Write one property into the model."""
+    need_onnx().helper.set_model_props(model, {**properties(model), key: value})
+
+
+def shapes(values: Iterable[Any]) -> Dict[str, Tuple[int, ...]]:
+    """Names and shapes of a graph's inputs or outputs."""
+    return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
+
+
+def describe(model: onnx.ModelProto) -> Dict[str, Any]:
+    """network, precision, inputs, outputs (name -> shape), operators (type -> count), parameters, megabytes, gflop of a run.
+
+    gflop counts the convolutions, two operations for a multiplication with addition.
+    """
+    onnx = need_onnx()
+    inferred = onnx.shape_inference.infer_shapes(model)
+    weights = {weight.name: tuple(weight.dims) for weight in model.graph.initializer}
+    known = {**shapes(inferred.graph.value_info), **shapes(model.graph.input), **shapes(model.graph.output), **weights}
+    source = {node.output[0]: node for node in model.graph.node}
+    operators: Dict[str, int] = {}
+    flop = 0.0
+    for node in model.graph.node:
+        operators[node.op_type] = operators.get(node.op_type, 0) + 1
+        if node.op_type == "Conv":
+            kernel = known[_origin(node.input[1], source)]
+            flop += 2.0 * np.prod(kernel[1:]) * np.prod(known[node.output[0]])
+    return {"network": properties(model).get("network"), "precision": properties(model).get("precision"),
+            "inputs": shapes(model.graph.input), "outputs": shapes(model.graph.output), "operators": operators,
+            "parameters": int(sum(np.prod(dims) for name, dims in weights.items() if len(dims) > 0 and not name.endswith(("_scale", "_zero")))),
+            "megabytes": model.ByteSize() / 1e6, "gflop": float(flop) / 1e9}
+
+
+def _origin(tensor: str, source: Mapping[str, Any]) -> str:
+    """The tensor before quantisation and casts."""
+    while tensor in source and source[tensor].op_type in ("DequantizeLinear", "QuantizeLinear", "Cast"):
+        tensor = source[tensor].input[0]
+    return tensor
+
+
+def check_agreement(model: onnx.ModelProto, network: SiamRPN, seed: int = 0) -> float:
+    """Largest difference between ONNX Runtime and PyTorch on random input, as a share of each output's range.
+
+    Raises InputError where it is above TOLERANCE or not a number.
+    """
+    name = properties(model)["network"]
+    feeds = random_feeds(name, network.config.rpn, seed)
+    with torch.inference_mode():
+        expected = three_networks(network)[name](*(torch.from_numpy(value) for value in feeds.values()))
+    worst = 0.0
+    for tensor, own, theirs in zip(OUTPUTS[name], run_onnx(model, feeds), (value.numpy() for value in expected)):
+        difference = float(np.abs(own - theirs).max() / max(float(np.ptp(theirs)), 1e-30))
+        if not difference <= TOLERANCE:
+            raise InputError(f"the exported {name} network differs from PyTorch by {difference:.2g} of the range of '{tensor}'")
+        worst = max(worst, difference)
+    return worst
+
+
+def random_feeds(name: str, channels: int, seed: int = 0) -> Dict[str, np.ndarray]:
+    """Inputs of the right shapes: crops of 0..255, kernels and maps of 0..1."""
+    random = np.random.RandomState(seed)
+    high = 1.0 if name == "xcorr" else 255.0
+    return {tensor: random.uniform(0, high, tuple(value.shape)).astype(np.float32)
+            for tensor, value in example_inputs(name, channels).items()}
+
+
+def session(model: Union[onnx.ModelProto, bytes], threads: int = 0) -> Any:
+    """An ONNX Runtime session on the CPU."""
+    ort = need_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # what it says about its own optimisations is not for the reader
+    options.intra_op_num_threads = threads
+    data = model if isinstance(model, bytes) else model.SerializeToString()
+    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> List[np.ndarray]:
+    """Outputs of a model in ONNX Runtime, in the graph's order."""
+    return session(model).run(None, dict(feeds))
+
+
+# -- Files ---------------------------------------------------------------------------------------------------------------------
+
+
+def load_model(path: Union[str, Path]) -> onnx.ModelProto:
+    """Read an ONNX file of one of the three networks. Raises InputError for anything else, saying what does not fit."""
+    onnx = need_onnx()
+    try:
+        model = onnx.load(str(path))
+        onnx.checker.check_model(model)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such ONNX file") from None
+    except Exception as error:  # protobuf and the checker raise types of their own
+        raise InputError(f"{path}: not a readable ONNX model ({' '.join(str(error).split())[:120] or type(error).__name__})") from None
+    check_interface(model, str(path))
+    return model
+
+
+def check_interface(model: onnx.ModelProto, source: str) -> None:
+    """Raises InputError where inputs or outputs are not those of the network that the model says it is."""
+    name = properties(model).get("network")
+    inputs, outputs = shapes(model.graph.input), shapes(model.graph.output)
+    if name not in NETWORKS:
+        raise InputError(f"{source}: an ONNX model of another network (inputs {', '.join(inputs) or 'none'}); "
+                         f"`siambook export` writes the target, search and xcorr networks")
+    expected = set(INPUTS[name]) - (set(KERNELS) if name == "xcorr" and not set(KERNELS) & set(inputs) else set())
+    if set(inputs) != expected or set(outputs) != set(OUTPUTS[name]):
+        raise InputError(f"{source}: inputs {sorted(inputs)} and outputs {sorted(outputs)} are not those of the {name} network")
+    channels = json.loads(properties(model)["config"])["rpn"]
+    for tensor, value in example_inputs(name, channels).items():
+        if tensor in inputs and inputs[tensor] != tuple(value.shape):
+            raise InputError(f"{source}: '{tensor}' has shape {inputs[tensor]}, the {name} network takes {tuple(value.shape)}")
+
+
+def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
+    """Write a model, whole or not at all. Raises InputError where it cannot be written."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
+    return Path(path)
