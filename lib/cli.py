@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, List, Optional
 
 from lib.errors import InputError
 
+NETWORKS = ("target", "search", "xcorr")
+PRECISIONS = ("fp32", "fp16", "int8")
+ENGINE_NAMES = ("pytorch", "openvino", "tensorrt")
+
 if TYPE_CHECKING:
+    from lib.experiments import Variant
     from lib.vot.dataset import Dataset
     from lib.vot.metrics import Evaluation
 
@@ -70,13 +75,27 @@ def evaluate(options: argparse.Namespace) -> int:
 
     name = options.dataset if options.dataset == experiments.DEMO else str(Path(options.dataset).resolve())
     weights = options.weights if options.weights == experiments.DEMO else str(Path(options.weights).resolve())
+    variant = _variant(options, weights)
     dataset = experiments.open_dataset(name)
     if options.one_pass:
         _one_pass(options, dataset)
         return 0
-    measured = experiments.measure(experiments.baseline(weights), dataset, options.run, protocol)[0]
+    measured = experiments.measure([variant], dataset, options.run, protocol)[0]
     _show(options, str(measured.results), measured.evaluation)
     return 0
+
+
+def _variant(options: argparse.Namespace, weights: str) -> Variant:
+    """The variant that --engine, --precision and --calibration name."""
+    from lib import experiments
+    from lib.deploy import Quantisation, choose_framework
+
+    framework = choose_framework(options.engine)
+    precisions = options.precision if len(options.precision) == 3 else options.precision * 3
+    if framework == "pytorch" and set(precisions) == {"fp32"}:
+        return experiments.baseline(weights)[0]
+    target, search, xcorr = precisions
+    return experiments.mixture(weights, framework, target, search, xcorr, Quantisation(options.calibration))
 
 
 def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
@@ -87,6 +106,8 @@ def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
     from lib.vot.protocol import run_one_pass
     from lib.zoo import open_tracker
 
+    if options.engine != "pytorch" or set(options.precision) != {"fp32"}:
+        raise InputError("--one-pass runs PyTorch in FP32: no --engine and no --precision with it")
     tracker = open_tracker(options.weights, options.device)
     overlaps = {sequence.name: average_overlap(sequence, run_one_pass(tracker, sequence))
                 for sequence in tqdm(dataset, unit="sequence", disable=None)}
@@ -122,6 +143,104 @@ def _show(options: argparse.Namespace, title: str, evaluation: Evaluation) -> No
 
 def _number(value: Optional[float]) -> str:
     return "undefined" if value is None else f"{value:.4f}"
+
+
+def export(options: argparse.Namespace) -> int:
+    """The target, search and xcorr networks as ONNX files, checked against PyTorch."""
+    from lib import experiments
+    from lib.deploy import Deployment
+    from lib.export import check_agreement, describe, save_model
+    from lib.siamrpn.checkpoint import load_network
+
+    weights = experiments.weights_of(options.weights)
+    deployment = Deployment(load_network(weights), "openvino", ranges=lambda _: experiments.training_ranges(weights))
+    for precision in options.precision:
+        for name in NETWORKS:
+            model = deployment.model(name, precision)
+            about = describe(model)
+            agreement = f", {check_agreement(model, deployment.weights):.1e} of the range from PyTorch" if precision == "fp32" else ""
+            path = save_model(model, Path(options.out) / f"{name}-{precision}.onnx")
+            print(f"{path}: {sum(about['operators'].values())} nodes, {about['megabytes']:.1f} MB, {about['gflop']:.2f} GFLOP{agreement}")
+    return 0
+
+
+def engine(options: argparse.Namespace) -> int:
+    """Build an engine of an ONNX file and keep its plan, or show what runs in it."""
+    import numpy as np
+
+    from lib.deploy import CACHE, choose_framework, framework_module
+    from lib.engines.base import by_type, describe_executed
+    from lib.export import load_model, properties
+
+    model = properties(load_model(options.onnx))
+    framework = choose_framework(options.engine)
+    if framework == "pytorch":
+        raise InputError("PyTorch runs modules and builds no engines of ONNX files (openvino and tensorrt do)")
+    built = framework_module(framework).build(Path(options.onnx), model["network"], model["precision"], Path(options.cache or CACHE))
+    print(f"{options.onnx}: {model['network']} network, {built.framework}, {built.device}, asked for {built.precision.upper()}, "
+          f"convolutions run in {describe_executed(built.executed())}; built in {built.build_seconds:.2f} s, "
+          f"plan of {built.plan_bytes / 1e6:.1f} MB")
+    if options.action == "inspect":
+        random = np.random.RandomState(0)
+        feeds = {name: random.uniform(0, 1, spec.shape).astype(np.float32) for name, spec in built.inputs.items()}
+        for kind, specs in (("input", built.inputs), ("output", built.outputs)):
+            for name, spec in specs.items():
+                print(f"  {kind:<7}{name:<14}{' x '.join(map(str, spec.shape)):>20}  {spec.dtype}")
+        layers = built.profile(feeds, options.calls)
+        for kind, seconds in by_type(layers).items():
+            print(f"  {kind:<14}{1000 * seconds:9.3f} ms")
+        for layer in sorted(layers, key=lambda layer: -layer.seconds)[:options.layers]:
+            print(f"    {1000 * layer.seconds:8.3f} ms  {layer.type:<12} {layer.precision or '-':<5} {layer.name}")
+    return 0
+
+
+def calibrate(options: argparse.Namespace) -> int:
+    """Ranges of activations for INT8, from training data or from the frames of a dataset."""
+    from lib import experiments
+    from lib.calibration import calibrate as measure
+    from lib.calibration import thesis_pairs, training_pairs, write_ranges
+    from lib.export import export_network
+    from lib.siamrpn.checkpoint import load_network
+    from lib.training.loop import load_config
+    from lib.vot.dataset import load_dataset
+
+    weights = experiments.weights_of(options.weights)
+    if Path(options.data).suffix in (".yaml", ".yml"):
+        pairs = training_pairs(load_config(options.data), options.pairs)
+        source = f"siambook calibrate {options.data} --pairs {options.pairs}: pairs as training draws them, held-out sequences left out"
+    else:
+        pairs = thesis_pairs(load_dataset(options.data), options.pairs)
+        source = f"siambook calibrate {options.data} --pairs {options.pairs}: {len(pairs)} frames of these sequences"
+    out = Path(options.out) if options.out else experiments.calibration_path(weights)
+    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, experiments.digest(weights.read_bytes()))
+    print(f"{out}: ranges from {len(pairs)} pairs")
+    return 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same run."""
+    from lib import experiments, tables
+    from lib.bench import bench as measure
+    from lib.bench import full_size_network
+    from lib.deploy import choose_framework
+    from lib.environment import label, peak_memory_gb, record
+    from lib.siamrpn.checkpoint import load_network
+
+    network = full_size_network() if options.scale == "thesis" else load_network(experiments.weights_of(options.weights))
+    frameworks = list(dict.fromkeys(["pytorch", "openvino", choose_framework()]))
+    machine = record(options.device)
+    rows = []
+    for timed in measure(network, frameworks, options.device, options.rounds, options.calls, lambda text: print(text, file=sys.stderr)):
+        rows.append(timed.row())
+        print(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x", file=sys.stderr)
+    about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"], "peak_memory_gb": peak_memory_gb()}
+    if options.json:
+        print(json.dumps({**about, "rows": rows}, indent=1))
+        return 0
+    print(tables.bench_text(rows))
+    memory = about["peak_memory_gb"]
+    print(f"{options.scale} scale, {about['machine']}" + (f"; peak memory {memory:.2f} GB" if memory else ""))
+    return 0
 
 
 def train(options: argparse.Namespace) -> int:
@@ -183,6 +302,21 @@ def _box(text: str) -> List[float]:
     return values
 
 
+def _precisions(text: str) -> List[str]:
+    """One precision, or three for target, search and xcorr network."""
+    names = text.lower().split(",")
+    if len(names) not in (1, 3) or not set(names) <= set(PRECISIONS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(PRECISIONS)}, or three with commas between")
+    return names
+
+
+def _precision_list(text: str) -> List[str]:
+    names = text.lower().split(",")
+    if not set(names) <= set(PRECISIONS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(PRECISIONS)}")
+    return names
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -230,6 +364,44 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--device", default="cpu", help="for --one-pass: cpu or cuda")
     sub.add_argument("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
     sub.add_argument("--one-pass", action="store_true", help="run without resets and print the average overlap")
+
+    sub.add_argument("--engine", default="pytorch", choices=ENGINE_NAMES, help="what runs the networks")
+    sub.add_argument("--precision", type=_precisions, default="fp32", metavar="P[,P,P]",
+                     help="fp32, fp16 or int8, for all networks or for target,search,xcorr")
+    sub.add_argument("--calibration", default="training", choices=("training", "benchmark"),
+                     help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis")
+
+    sub = command(export, "export", "write the target, search and xcorr networks as ONNX files",
+                  "siambook export --out onnx --precision fp32,fp16,int8")
+    sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50")
+    sub.add_argument("--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on")
+    sub.add_argument("--precision", type=_precision_list, default="fp32", metavar="P,..", help="fp32, fp16, int8")
+
+    sub = command(engine, "engine", "build an engine of an ONNX file, or look into it",
+                  "siambook engine inspect onnx/search-int8.onnx")
+    sub.add_argument("action", choices=("build", "inspect"), help="build and keep the plan, or also show layers and times")
+    sub.add_argument("onnx", metavar="ONNX", help="a file that `siambook export` wrote")
+    sub.add_argument("--engine", default="auto", choices=("auto", *ENGINE_NAMES), help="framework")
+    sub.add_argument("--cache", metavar="FOLDER", help="where plans are kept (default: data/cache/plans)")
+    sub.add_argument("--calls", type=_positive, default=10, help="inspect: calls that are timed")
+    sub.add_argument("--layers", type=_positive, default=10, help="inspect: how many of the slowest layers to show")
+
+    sub = command(calibrate, "calibrate", "ranges of activations for INT8, kept as CSV beside the weights",
+                  "siambook calibrate data/demo/train.yaml --weights demo")
+    sub.add_argument("data", metavar="YAML|DATASET", help="a training configuration (its data), or a VOT or OTB folder")
+    sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint")
+    sub.add_argument("--pairs", type=_positive, default=192, help="training pairs; of a dataset: frames to ask for, as in section 4.2")
+    sub.add_argument("--out", metavar="FILE", help="default: beside the weights")
+
+    sub = command(bench, "bench", "speed of every framework, precision and network, as ratios to PyTorch FP32",
+                  "siambook bench --scale thesis --json")
+    sub.add_argument("--scale", default="demo", choices=("demo", "thesis"),
+                     help="the demo model, or the full-size network with random weights")
+    sub.add_argument("--weights", default="demo", help="at demo scale: `demo` or a checkpoint")
+    sub.add_argument("--rounds", type=_positive, default=5, help="how often two variants take turns")
+    sub.add_argument("--calls", type=_positive, default=4, help="frames in a turn")
+    sub.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
+    sub.add_argument("--json", action="store_true", help="print everything as JSON")
 
     sub = command(train, "train", "train a network, or go on where a stopped run was",
                   "siambook train data/demo/train.yaml --out train/demo")

@@ -137,7 +137,7 @@ class Deployment:
         """The tracker's network with a precision for each of the three, by name."""
         return EngineNetwork(self.engines({name: precisions[name] for name in NETWORKS}, quantisation))
 
-    def engines(self, precisions: Mapping[str, str], quantisation: Quantisation) -> Dict[str, Engine]:
+    def engines(self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL) -> Dict[str, Engine]:
         """Engines by network. Models go through files, all written before the first is built: of the full network neither two models nor
         a model and what exporting it takes should be in memory at once."""
         there = FRAMEWORKS[self.framework].precisions
@@ -158,6 +158,7 @@ class Deployment:
     def _compile(self, keys: Sequence[Tuple[str, str, Quantisation]]) -> None:
         from lib.export import save_model
 
+        give_back_memory()
         with tempfile.TemporaryDirectory() as folder:
             paths = [save_model(self.model(*key), Path(folder) / f"{key[0]}.onnx") for key in keys]
             for key, path in zip(keys, paths):

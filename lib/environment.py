@@ -9,15 +9,15 @@ import platform
 import re
 import subprocess
 import time
+from contextlib import suppress
 from datetime import datetime, timezone
-from importlib import import_module
-from importlib.util import find_spec
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "numpy", "cv2")
-OPTIONAL_PACKAGES = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt_rtx")
+DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")  # where they are there
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
@@ -85,6 +85,15 @@ def processor() -> str:
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
+def peak_memory_gb() -> float | None:
+    """The most memory that this process has had at once, in GB (10^9 bytes); None where the system does not say."""
+    try:
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found.group(1)) * 1024 / 1e9 if found else None
+
+
 def _memory_gib() -> float | None:
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
@@ -104,5 +113,8 @@ def _commit() -> str | None:
 
 
 def _versions() -> dict[str, str]:
-    there = [name for name in OPTIONAL_PACKAGES if find_spec(name)]
-    return {name: str(import_module(name).__version__) for name in (*PACKAGES, *there)}
+    versions = {name: str(import_module(name).__version__) for name in PACKAGES}
+    for name in DISTRIBUTIONS:  # not imported: TensorRT's can only be where its libraries are found
+        with suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions

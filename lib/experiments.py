@@ -287,7 +287,7 @@ class Deployments:
         if quantisation.calibration == "training":
             if how != "own":
                 raise InputError(f"the recipe '{quantisation.recipe}' has a calibration of its own, from the benchmark")
-            return read_ranges(calibration_path(weights), own)
+            return training_ranges(weights)
         origin = f"{own} on {self.contents}, {how}, {_code_digest(deployment.framework)}"
         path = ROOT / "data" / "cache" / "calibration" / f"{digest(origin.encode())}.csv"
         if not path.is_file():
@@ -300,6 +300,16 @@ class Deployments:
 def calibration_path(weights: Path) -> Path:
     """Where the ranges that belong to weights are kept: beside them."""
     return weights.with_suffix(".calibration.csv")
+
+
+def weights_of(name: str) -> Path:
+    """The file of `demo` or of a path, which may be relative to the folder one is in."""
+    return weights_path(name if name == DEMO else str(Path(name).resolve()))
+
+
+def training_ranges(weights: Path) -> Ranges:
+    """The ranges kept beside weights. Raises InputError where there are none, or those of other weights."""
+    return read_ranges(calibration_path(weights), digest(weights.read_bytes()))
 
 
 def requested_frames(dataset: Dataset) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
+import io
 import json
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 13  # QuantizeLinear per channel begins here, and TensorRT 8.5 reads it
+FULL_CHECK_BYTES = 50e6  # larger models are not checked for inferred shapes as well, which copies them several times
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, as a share of the output's range
 
 
@@ -57,13 +58,11 @@ def export_network(network: SiamRPN, names: Sequence[str] = NETWORKS) -> Dict[st
 
     Names and shapes of inputs and outputs are those of `lib.siamrpn.parts`; `describe` reads what else a model carries.
     """
-    with tempfile.TemporaryDirectory() as folder:  # files, because the full network fills memory otherwise
-        paths = {name: Path(folder) / f"{name}.onnx" for name in names}
-        _trace(network, paths)
-        return {name: _finished(path, name, network) for name, path in paths.items()}
+    modules = three_networks(network)
+    return {name: _export(fold_batch_norm(modules[name]), name, network) for name in names}
 
 
-def fold_batch_norm(network: SiamRPN) -> SiamRPN:
+def fold_batch_norm(network: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose batch normalisations are part of the convolutions before them."""
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
@@ -75,28 +74,25 @@ def fold_batch_norm(network: SiamRPN) -> SiamRPN:
     return network
 
 
-def _trace(network: SiamRPN, paths: Mapping[str, Path]) -> None:
-    """Write the named networks as PyTorch's exporter makes them."""
-    need_onnx()
-    modules = three_networks(fold_batch_norm(network))
+def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
+    """One network, traced without its weights, which are put in afterwards: the exporter holds them in memory four times."""
+    onnx = need_onnx()
+    inputs = example_inputs(name, network.config.rpn)
+    stream: Any = io.BytesIO()
     # The exporter by tracing is the one that every supported PyTorch has; newer ones have to be asked for it.
     classic: Dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
-    for name, path in paths.items():
-        inputs = example_inputs(name, network.config.rpn)
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-            torch.onnx.export(modules[name], tuple(inputs.values()), str(path), opset_version=OPSET,
-                              input_names=list(INPUTS[name]), output_names=list(OUTPUTS[name]), **classic)
-
-
-def _finished(path: Path, name: str, network: SiamRPN) -> onnx.ModelProto:
-    """Read an exported file, tidy it, say in it what it is, and check it."""
-    onnx = need_onnx()
-    model = _without_identities(onnx.load(str(path)))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        torch.onnx.export(module, tuple(inputs.values()), stream, export_params=False, opset_version=OPSET,
+                          input_names=list(INPUTS[name]), output_names=list(OUTPUTS[name]), **classic)
+    model = _without_identities(onnx.load_from_string(stream.getvalue()))
+    weights = module.state_dict()
+    for value in [value for value in model.graph.input if value.name in weights]:
+        model.graph.input.remove(value)
+        model.graph.initializer.append(onnx.numpy_helper.from_array(weights[value.name].numpy(), value.name))
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": json.dumps(network.config.to_dict())})
-    onnx.save(model, str(path))
-    onnx.checker.check_model(str(path), full_check=True)
+    onnx.checker.check_model(model, full_check=model.ByteSize() < FULL_CHECK_BYTES)
     return model
 
 

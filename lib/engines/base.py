@@ -49,11 +49,8 @@ class Engine(Protocol):
     inputs: Dict[str, TensorSpec]
     outputs: Dict[str, TensorSpec]
     build_seconds: float      # what building took, also where the plan then came from the cache
+    plan_bytes: int           # size of the serialised engine; 0 where the framework has none
     refits: bool              # True: kernels are constants inside, changed by `refit`; False: they are inputs
-
-    @property
-    def plan_bytes(self) -> int:
-        """Size of the serialised engine; 0 where the framework has none."""
 
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
         """Run. feeds: every input by name, arrays of the shapes in `inputs` or tensors of an engine of the same framework.

@@ -7,6 +7,7 @@ runs the integers that the model's QDQ nodes ask for, and what the model keeps i
 from __future__ import annotations
 
 import io
+import tempfile
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
@@ -81,35 +82,29 @@ class OpenVINOEngine:
                "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "options": repr(sorted(options.items()))}
 
         built: List[Any] = []
+        size: List[int] = []
 
         def build() -> bytes:
-            try:
-                built.append(core().compile_model(core().read_model(model), "CPU", options))
-            except RuntimeError as error:
-                raise InputError(f"OpenVINO cannot compile the {self.network} network ({str(error).strip().splitlines()[-1]})") from None
-            return self._export(built[0]).getvalue() if cache else b""
+            # OpenVINO writes the plan itself, because its Python interface makes three copies of one on the way.
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    built.append(core().compile_model(core().read_model(model), "CPU", {**options, "CACHE_DIR": folder}))
+                except RuntimeError as error:
+                    reason = str(error).strip().splitlines()[-1]
+                    raise InputError(f"OpenVINO cannot compile the {self.network} network ({reason})") from None
+                [plan] = Path(folder).glob("*.blob")
+                size.append(plan.stat().st_size)
+                return plan.read_bytes() if cache else b""
 
         def load(plan: bytes) -> Any:
             return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
 
         self._compiled, plan = plans.load_or_build(cache, f"{self.network}-{self.precision}-openvino", key, build, load)
         self._request = self._compiled.create_infer_request()
-        self.build_seconds, self._plan_bytes = plan.build_seconds, len(plan.data)
+        self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data) or size[0]
         self.inputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.inputs}
         self.outputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.outputs}
         self._results = {name: self._request.get_tensor(name).data for name in self.outputs}
-
-    @staticmethod
-    def _export(compiled: Any) -> io.BytesIO:
-        stream = io.BytesIO()
-        compiled.export_model(stream)
-        return stream
-
-    @property
-    def plan_bytes(self) -> int:
-        """Size of the serialised engine; one that is not kept on disk is serialised to tell."""
-        self._plan_bytes = self._plan_bytes or self._export(self._compiled).getbuffer().nbytes
-        return self._plan_bytes
 
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, np.ndarray]:
         check_feeds(self.inputs, feeds, self.network)

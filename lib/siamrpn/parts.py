@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
-from lib.siamrpn.network import SiamRPN, fuse
+from lib.siamrpn.network import SiamRPN
 
 BRANCHES = ("cls2", "cls3", "cls4", "loc2", "loc3", "loc4")  # in the order of `MultiRPN.branches`
 KERNELS = tuple(f"kernel_{branch}" for branch in BRANCHES)
@@ -60,13 +60,16 @@ class XcorrNetwork(nn.Module):
     def __init__(self, network: SiamRPN) -> None:
         super().__init__()
         self.head = nn.ModuleList(branch.head for branch in network.rpn_head.branches())
-        self.cls_weight, self.loc_weight = network.rpn_head.cls_weight, network.rpn_head.loc_weight
+        self.cls_share, self.loc_share = (torch.softmax(weight.detach(), 0).tolist()  # constants, to the last digit of FP32
+                                          for weight in (network.rpn_head.cls_weight, network.rpn_head.loc_weight))
 
     def forward(self, *tensors: Tensor) -> Tuple[Tensor, Tensor]:
         kernels, maps = tensors[:6], tensors[6:]
         outputs = [head(functional.conv2d(feature, kernel, groups=kernel.shape[0]))      # (1, C, 25, 25), then (1, 10 or 20, 25, 25)
                    for head, kernel, feature in zip(self.head, kernels, maps)]
-        return fuse(outputs[:3], self.cls_weight), fuse(outputs[3:], self.loc_weight)
+        cls, loc = ([output * share for output, share in zip(outputs[start:start + 3], shares)]
+                    for start, shares in ((0, self.cls_share), (3, self.loc_share)))
+        return cls[0] + cls[1] + cls[2], loc[0] + loc[1] + loc[2]
 
 
 def three_networks(network: SiamRPN) -> Dict[str, nn.Module]:

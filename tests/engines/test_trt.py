@@ -1,0 +1,808 @@
+"""TensorRT: the table of versions, the plan key and the layer types; the engine on stand-ins for the GPU; the real builder of
+TensorRT-RTX, which needs no GPU; and, where there is a GPU, the engine against ONNX Runtime."""
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Dict, Iterator, List, Mapping, Optional
+
+import numpy as np
+import pytest
+
+from lib.engines import cuda, trt
+from lib.engines.base import LAYER_TYPES, Engine, EngineNetwork, TensorSpec, by_type
+from lib.errors import InputError
+from lib.export import export_network, random_feeds, run_onnx, set_property, to_fp16, with_constant_kernels
+from lib.quantize import activation_bounds, to_int8
+from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+DEMO = Path(__file__).resolve().parents[2] / "data" / "demo" / "siamrpn_r50_quarter.pth"
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+# -- Small models --------------------------------------------------------------------------------------------------------------
+
+
+def xcorr_model(channels: int = 4) -> onnx.ModelProto:
+    """An xcorr network in small: six depthwise correlations, summed over levels to cls and loc."""
+    helper, single = onnx.helper, onnx.TensorProto.FLOAT
+    branches = [name.split("_")[1] for name in KERNELS]
+    nodes = [helper.make_node("Conv", [f"map_{name}", f"kernel_{name}"], [f"out_{name}"], f"correlate_{name}", group=channels)
+             for name in branches]
+    nodes += [helper.make_node("Sum", [f"out_{branch}" for branch in branches if branch.startswith(name)], [name], f"sum_{name}")
+              for name in OUTPUTS["xcorr"]]
+    sizes = {**dict.fromkeys(KERNELS, (channels, 1, 3, 3)), **dict.fromkeys(MAPS, (1, channels, 8, 8))}
+    graph = helper.make_graph(nodes, "xcorr", [helper.make_tensor_value_info(name, single, size) for name, size in sizes.items()],
+                              [helper.make_tensor_value_info(name, single, (1, channels, 6, 6)) for name in OUTPUTS["xcorr"]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def maps_model(channels: int = 4, network: str = "search") -> onnx.ModelProto:
+    """Six maps, or kernels, out of one input by convolutions of constant weights."""
+    helper, single, random = onnx.helper, onnx.TensorProto.FLOAT, np.random.RandomState(0)
+    size, side = ((1, 3, 10, 10), 8) if network == "search" else ((1, 3, 5, 5), 3)
+    weights = [onnx.numpy_helper.from_array(random.randn(channels, 3, 3, 3).astype(np.float32), f"w_{name}")
+               for name in OUTPUTS[network]]
+    nodes, shape = [], (1, channels, side, side) if network == "search" else (channels, 1, side, side)
+    for name in OUTPUTS[network]:
+        nodes.append(helper.make_node("Conv", [INPUTS[network][0], f"w_{name}"], [f"c_{name}"], f"conv_{name}"))
+        nodes.append(helper.make_node("Reshape", [f"c_{name}", "shape"], [name], f"reshape_{name}"))
+    weights.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), "shape"))
+    graph = helper.make_graph(nodes, network, [helper.make_tensor_value_info(INPUTS[network][0], single, size)],
+                              [helper.make_tensor_value_info(name, single, shape) for name in OUTPUTS[network]], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def feeds_of(model: onnx.ModelProto, seed: int = 0) -> Dict[str, np.ndarray]:
+    random = np.random.RandomState(seed)
+    return {value.name: random.uniform(-1, 1, [dim.dim_value for dim in value.type.tensor_type.shape.dim]).astype(np.float32)
+            for value in model.graph.input}
+
+
+def reference(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    return dict(zip([value.name for value in model.graph.output], run_onnx(model, feeds)))
+
+
+# -- What is installed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Forget what was found installed, before and after."""
+    caches = (trt.flavour, cuda.device)  # the logger stays: a TensorRT that was loaded keeps its address
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize("title, version, expected", [
+    ("TensorRT", "8.5.2.2", {"typed": False, "kernel_inputs": False, "calibrator": True, "contexts_survive_refit": False}),
+    ("TensorRT", "8.6.1", {"typed": False, "kernel_inputs": False, "calibrator": True}),
+    ("TensorRT", "10.13.0.35", {"typed": True, "kernel_inputs": True, "calibrator": True, "portable": False}),
+    ("TensorRT", "11.4.0", {"typed": True, "kernel_inputs": True, "calibrator": False, "own_graphs": False}),
+    ("TensorRT-RTX", "1.7.1.116", {"typed": True, "calibrator": False, "own_graphs": True, "portable": True}),
+])
+def test_versions_have_what_their_documentation_says(title: str, version: str, expected: Mapping[str, bool]) -> None:
+    can = trt.capabilities(title, version)._asdict()
+    assert {name: can[name] for name in expected} == expected
+
+
+def test_a_tensorrt_before_8_5_is_refused() -> None:
+    with pytest.raises(InputError, match=r"TensorRT 8\.4\.3 is too old"):
+        trt.capabilities("TensorRT", "8.4.3")
+
+
+def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module, None)
+
+
+@pytest.mark.parametrize("there, advice", [
+    ("/etc/nv_tegra_release", "it comes with JetPack"), ("/dev/nvidiactl", "pip install -e '.[tensorrt]'"),
+    ("", "use the OpenVINO engine"),
+])
+def test_a_missing_tensorrt_is_one_sentence_that_fits_the_machine(fresh: None, monkeypatch: pytest.MonkeyPatch, there: str,
+                                                                  advice: str) -> None:
+    hide(monkeypatch, *trt.MODULES)
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == there)
+    with pytest.raises(InputError) as fault:
+        trt.flavour()
+    assert str(fault.value).startswith("the framework TensorRT is not installed: ") and advice in str(fault.value)
+    assert "\n" not in str(fault.value) and not trt.available()
+
+
+def test_type_stubs_are_not_taken_for_tensorrt(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, *list(trt.MODULES)[1:])
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())  # what importing a folder of .pyi files leaves
+    with pytest.raises(InputError, match="not installed"):
+        trt.flavour()
+
+
+def test_a_tensorrt_without_its_libraries_says_so(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    with pytest.raises(InputError, match=r"TensorRT is installed but cannot be loaded \(libnvinfer\.so\.10"):
+        trt.flavour()
+
+
+def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    hide(monkeypatch, "cuda.bindings.runtime", "cuda.cudart")
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"neither is installed: pip install"):
+        cuda.device()
+
+
+class Runtime:
+    """The functions of NVIDIA's runtime bindings on host memory; `fail` names one that returns an error code."""
+
+    def __init__(self, fail: str = "") -> None:
+        self.fail, self.calls, self.memory = fail, [], {}
+        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down",
+                                              cudaMemcpyDeviceToDevice="within")
+        self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")
+
+    def cudaGetErrorString(self, error: int) -> Any:
+        return 0, b"out of memory"
+
+    def _block(self, size: int) -> int:
+        block = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            if name == self.fail:
+                return (2,)
+            if name in ("cudaMalloc", "cudaHostAlloc"):
+                return 0, self._block(arguments[0])
+            if name in ("cudaFree", "cudaFreeHost"):
+                del self.memory[arguments[0]]
+            if name == "cudaMemcpyAsync":
+                ctypes.memmove(arguments[0], arguments[1], arguments[2])
+            if name == "cudaGetDeviceProperties":
+                return 0, SimpleNamespace(name=b"Stand-in", major=8, minor=6)
+            results = {"cudaGetDevice": 0, "cudaStreamCreate": 7, "cudaEventCreate": 8, "cudaStreamEndCapture": 9,
+                       "cudaGraphInstantiateWithFlags": 10}
+            return (0, results[name]) if name in results else (0,)
+        return call
+
+
+def test_cuda_python_copies_through_pinned_memory_and_frees_what_nothing_refers_to() -> None:
+    runtime = Runtime()
+    device = cuda.CudaPythonDevice(runtime)
+    assert (device.name, device.compute_capability, device.stream) == ("Stand-in", (8, 6), 7)
+    sent, received = device.pinned((2, 3), "float32"), device.pinned((2, 3), "float32")
+    memory, other = device.allocate(sent.nbytes), device.allocate(sent.nbytes)
+    sent[:] = np.arange(6).reshape(2, 3)
+    device.upload(memory.pointer, sent)
+    device.copy(other.pointer, memory.pointer, sent.nbytes)
+    device.download(received, other.pointer)
+    np.testing.assert_array_equal(received, sent)
+    assert len(runtime.memory) == 4
+    view = sent[0]
+    del sent, received, memory, other
+    assert len(runtime.memory) == 1 and view[1] == 1, "a view of a pinned array keeps its memory"
+    del view
+    assert not runtime.memory
+
+
+@pytest.mark.parametrize("name, use", [
+    ("cudaMalloc", lambda device: device.allocate(4)), ("cudaHostAlloc", lambda device: device.pinned((1,), "float32")),
+    ("cudaStreamSynchronize", lambda device: device.synchronize()), ("cudaEventRecord", lambda device: device.event().record()),
+    ("cudaStreamEndCapture", lambda device: device.capture(lambda: None)),
+    ("cudaGraphLaunch", lambda device: device.capture(lambda: None)()),
+])
+def test_every_error_code_of_cuda_is_raised_with_its_words(name: str, use: Any) -> None:
+    with pytest.raises(cuda.CudaError, match=f"{name}: out of memory"):
+        use(cuda.CudaPythonDevice(Runtime(fail=name)))
+
+
+def test_a_capture_that_fails_leaves_the_stream_running() -> None:
+    runtime = Runtime()
+
+    def run() -> None:
+        raise InputError("not possible")
+
+    with pytest.raises(InputError, match="not possible"):
+        cuda.CudaPythonDevice(runtime).capture(run)
+    assert runtime.calls[-1] == "cudaStreamEndCapture"
+
+
+# -- Keys, models, layers ------------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_key_changes_with_everything_that_decides_a_plan() -> None:
+    given: Dict[str, Any] = {"model": b"a", "precision": "fp32", "framework": "TensorRT 10.13", "gpu": "Xavier 7.2",
+                             "refit": False, "tf32": False, "calibration": ""}
+    other: Dict[str, Any] = {"model": b"b", "precision": "fp16", "framework": "TensorRT 10.14", "gpu": "Orin 8.7",
+                             "refit": True, "tf32": True, "calibration": "1234"}
+    key = trt.plan_key(**given)
+    assert all(trt.plan_key(**{**given, name: value}) != key for name, value in other.items())
+    assert trt.plan_key(**given) == key and all(isinstance(value, str) for value in key.values())
+
+
+def test_calibration_files_are_named_after_the_model_and_the_set(tmp_path: Path) -> None:
+    feeds = [feeds_of(maps_model(), seed) for seed in range(2)]
+    calibration = trt.EntropyCalibration(feeds, tmp_path)
+    assert calibration.path(b"one search network") != calibration.path(b"another search network")
+    assert calibration.path(b"x") == trt.EntropyCalibration(list(feeds), tmp_path).path(b"x")
+    assert calibration.path(b"x") != trt.EntropyCalibration(feeds[:1], tmp_path).path(b"x")
+    assert trt.EntropyCalibration(feeds).path(b"x") is None
+
+
+def test_a_model_of_another_network_or_precision_is_refused() -> None:
+    model = xcorr_model()
+    trt.check_model(model, "xcorr", "int8")  # says nothing of itself
+    set_property(model, "network", "xcorr")
+    set_property(model, "precision", "fp32")
+    with pytest.raises(InputError, match="the network 'xcorr' and was to be built as 'search'"):
+        trt.check_model(model, "search", "fp32")
+    with pytest.raises(InputError, match="the precision 'fp32' and was to be built as 'int8'"):
+        trt.check_model(model, "xcorr", "int8")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_correlations_are_found_and_kernels_become_weights_at_every_precision(precision: str) -> None:
+    plain = xcorr_model()
+    feeds = feeds_of(plain)
+    kernels = {name: feeds[name] for name in KERNELS}
+    everything = dict.fromkeys([*KERNELS, *MAPS], 1.0)
+    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, everything, kept=("sum",))}[precision]
+    assert len(trt.correlations(model)) == 6
+    neutral, inside = trt.refittable(model, calibrated=False)
+    again, had = trt.refittable(with_constant_kernels(model, kernels), calibrated=False)
+    assert neutral.SerializeToString() == again.SerializeToString(), "the plan does not depend on the target"
+    assert inside == {} and all(np.array_equal(had[name], kernels[name]) for name in KERNELS)
+    assert set(trt.kernel_types(neutral).values()) == {"float16" if precision == "fp16" else "float32"}
+    assert len(trt.correlations(neutral)) == 6
+    own, _ = trt.refittable(with_constant_kernels(model, kernels), calibrated=True)
+    onnx.checker.check_model(own, full_check=True)
+    for name, value in reference(own, {name: feeds[name] for name in MAPS}).items():
+        np.testing.assert_allclose(value, reference(model, feeds)[name], atol=1e-2 if precision == "fp16" else 1e-6)
+
+
+# As TensorRT 8.5 describes layers (developer guide, "Engine Inspector") and as TensorRT-RTX 1.7 does (log of a real build).
+FLOAT, FP32 = {"Datatype": "Float"}, {"Format/Datatype": "Row major linear FP32"}
+OLD = "Thirty-two wide channel vectorized row major Int8 format"
+SAMPLES = [
+    ("convolution", "int8", {"Name": "/conv1/Conv + /relu/Relu", "LayerType": "CaskConvolution", "Groups": 1,
+                             "Inputs": [{"Name": "x", "Format/Datatype": OLD}]}),
+    ("correlation", "fp16", {"Name": "corr_a", "LayerType": "CaskConvolution", "Groups": 1,
+                             "Inputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]}),
+    ("correlation", "fp32", {"Name": "other", "LayerType": "CudaDepthwiseConvolution", "Groups": 256, "Inputs": [FP32]}),
+    ("convolution", "tf32", {"Name": "c", "LayerType": "CaskConvolution", "Inputs": [FP32],
+                             "TacticName": "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32"}),
+    ("reformat", "fp32", {"Name": "Reformatting CopyNode for Input Tensor 0 to corr_a", "LayerType": "Reformat",
+                          "Inputs": [FP32]}),
+    ("pooling", "", {"Name": "/maxpool/MaxPool", "LayerType": "CaskPooling"}),
+    ("elementwise", "", {"Name": "PWN(/Add, /relu/Relu)", "LayerType": "PointWiseV2"}),
+    ("elementwise", "", {"Name": "/Add", "LayerType": "ElementWise"}),
+    ("other", "", {"Name": "{ForeignNode[/Softmax]}", "LayerType": "Myelin"}),
+    ("other", "", {"Name": "only a name"}),
+    ("convolution", "int8", {"Name": "/conv1/Conv_myl0_4", "LayerType": "correlation", "TacticName": "__myelin_CASK_STUB",
+                             "Inputs": [{"Datatype": "Int8", "Format": "(NHWC) Channel major format"}],
+                             "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: dequantize_search]"}),
+    ("correlation", "fp32", {"Name": "/Conv_3_myl0_4", "LayerType": "correlation", "Inputs": [FLOAT, FLOAT],
+                             "Metadata": "[ONNX Layer: corr_a]\x1e[ONNX Layer: r]"}),
+    ("reformat", "fp32", {"Name": "__myl_Tran_myl0_1", "LayerType": "kgen", "Inputs": [FLOAT], "Metadata": ""}),
+    ("reformat", "fp32", {"Name": "__myl_MulMinMaxRounCast_myl0_7", "LayerType": "kgen", "Inputs": [FLOAT],
+                          "Metadata": "[ONNX Layer: corr_a]"}),
+    ("elementwise", "fp32", {"Name": "__myl_MulAddReluMulMinMaxRounCast_myl0_5", "LayerType": "kgen", "Inputs": [FLOAT],
+                             "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]"}),
+    ("elementwise", "fp16", {"Name": "__myl_Mul_myl0_5", "LayerType": "kgen", "Inputs": [{"Datatype": "Half"}]}),
+    ("pooling", "int8", {"Name": "__mye6297_pooling_myl0_6", "LayerType": "maxpool", "Inputs": [{"Datatype": "Int8"}]}),
+    ("other", "", {"Name": "entry^bb^signal^4_myl0_0", "LayerType": "signal", "Inputs": []}),
+]
+
+
+@pytest.mark.parametrize("kind, precision, layer", SAMPLES, ids=[sample[2]["Name"] for sample in SAMPLES])
+def test_layers_get_the_type_and_precision_that_the_inspector_tells(kind: str, precision: str, layer: Dict[str, Any]) -> None:
+    assert kind in LAYER_TYPES
+    assert (trt.classify(layer, frozenset({"corr_a"})), trt.layer_precision(layer)) == (kind, precision)
+
+
+# -- The engine on stand-ins: host memory for the GPU, ONNX Runtime for the plan -----------------------------------------------
+
+
+class HostDevice:
+    """`cuda.Device` on host memory, where everything is done at once."""
+
+    name, compute_capability, stream = "Stand-in", (8, 6), 7
+
+    def __init__(self) -> None:
+        self.uploads, self.launches, self.capturable = 0, 0, True
+
+    def allocate(self, size: int) -> cuda.Memory:
+        block = ctypes.create_string_buffer(size)
+        return cuda.Memory(ctypes.addressof(block), block)
+
+    def pinned(self, shape: Any, dtype: str) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def upload(self, pointer: int, array: np.ndarray) -> None:
+        self.uploads += 1
+        ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
+
+    def download(self, array: np.ndarray, pointer: int) -> None:
+        ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        ctypes.memmove(target, source, size)
+
+    def event(self) -> cuda.Event:
+        return cuda.Event(lambda: None, lambda: None)
+
+    def synchronize(self) -> None:
+        pass
+
+    def capture(self, run: Any) -> Any:
+        if not self.capturable:
+            raise cuda.CudaError("cudaStreamEndCapture: operation not permitted")
+
+        def launch() -> None:
+            self.launches += 1
+            run()
+        return launch
+
+
+class PlanContext:
+    """An execution context whose plan is an ONNX model."""
+
+    profiler: Any = None
+
+    def __init__(self, engine: PlanEngine) -> None:
+        self.engine, self.addresses, self.generation = engine, {}, engine.generation
+
+    def set_tensor_address(self, name: str, pointer: int) -> bool:
+        self.addresses[name] = pointer
+        return True
+
+    def execute_async_v3(self, stream: int) -> bool:
+        assert stream == HostDevice.stream
+        assert self.generation == self.engine.generation or self.engine.survives, "a context from before a refit"
+        graph = self.engine.model.graph
+        feeds = {}
+        for value in graph.input:
+            address = ctypes.cast(self.addresses[value.name], ctypes.POINTER(ctypes.c_float))
+            feeds[value.name] = np.ctypeslib.as_array(address, self.engine.get_tensor_shape(value.name)).copy()
+        for name, result in reference(self.engine.model, feeds).items():
+            ctypes.memmove(self.addresses[name], np.ascontiguousarray(result).ctypes.data, result.nbytes)
+        if self.profiler is not None:
+            for node in graph.node:
+                self.profiler.report_layer_time(node.name, 2.0)
+        return True
+
+
+class PlanEngine:
+    """An engine whose plan is an ONNX model; survives: contexts may be used after a refit."""
+
+    def __init__(self, plan: bytes, survives: bool) -> None:
+        self.model, self.survives, self.generation = onnx.load_from_string(plan), survives, 0
+        self.values = {value.name: value for value in [*self.model.graph.input, *self.model.graph.output]}
+        self.num_io_tensors, self._names = len(self.values), sorted(self.values)  # in an order that is nobody's
+
+    def get_tensor_name(self, index: int) -> str:
+        return self._names[index]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "output" if name in {value.name for value in self.model.graph.output} else "input"
+
+    def get_tensor_shape(self, name: str) -> Any:
+        return tuple(dim.dim_value for dim in self.values[name].type.tensor_type.shape.dim)
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float"
+
+    def create_execution_context(self) -> PlanContext:
+        return PlanContext(self)
+
+    def create_engine_inspector(self) -> Any:
+        kinds = {"Conv": "CaskConvolution", "Sum": "PointWiseV2", "Reshape": "NoOp"}
+        layers = [{"Name": node.name, "LayerType": kinds[node.op_type], "Inputs": [{"Format/Datatype": "Row major linear FP32"}]}
+                  for node in self.model.graph.node]
+        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": layers}))
+
+
+class PlanRefitter:
+    def __init__(self, engine: PlanEngine, log: Any) -> None:
+        self.engine, self.fresh = engine, {}
+
+    def set_named_weights(self, name: str, weights: np.ndarray) -> bool:
+        known = {weight.name: weight for weight in self.engine.model.graph.initializer}
+        if name not in known or tuple(known[name].dims) != weights.shape:
+            return False
+        self.fresh[name] = weights
+        return True
+
+    def refit_cuda_engine(self) -> bool:
+        for weight in self.engine.model.graph.initializer:
+            if weight.name in self.fresh:
+                weight.CopyFrom(onnx.numpy_helper.from_array(self.fresh[weight.name], weight.name))
+        self.engine.generation += 1
+        return len(self.fresh) == len(KERNELS)
+
+    def get_missing_weights(self) -> Any:
+        return [name for name in KERNELS if name not in self.fresh]
+
+
+def stand_in(version: str) -> trt.Flavour:
+    can = trt.capabilities("TensorRT", version)
+
+    class Base:
+        def __init__(self) -> None:
+            pass
+
+    def deserialize(plan: bytes) -> Optional[PlanEngine]:
+        return PlanEngine(plan, can.contexts_survive_refit) if plan != b"refused" else None
+
+    module = SimpleNamespace(
+        IProfiler=Base, Weights=lambda array: array,
+        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=deserialize), Refitter=PlanRefitter,
+        TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"), DataType=SimpleNamespace(FLOAT="float", HALF="half"),
+        LayerInformationFormat=SimpleNamespace(JSON="json"))
+    return trt.Flavour(module, f"TensorRT {version}", can)
+
+
+@pytest.fixture(params=["8.5.2", "10.13.0"])
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> HostDevice:
+    """A GPU and TensorRT of two generations, stood in for."""
+    device, installed, log = HostDevice(), stand_in(request.param), SimpleNamespace(errors=[])
+    monkeypatch.setattr(trt, "flavour", lambda: installed)
+    monkeypatch.setattr(trt, "_log", lambda: log)
+    monkeypatch.setattr(cuda, "device", lambda: device)
+    monkeypatch.setattr(trt, "build_plan", lambda model, *options, **more: model)
+    return device
+
+
+def three(refit: Optional[bool] = None) -> Dict[str, Engine]:
+    models = {"target": maps_model(network="target"), "search": maps_model(), "xcorr": xcorr_model()}
+    return {name: trt.build(model.SerializeToString(), name, "fp32", refit=refit if name == "xcorr" else None)
+            for name, model in models.items()}
+
+
+@pytest.mark.parametrize("refit", [None, True])
+def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu(gpu: HostDevice, refit: Optional[bool]) -> None:
+    engines = three(refit)
+    network = EngineNetwork(engines)
+    assert engines["xcorr"].refits == (refit is True or "8.5" in engines["xcorr"].framework)
+    targets = [feeds_of(maps_model(network="target"), seed)["exemplar"] for seed in (1, 2)]
+    kept = [network.template(target) for target in targets]
+    frames = [feeds_of(maps_model(), seed)["search"] for seed in (3, 4, 5)]
+    before = gpu.uploads
+    for kernels, target in [*zip(kept, targets), (kept[0], targets[0])]:  # back to the first: nothing of it was overwritten
+        for frame in frames:
+            maps = reference(maps_model(), {"search": frame})
+            expected = reference(xcorr_model(), {**reference(maps_model(network="target"), {"exemplar": target}), **maps})
+            for name, value in zip(("cls", "loc"), network.track(kernels, frame)):
+                np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-4)
+    assert gpu.uploads - before == 9, "one upload a frame: maps and kernels never left the GPU"
+
+
+def test_a_graph_is_captured_at_the_second_call_and_launched_while_addresses_stay(gpu: HostDevice) -> None:
+    engine, frame = three()["search"], feeds_of(maps_model())
+    engine(frame)
+    assert gpu.launches == 0
+    for seed in range(3):
+        frame = feeds_of(maps_model(), seed)
+        np.testing.assert_allclose(engine.numpy(engine(frame)["map_cls2"]), reference(maps_model(), frame)["map_cls2"], rtol=1e-5)
+    assert gpu.launches == 3
+
+
+def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(gpu: HostDevice,
+                                                                       capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.capturable = False
+    engine, frame = three()["search"], feeds_of(maps_model())
+    for _ in range(3):
+        outputs = engine(frame)
+    np.testing.assert_allclose(engine.numpy(outputs["map_loc4"]), reference(maps_model(), frame)["map_loc4"], rtol=1e-5)
+    assert capsys.readouterr().err.count("runs without a CUDA graph") == 1
+
+
+def test_an_engine_refuses_wrong_feeds_and_a_refit_that_does_not_fit(gpu: HostDevice) -> None:
+    engines = three(refit=True)
+    with pytest.raises(InputError, match="lacks 'search'"):
+        engines["search"]({})
+    with pytest.raises(InputError, match="of shape"):
+        engines["search"]({"search": np.zeros((1, 3, 4, 4), np.float32)})
+    with pytest.raises(InputError, match="takes kernels as inputs"):
+        engines["search"].refit({})
+    with pytest.raises(InputError, match="does not take the kernel 'kernel_cls2'"):
+        engines["xcorr"].refit({name: np.zeros((4, 1, 5, 5), np.float32) for name in KERNELS})
+    half = trt.DeviceTensor(0, (1, 3, 10, 10), "float16", None)
+    with pytest.raises(InputError, match="takes 'search' as float32, not float16"):
+        engines["search"]({"search": half})
+    with pytest.raises(InputError, match="refit=True is not possible for the search network"):
+        trt.build(maps_model().SerializeToString(), "search", "fp32", refit=True)
+    with pytest.raises(InputError, match="not a readable ONNX model"):
+        trt.build(b"junk", "search", "fp32")
+
+
+def test_kernels_of_a_first_target_that_the_model_has_inside_are_in_the_engine(gpu: HostDevice) -> None:
+    feeds = feeds_of(xcorr_model())
+    model = with_constant_kernels(xcorr_model(), {name: feeds[name] for name in KERNELS})
+    engine = trt.build(model.SerializeToString(), "xcorr", "fp32", refit=True)
+    outputs = engine({name: feeds[name] for name in MAPS})
+    np.testing.assert_allclose(engine.numpy(outputs["cls"]), reference(xcorr_model(), feeds)["cls"], rtol=1e-4, atol=1e-5)
+
+
+def test_profile_and_executed_count_what_the_plan_has(gpu: HostDevice) -> None:
+    engine, feeds = three()["xcorr"], feeds_of(xcorr_model())
+    layers = engine.profile({name: feeds[name] for name in engine.inputs}, calls=3)
+    times = by_type(layers)
+    assert times["correlation"] == pytest.approx(6 * 2e-3) and times["elementwise"] == pytest.approx(2 * 2e-3)
+    assert sum(times.values()) == pytest.approx(8 * 2e-3), "mean of the calls, every layer once"
+    assert engine.executed() == {"fp32": 6}
+
+
+def test_plans_are_kept_and_a_refused_one_is_built_again(gpu: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                         capsys: pytest.CaptureFixture[str]) -> None:
+    model, built = maps_model().SerializeToString(), []
+    monkeypatch.setattr(trt, "build_plan", lambda data, *options: built.append(data) or data)
+    trt.build(model, "search", "fp32", tmp_path)
+    trt.build(model, "search", "fp32", tmp_path)
+    assert len(built) == 1
+    trt.build(model, "search", "fp32", tmp_path, tf32=True)
+    assert len(built) == 2 and len(list(tmp_path.iterdir())) == 2
+    path = min(tmp_path.iterdir(), key=lambda file: file.stat().st_mtime)
+    path.write_bytes(path.read_bytes()[:-1])
+    trt.build(model, "search", "fp32", tmp_path)
+    assert len(built) == 3 and "built again" in capsys.readouterr().err
+
+
+# -- Types ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stubs of TensorRT 10.13 in a form that mypy reads. The package as it stands lacks py.typed and does not parse:
+    parameters are called `in`, one without a default follows others, and a variable of the module hides the type bool."""
+    folder, found = tmp_path_factory.mktemp("stubs"), find_spec("tensorrt_stubs")
+    pytest.importorskip("mypy")
+    if found is None or found.origin is None:
+        pytest.skip("tensorrt-stubs is not installed")
+    for package in ("tensorrt", "tensorrt_bindings"):
+        shutil.copytree(Path(found.origin).parents[1] / package, folder / package, ignore=shutil.ignore_patterns("*.so*"))
+    path = folder / "tensorrt_bindings" / "tensorrt.pyi"
+    text = re.sub(r"\bin: ", "in_: ", path.read_text()).replace("channel_axis: int)", "channel_axis: int = ...)")
+    path.write_text(re.sub(r"(->|:) bool\b", r"\1 builtins.bool", text).replace("\nimport ", "\nimport builtins\nimport ", 1))
+    return folder
+
+
+def type_faults(stubs: Path, source: Path) -> List[str]:
+    """What mypy says of `source` in the place of lib/engines/trt.py."""
+    root = Path(trt.__file__).parents[2]
+    command = [sys.executable, "-m", "mypy", "--cache-dir", os.devnull,  # a cache would not see the file in the place of another
+               "--shadow-file", "lib/engines/trt.py", str(source), "lib/engines/trt.py"]
+    result = subprocess.run(command, cwd=root, env={**os.environ, "MYPYPATH": str(stubs)}, capture_output=True, text=True)
+    assert result.returncode in (0, 1) and "prevented further checking" not in result.stdout, result.stdout + result.stderr
+    return [line for line in result.stdout.splitlines() if line.startswith("lib/") and ": error: " in line]
+
+
+@pytest.mark.slow
+def test_every_call_of_tensorrt_has_the_types_of_its_stubs(stubs: Path, tmp_path: Path) -> None:
+    source = Path(trt.__file__)
+    assert type_faults(stubs, source) == []
+    broken = tmp_path / "broken.py"
+    broken.write_text(source.read_text().replace("execute_async_v3(", "execute_async_v2(").replace(
+        "limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)", "limit(WORKSPACE, trt.MemoryPoolType.WORKSPACE)"))
+    faults = "\n".join(type_faults(stubs, broken))
+    assert '"IExecutionContext" has no attribute "execute_async_v2"' in faults and 'expected "MemoryPoolType"' in faults
+
+
+# -- The real builder of TensorRT-RTX, without a GPU ---------------------------------------------------------------------------
+
+AMPERE = (8, 6)
+
+
+@pytest.fixture(scope="module")
+def rtx() -> trt.Flavour:
+    """TensorRT-RTX, installed by its bindings and ONNX Runtime's plugin, which brings the libraries."""
+    try:
+        found = trt.flavour()
+    except InputError as error:
+        pytest.skip(str(error))
+    if not found.can.portable:
+        pytest.skip(f"{found.name} builds only for a GPU that is here")
+    return found
+
+
+def demo() -> SiamRPN:
+    return load_network(DEMO)
+
+
+def full() -> SiamRPN:
+    return SiamRPN(NetworkConfig.resnet50()).eval()
+
+
+@pytest.fixture(scope="module", params=[demo, pytest.param(full, marks=pytest.mark.slow)], ids=["demo", "full"])
+def models(request: pytest.FixtureRequest) -> Dict[str, Dict[str, onnx.ModelProto]]:
+    """network -> precision -> model."""
+    network = request.param()
+    exported = {}
+    for name, plain in export_network(network).items():
+        bounds = activation_bounds(plain, [random_feeds(name, network.config.rpn)])["minmax"]
+        exported[name] = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds)}
+    return exported
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_rtx_compiles_every_network_at_every_precision_without_a_gpu(rtx: trt.Flavour, models: Any, name: str) -> None:
+    sizes = {precision: len(trt.build_plan(model.SerializeToString(), precision, compute_capability=AMPERE))
+             for precision, model in models[name].items()}
+    assert sizes["fp16"] < 0.65 * sizes["fp32"], "weights in half precision"
+    assert all(size > 100_000 for size in sizes.values())
+
+
+def logged_layers(model: onnx.ModelProto, precision: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The builder's own account of the plan's layers, from its log."""
+    lines, log = [], trt._log()
+    monkeypatch.setattr(type(log), "log", lambda self, severity, message: lines.append(message))
+    trt.build_plan(model.SerializeToString(), precision, compute_capability=AMPERE)
+    return next(line for line in lines if line.startswith("Layers:"))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(rtx: trt.Flavour, precision: str,
+                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    network = demo()
+    plain = export_network(network)["xcorr"]
+    bounds = activation_bounds(plain, [random_feeds("xcorr", network.config.rpn)])["minmax"]
+    model = {"fp32": lambda: plain, "fp16": lambda: to_fp16(plain), "int8": lambda: to_int8(plain, bounds)}[precision]()
+    text = logged_layers(model, precision, monkeypatch)
+    layers = []
+    for line in text.splitlines()[1:]:
+        fields = re.match(r"Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: \[(?P<Inputs>.*?)\], Constants:", line)
+        if fields:
+            inputs = [{"Datatype": kind} for kind in re.findall(r"Datatype: (\w+)", fields["Inputs"])]
+            layers.append({**fields.groupdict(), "Inputs": inputs, "Metadata": line.split("Metadata: ")[-1]})
+    kinds = [(trt.classify(layer, trt.correlations(model)), trt.layer_precision(layer)) for layer in layers]
+    expected = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16"), "int8": ("fp32", "int8")}[precision]
+    assert kinds.count(("correlation", expected[0])) == 6, "the six depthwise correlations"
+    assert kinds.count(("convolution", expected[1])) == 12, "two convolutions in each of six heads"
+    assert sum(kind in ("correlation", "convolution") for kind, _ in kinds) == 18
+
+
+def test_a_node_that_the_parser_does_not_take_is_named(rtx: trt.Flavour) -> None:
+    model = xcorr_model()
+    model.graph.node[3].attribute[0].i = 3  # groups that do not divide the channels
+    with pytest.raises(InputError, match=r"cannot read the ONNX model: .*group.* \(node correlate_loc2\)"):
+        trt.build_plan(model.SerializeToString(), "fp32", compute_capability=AMPERE)
+
+
+def test_what_rtx_cannot_do_is_one_sentence(rtx: trt.Flavour) -> None:
+    model = xcorr_model().SerializeToString()
+    with pytest.raises(InputError, match="cannot read the ONNX model"):
+        trt.build_plan(b"junk", "fp32", compute_capability=AMPERE)
+    with pytest.raises(InputError, match="does not build for SM72"):
+        trt.build_plan(model, "fp32", compute_capability=(7, 2))
+    with pytest.raises(InputError, match="does not calibrate for int8"):
+        trt.build_plan(model, "int8", calibrator=trt.EntropyCalibration([]), compute_capability=AMPERE)
+    with pytest.raises(InputError, match="a plan to refit only for the GPU that it runs on"):
+        trt.build_plan(model, "fp32", refit=True, compute_capability=AMPERE)
+    with pytest.raises(InputError, match="unknown precision 'fp8'"):
+        trt.build_plan(model, "fp8", compute_capability=AMPERE)
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_fp32_uses_tf32_only_when_asked(rtx: trt.Flavour, monkeypatch: pytest.MonkeyPatch, tf32: bool) -> None:
+    seen = []
+    aim = trt._aim
+
+    def watched(config: Any, capability: Any) -> None:
+        seen.append(config.get_flag(trt.trt.BuilderFlag.TF32))
+        aim(config, capability)
+
+    monkeypatch.setattr(trt, "_aim", watched)
+    trt.build_plan(xcorr_model().SerializeToString(), "fp32", tf32=tf32, compute_capability=AMPERE)
+    assert seen == [tf32]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(rtx: trt.Flavour, precision: str) -> None:
+    plain = xcorr_model()
+    bounds = dict.fromkeys([*KERNELS, *MAPS], 1.0)
+    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds, kept=("sum",))}[precision]
+    model, _ = trt.refittable(model, calibrated=False)
+    builder = trt.trt.Builder(trt._log())
+    network = builder.create_network(1 << int(trt.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.trt.OnnxParser(network, trt._log())
+    assert parser.parse(model.SerializeToString())
+    trt._mark_kernels(network, builder.create_builder_config())
+    other = builder.create_network(1 << int(trt.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    with pytest.raises(InputError, match="no weights 'kernel_cls2' to refit"):
+        trt._mark_kernels(other, builder.create_builder_config())
+
+
+# -- With a GPU ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real() -> trt.Flavour:
+    try:
+        cuda.device()
+        return trt.flavour()
+    except InputError as error:
+        pytest.skip(f"needs an NVIDIA GPU and TensorRT: {error}")
+
+
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}  # largest difference as a share of the output's range
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_on_a_gpu_engines_agree_with_onnx_runtime(real: trt.Flavour, name: str, precision: str) -> None:
+    network = demo()
+    plain, feeds = export_network(network)[name], random_feeds(name, network.config.rpn)
+    bounds = activation_bounds(plain, [feeds])["minmax"]
+    model = {"fp32": lambda: plain, "fp16": lambda: to_fp16(plain), "int8": lambda: to_int8(plain, bounds)}[precision]()
+    engine = trt.build(model.SerializeToString(), name, precision)
+    if engine.refits:
+        engine.refit({kernel: feeds[kernel] for kernel in KERNELS})
+    given = {tensor: feeds[tensor] for tensor in engine.inputs}
+    expected = reference(model, feeds)
+    for _ in range(3):  # a plain run, a capture, a graph
+        outputs = {tensor: engine.numpy(value) for tensor, value in engine(given).items()}
+    for tensor, value in outputs.items():
+        assert np.abs(value - expected[tensor]).max() <= TOLERANCE[precision] * np.ptp(expected[tensor]), tensor
+    if precision == "fp32":
+        assert set(engine.executed()) == {"fp32"}, "no TF32 unless asked for"
+    else:
+        assert engine.executed().get(precision, 0) > 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(real: trt.Flavour, precision: str) -> None:
+    if not real.can.kernel_inputs:
+        pytest.skip(f"{real.name} takes no kernels as inputs")
+    network = demo()
+    plain = export_network(network)["xcorr"]
+    model = (plain if precision == "fp32" else to_fp16(plain)).SerializeToString()
+    inputs, inside = trt.build(model, "xcorr", precision), trt.build(model, "xcorr", precision, refit=True)
+    for seed in range(2):
+        feeds = random_feeds("xcorr", network.config.rpn, seed)
+        inside.refit({name: feeds[name] for name in KERNELS})
+        one, other = inputs(feeds), inside({name: feeds[name] for name in MAPS})
+        for name in OUTPUTS["xcorr"]:
+            expected = inputs.numpy(one[name])
+            assert np.abs(inside.numpy(other[name]) - expected).max() <= TOLERANCE[precision] * np.ptp(expected)
+
+
+def test_on_a_gpu_the_layers_of_a_profile_take_the_time_of_a_call(real: trt.Flavour) -> None:
+    network = demo()
+    engine = trt.build(export_network(network)["search"].SerializeToString(), "search", "fp32")
+    feeds = random_feeds("search", network.config.rpn)
+    layers = engine.profile(feeds, calls=20)
+    times = by_type(layers)
+    assert times["convolution"] > 0 and times["correlation"] == 0, "a search network correlates nothing"
+    begin = time.perf_counter()
+    for _ in range(20):
+        engine.numpy(engine(feeds)["map_cls2"])
+    call = (time.perf_counter() - begin) / 20
+    assert 0.1 * call < sum(times.values()) < 10 * call
+
+
+@pytest.mark.parametrize("feeds", [[], [{"search": np.zeros((1, 3, 4, 4), np.float32)}]])
+def test_calibration_sets_that_are_empty_or_do_not_fit_are_refused(feeds: Any) -> None:
+    inputs = {"search": TensorSpec((1, 3, 10, 10), "float32")}
+    with pytest.raises(InputError, match=r"empty|of shape"):
+        trt._calibrator(trt.EntropyCalibration(feeds), b"", inputs)
