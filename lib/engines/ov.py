@@ -85,16 +85,17 @@ class OpenVINOEngine:
         size: List[int] = []
 
         def build() -> bytes:
-            # OpenVINO writes the plan itself, because its Python interface makes three copies of one on the way.
-            with tempfile.TemporaryDirectory() as folder:
-                try:
+            try:
+                if cache:
+                    built.append(core().compile_model(core().read_model(model), "CPU", options))
+                    return bytes(built[0].export_model().getvalue())
+                with tempfile.TemporaryDirectory() as folder:  # OpenVINO's own cache tells the size without copies in memory
                     built.append(core().compile_model(core().read_model(model), "CPU", {**options, "CACHE_DIR": folder}))
-                except RuntimeError as error:
-                    reason = str(error).strip().splitlines()[-1]
-                    raise InputError(f"OpenVINO cannot compile the {self.network} network ({reason})") from None
-                [plan] = Path(folder).glob("*.blob")
-                size.append(plan.stat().st_size)
-                return plan.read_bytes() if cache else b""
+                    size.append(sum(file.stat().st_size for file in Path(folder).glob("*.blob")))
+                    return b""
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1]
+                raise InputError(f"OpenVINO cannot compile the {self.network} network ({reason})") from None
 
         def load(plan: bytes) -> Any:
             return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
