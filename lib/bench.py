@@ -1,8 +1,9 @@
-"""Speed: framework x precision x network, the whole frame accounted for, and latency by layer type (section 4.2, figures 4.2 to 4.4).
+"""Speed: framework x precision x network, the whole frame accounted for, and latency by layer type (section 4.2, figures 4.2
+to 4.4).
 
-Times are compared within one run only: the variant and PyTorch FP32 take turns, block by block, so that what else the machine does
-meets both, and a ratio comes with the spread over the rounds. Speed does not depend on what the weights know, so at thesis scale the
-full-size network runs with random ones.
+Times are compared within one run only: the variant and PyTorch FP32 take turns, block by block, so that what else the machine
+does meets both, and a ratio comes with the spread over the rounds. Speed does not depend on what the weights know, so at
+thesis scale the full-size network runs with random ones.
 """
 from __future__ import annotations
 
@@ -28,6 +29,7 @@ from lib.siamrpn.tracker import SiamRPNTracker
 
 FRAME_PARTS = ("crop", "network", "decode")  # of a tracked frame; network: search and xcorr engine with the copies between
 INITIAL_BOX = (200.0, 150.0, 60.0, 50.0)     # x, y, w, h in the 480x360 frames that are tracked
+REST = 0.3  # s between turns: threads of the other framework that wait actively (OpenMP's do for 0.2 s) take a core meanwhile
 NO_RANGE = 6.0  # the bound of every activation where INT8 is only timed
 
 
@@ -55,9 +57,9 @@ class Timed:
     reference: Times = field(repr=False)
 
     def row(self) -> Dict[str, Any]:
-        """A line of the table: milliseconds (medians, quartiles of the frame), ratios to PyTorch FP32 (medians, smallest and largest
-        round), megabytes."""
-        low, middle, high = np.percentile(1000 * self.times.frame, [25, 50, 75])
+        """A line of the table: milliseconds (medians, quartiles of the frame), ratios to PyTorch FP32 (medians, smallest and
+        largest round), megabytes."""
+        low, middle, high = (float(value) for value in np.percentile(1000 * self.times.frame, [25, 50, 75]))
         ratios = np.median(self.reference.frame, 1) / np.median(self.times.frame, 1)
         row: Dict[str, Any] = {
             "framework": self.version, "device": self.device, "precision": self.precision.upper(), "executed": self.executed,
@@ -65,7 +67,7 @@ class Timed:
             "ratio": float(np.median(ratios)), "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
         }
         for name in NETWORKS:
-            own, base = (np.median(times.engines[name]) for times in (self.times, self.reference))
+            own, base = (float(np.median(times.engines[name])) for times in (self.times, self.reference))
             row.update({f"{name}_ms": 1000 * own, f"{name}_ratio": base / own})
         medians = {part: 1000 * float(np.median(seconds)) for part, seconds in self.times.parts.items()}
         row["copies_ms"] = max(medians["network"] - row["search_ms"] - row["xcorr_ms"], 0.0)
@@ -107,7 +109,8 @@ def pairs_to_time(frameworks: Seq[str]) -> List[Tuple[str, str]]:
 
 def bench(network: SiamRPN, frameworks: Seq[str], device: str = "cpu", rounds: int = 5, calls: int = 4,
           report: Callable[[str], None] = lambda text: None) -> Iterator[Timed]:
-    """Time every framework at every precision, one after the other, each in turns with PyTorch FP32; the first row is PyTorch's own.
+    """Time every framework at every precision, one after the other, each in turns with PyTorch FP32; the first row is
+    PyTorch's own.
 
     rounds: how often the two take turns; calls: frames in a turn. Only one variant is in memory at a time. report hears what is
     missing here, in a sentence. Yields rows as they are done.
@@ -162,6 +165,7 @@ def in_turns(blocks: Seq[Block], rounds: int) -> List[Dict[str, np.ndarray]]:
     found: List[Dict[str, List[List[float]]]] = [{} for _ in blocks]
     for _ in range(rounds):
         for block, times in zip(blocks, found):
+            time.sleep(REST)
             for name, seconds in block().items():
                 times.setdefault(name, []).append(list(seconds))
     return [{name: np.array(seconds) for name, seconds in times.items()} for times in found]
@@ -195,7 +199,8 @@ def _seconds(call: Callable[..., Any], *arguments: Any) -> float:
 
 
 def time_engine(engine: Engine, feeds: Mapping[str, Any], calls: int) -> List[float]:
-    """Seconds of single calls until the first output is on the host, which is when a GPU has finished; one call before to warm up."""
+    """Seconds of single calls until the first output is on the host, which is when a GPU has finished; one call before to
+    warm up."""
     feeds = {name: feeds[name] for name in engine.inputs}
     first = next(iter(engine.outputs))
 
@@ -240,8 +245,8 @@ def layer_times(deployment: Deployment, precision: str, calls: int = 5) -> Dict[
 
 
 def reinitialisation(deployment: Deployment, precision: str, calls: int = 7) -> Dict[str, Optional[np.ndarray]]:
-    """Seconds from an exemplar crop to kernels that the xcorr network runs with, (calls,): as inputs, and as constants that are put in
-    by `refit`. None where the framework cannot refit."""
+    """Seconds from an exemplar crop to kernels that the xcorr network runs with, (calls,): as inputs, and as constants that
+    are put in by `refit`. None where the framework cannot refit."""
     exemplar = random_feeds("target", deployment.weights.config.rpn)["exemplar"]
     network = deployment.network(dict.fromkeys(NETWORKS, precision))
     kernels = network.template(exemplar)

@@ -1,14 +1,14 @@
 """Calibration sets and the ranges that come of them (thesis sections 3.5 and 4.2).
 
-A set is a list of crop pairs: what the target network sees and what the search network sees. The xcorr network has no images as inputs;
-its set is what the FP32 target and search networks make of the pairs, bound by name. Two ways to a set:
+A set is a list of crop pairs: what the target network sees and what the search network sees. The xcorr network has no images
+as inputs; its set is what the FP32 target and search networks make of the pairs, bound by name. Two ways to a set:
 
-- `thesis_pairs`: frames of the very sequences that are tested afterwards, as the thesis does, which biases the result by an amount
-  that section 4.2 of the book measures;
+- `thesis_pairs`: frames of the very sequences that are tested afterwards, as the thesis does, which biases the result by an
+amount that section 4.2 of the book measures;
 - `training_pairs`: pairs as they are drawn for training, of pictures that no test uses.
 
-Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to (data/demo/calibration.csv), so that a board
-needs neither the pictures nor the hours.
+Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to (data/demo/calibration.csv), so
+that a board needs neither the pictures nor the hours.
 """
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 METHOD = "entropy"  # the method that engines are built with unless another is asked for
 SEED = 0
 
-# How the xcorr network's inputs are put together for calibration: every pair's own kernels and maps; the first pair's kernels for all;
-# kernels that no target has, as a network has them that is exported before it has seen one; maps bound to the wrong branches.
+# How the xcorr network's inputs are put together for calibration: every pair's own kernels and maps; the first pair's kernels
+# for all; kernels that no target has, as a network has them that is exported before it has seen one; maps bound to the wrong
+# branches.
 XCORR_FEEDS = ("own", "one-target", "stand-in", "misbound")
 
 Ranges = Dict[str, Dict[str, Bounds]]  # network -> method -> tensor -> bound
@@ -54,7 +55,8 @@ class CropPair(NamedTuple):
 
 
 def frames_per_sequence(total: int, requested: int) -> int:
-    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for VOT2018's 21,356 and 1,000."""
+    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for VOT2018's 21,356 and
+    1,000."""
     if requested < 1 or total < 1:
         raise InputError(f"a calibration set of {requested} frames out of {total} is not possible")
     return ceil(total / requested)
@@ -63,8 +65,8 @@ def frames_per_sequence(total: int, requested: int) -> int:
 def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
     """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter one; the same for the same seed.
 
-    The exemplar is cut around the annotation of one chosen frame; the search crop out of another, around the annotation of the frame
-    before it, where a tracker that holds its target would look.
+    The exemplar is cut around the annotation of one chosen frame; the search crop out of another, around the annotation of
+    the frame before it, where a tracker that holds its target would look.
     """
     random = np.random.RandomState(seed)
     each = frames_per_sequence(sum(map(len, dataset)), requested)

@@ -1,7 +1,8 @@
-"""From weights to engines: export, quantise, compile, each once, shared by all mixtures of precisions (thesis figure 3.9, section 4.2).
+"""From weights to engines: export, quantise, compile, each once, shared by all mixtures of precisions (thesis figure 3.9,
+section 4.2).
 
-A `Deployment` is one tracker's weights on one framework and device. Its nine engines (three networks at three precisions) are made when
-they are asked for; the 27 mixtures of section 4.2.1 are put together from them.
+A `Deployment` is one tracker's weights on one framework and device. Its nine engines (three networks at three precisions) are
+made when they are asked for; the 27 mixtures of section 4.2.1 are put together from them.
 """
 from __future__ import annotations
 
@@ -44,9 +45,9 @@ FRAMEWORKS: Dict[str, Framework] = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an INT8 xcorr network is made. kept: the kinds of nodes (`quantize.kind`) in floating point. feeds: of calibration.XCORR_FEEDS.
-    fixed: whether kernels have the scales, channel by channel, of those that the calibration saw first, as weights have in an engine
-    that is refitted later."""
+    """How an INT8 xcorr network is made. kept: the kinds of nodes (`quantize.kind`) in floating point. feeds: of
+    calibration.XCORR_FEEDS. fixed: whether kernels have the scales, channel by channel, of those that the calibration saw
+    first, as weights have in an engine that is refitted later."""
 
     kept: Tuple[str, ...]
     feeds: str = "own"
@@ -66,8 +67,8 @@ RECIPES: Dict[str, Recipe] = {
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or "benchmark" (the thesis's way, from the
-    sequences that are tested). method: of quantize.METHODS. recipe: of RECIPES."""
+    """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or "benchmark" (the thesis's way,
+    from the sequences that are tested). method: of quantize.METHODS. recipe: of RECIPES."""
 
     calibration: str = "training"
     method: str = METHOD
@@ -138,8 +139,8 @@ class Deployment:
         return EngineNetwork(self.engines({name: precisions[name] for name in NETWORKS}, quantisation))
 
     def engines(self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL) -> Dict[str, Engine]:
-        """Engines by network. Models go through files, all written before the first is built: of the full network neither two models nor
-        a model and what exporting it takes should be in memory at once."""
+        """Engines by network. Models go through files, all written before the first is built: of the full network neither two
+        models nor a model and what exporting it takes should be in memory at once."""
         there = FRAMEWORKS[self.framework].precisions
         for precision in precisions.values():
             if precision not in there:
@@ -168,8 +169,8 @@ class Deployment:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds of freed weights leave behind, which
-    for the full network is more than a board has to spare."""
+    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds of freed weights leave
+    behind, which for the full network is more than a board has to spare."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

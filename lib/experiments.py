@@ -6,7 +6,7 @@ data/runs/<run>/:
 
     environment.json                                          the machine, versions and commit of the last measurement
     <section>.csv                                             a section's table, e.g. 04_1_baseline.csv
-    full_size.json                                            seconds a frame of the full-size network
+    full_size.json, engine_speed_<framework>.json             speed of the full-size network
     <dataset>/<variant>/measured.json                         all that decided the results below
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001.txt, _001_time.value     the VOT toolkit's raw file, seconds a frame
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001_lost.csv                 where the tracker was at each failure
@@ -37,16 +37,16 @@ import torch
 from tqdm import tqdm
 
 from lib import environment
+from lib.bench import bench, full_size_network, layer_times, pairs_to_time, reinitialisation, timing_deployment
 from lib.calibration import Ranges, calibrate, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
-from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, framework_module
-from lib.engines.base import PRECISIONS, EngineNetwork, describe_executed
+from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, framework_module, give_back_memory
+from lib.engines.base import PRECISIONS, EngineNetwork, by_type, describe_executed
 from lib.engines.pytorch import torch_network
 from lib.errors import InputError
 from lib.files import write_text
 from lib.quantize import METHODS
 from lib.siamrpn.checkpoint import load_network
-from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
@@ -72,8 +72,8 @@ DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  
 class Variant:
     """One tracker to measure. name: of its folder and row. weights: "demo" or a path, relative to the repository or absolute.
 
-    framework: a key of deploy.FRAMEWORKS. target, search, xcorr: precision of the three networks of figure 3.9. quantisation: of those
-    in INT8.
+    framework: a key of deploy.FRAMEWORKS. target, search, xcorr: precision of the three networks of figure 3.9. quantisation:
+    of those in INT8.
     """
 
     name: str
@@ -131,7 +131,8 @@ def engines(weights: str, framework: str) -> list[Variant]:
 
 
 def mixtures(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2.1, table 4.3: all 27 mixtures, those of table 4.2 among them, sorted by the search network as the thesis does."""
+    """Section 4.2.1, table 4.3: all 27 mixtures, those of table 4.2 among them, sorted by the search network as the thesis
+    does."""
     return [mixture(weights, framework, target, search, xcorr)
             for search in PRECISIONS for xcorr in PRECISIONS for target in PRECISIONS]
 
@@ -313,8 +314,8 @@ def training_ranges(weights: Path) -> Ranges:
 
 
 def requested_frames(dataset: Dataset) -> int:
-    """How many frames to ask the thesis's calibration for: 1,000 of VOT2018's 21,356, and the same share of a smaller benchmark as makes
-    at least 96."""
+    """How many frames to ask the thesis's calibration for: 1,000 of VOT2018's 21,356, and the same share of a smaller
+    benchmark as makes at least 96."""
     total = sum(map(len, dataset))
     return min(1000, max(1, total * len(dataset) // 96))
 
@@ -372,7 +373,8 @@ class _Job:
 
 
 def _about_engines(network: EngineNetwork) -> dict[str, dict[str, Any]]:
-    """What is worth knowing of the three engines: framework, precision as asked and as executed, size of the plan, time to build."""
+    """What is worth knowing of the three engines: framework, precision as asked and as executed, size of the plan, time to
+    build."""
     return {name: {"framework": engine.framework, "device": engine.device, "precision": engine.precision, "executed": engine.executed(),
                    "plan_bytes": engine.plan_bytes, "build_seconds": round(engine.build_seconds, 3)}
             for name, engine in network.engines.items()}
@@ -502,23 +504,92 @@ def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.
     parts = {"frames": f"{frames} of {sequence.name}, {sequence.width}x{sequence.height}", "width": str(width),
              "framework": f"pytorch {torch.__version__}", "code": _code_digest("pytorch"),
              "machine": to_json(environment.hardware(on))}
-    with _locked(run_folder(run)) as folder:
-        record = read_json(folder / "full_size.json")
-        if record.get("decided_by") != parts:
-            record = {"decided_by": parts, "environment": environment.record(on), **_time_full_size(sequence, frames, width, on)}
-            write_text(folder / "full_size.json", to_json(record))
+    record = _kept(run, "full_size.json", parts, lambda: _time_full_size(sequence, frames, width, on))
     return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"])
 
 
+def _kept(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A record of the run, with its environment; measured where the run has none that the same things decided."""
+    with _locked(run_folder(run)) as folder:
+        record = read_json(folder / name)
+        if record.get("decided_by") != parts:
+            record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
+            write_text(folder / name, to_json(record))
+    return record
+
+
 def _time_full_size(sequence: Sequence, frames: int, width: float, on: str) -> dict[str, Any]:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = SiamRPN(NetworkConfig.resnet50(width)).eval()
+    network = full_size_network(width)
     tracker = SiamRPNTracker(torch_network(network, on))
     _warm_up(tracker, sequence)
     part = replace(sequence, frames=sequence.frames[: frames + 1], regions=sequence.regions[: frames + 1])
     seconds = run_one_pass(tracker, part).seconds[1:]
     return {"seconds": seconds.tolist(), "parameters": sum(parameter.numel() for parameter in network.parameters())}
+
+
+@dataclass(frozen=True)
+class EngineSpeed:
+    """Speed of the full-size network on every framework and precision (`lib.bench`), kept in a run.
+
+    rows: of `bench.Timed.row`. layers: framework and precision ("openvino int8") -> network -> layer type -> seconds a call.
+    reinitialisation: precision -> "inputs" and "refit" -> seconds of single initialisations, empty where there is no such way.
+    missing: what could not be timed here, in sentences.
+    """
+
+    rows: Seq[Mapping[str, Any]] = field(repr=False)
+    layers: Mapping[str, Mapping[str, Mapping[str, float]]] = field(repr=False)
+    reinitialisation: Mapping[str, Mapping[str, Seq[float]]] = field(repr=False)
+    missing: Seq[str]
+    parameters: int
+    framework: str
+    run: str
+    environment: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def note(self) -> str:
+        return _note(self.run, self.environment, FRAMEWORKS[self.framework].title)
+
+    def row_of(self, framework: str, precision: str) -> Mapping[str, Any]:
+        """The row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError where it is missing."""
+        title = FRAMEWORKS[framework].title
+        for row in self.rows:
+            if str(row["framework"]).startswith(title) and row["precision"] == precision.upper():
+                return row
+        raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
+
+
+def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 5, calls: int = 4) -> EngineSpeed:
+    """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
+    run has."""
+    on = device()
+    frameworks = list(dict.fromkeys(["pytorch", framework]))
+    parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
+             "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
+             "code": digest((_code_digest(framework) + _code_digest("pytorch") + _source("bench.py")).encode())}
+    record = _kept(run, f"engine_speed_{framework}.json", parts, lambda: _time_engines(frameworks, width, rounds, calls, on))
+    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"], record["missing"], record["parameters"], framework,
+                       run, record["environment"])
+
+
+def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
+    network = full_size_network(width)
+    missing: list[str] = []
+    rows = [timed.row() for timed in bench(network, frameworks, on, rounds, calls, missing.append)]
+    layers, again = {}, {}
+    for name, precision in [("pytorch", "fp32"), *pairs_to_time(frameworks)]:
+        deployment = timing_deployment(network, name, on)
+        try:
+            times = layer_times(deployment, precision, calls)
+        except InputError:
+            continue  # the row is missing already, and says why
+        layers[f"{name} {precision}"] = {part: by_type(found) for part, found in times.items()}
+        if name == frameworks[-1] != "pytorch":
+            again[precision] = {way: [] if seconds is None else seconds.tolist()
+                                for way, seconds in reinitialisation(deployment, precision).items()}
+        del deployment
+        give_back_memory()
+    return {"rows": rows, "layers": layers, "reinitialisation": again, "missing": missing,
+            "parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
 # -- The published tracker -----------------------------------------------------------------------------------------------------
@@ -589,7 +660,16 @@ def _code_digest(framework: str) -> str:
     module = f"{FRAMEWORKS[framework].module.replace('lib.', '').replace('.', '/')}.py"
     files = [*sorted(lib.glob("siamrpn/*.py")), *(lib / name for name in ("engines/base.py", module, *own)),
              *(lib / "vot" / name for name in ("dataset.py", "overlap.py", "protocol.py"))]
-    return digest("".join(ast.dump(ast.parse(file.read_text(encoding="utf-8"))) for file in files).encode())  # less comments
+    return digest("".join(map(_dump, files)).encode())
+
+
+def _source(name: str) -> str:
+    return _dump(ROOT / "lib" / name)
+
+
+def _dump(file: Path) -> str:
+    """A module's code without its comments."""
+    return ast.dump(ast.parse(file.read_text(encoding="utf-8")))
 
 
 def _note(run: str, record: Mapping[str, Any], framework: str = "") -> str:

@@ -1,8 +1,8 @@
 """The three networks of figure 3.9 as ONNX models (thesis section 3.4): named tensors, fixed shapes, typed FP32 and FP16.
 
 Precision is a property of the model, not of a builder's flag: every framework compiles the same FP32, FP16 or INT8 file
-(`lib.quantize` makes the last). Batch normalisation is folded into the convolutions before, so that a convolution is one node with
-its weights and bias, which is what quantisation needs. Works with PyTorch 1.13 (Xavier) to current ones.
+(`lib.quantize` makes the last). Batch normalisation is folded into the convolutions before, so that a convolution is one node
+with its weights and bias, which is what quantisation needs. Works with PyTorch 1.13 (Xavier) to current ones.
 """
 from __future__ import annotations
 

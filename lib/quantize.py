@@ -1,12 +1,13 @@
 """Post-training quantisation (thesis section 3.5): ranges of activations, and INT8 models with QuantizeLinear/DequantizeLinear.
 
-Symmetric uniform quantisation as the thesis's equations 3.4 and 3.5 give it: one scale for an activation tensor, one for every output
-channel of a weight. The result is an ONNX model whose QDQ nodes say where integers flow, so that OpenVINO, ONNX Runtime and every
-TensorRT from 8.5 on compile the same arithmetic; there is no calibration inside an engine that nobody can look at.
+Symmetric uniform quantisation as the thesis's equations 3.4 and 3.5 give it: one scale for an activation tensor, one for
+every output channel of a weight. The result is an ONNX model whose QDQ nodes say where integers flow, so that OpenVINO, ONNX
+Runtime and every TensorRT from 8.5 on compile the same arithmetic; there is no calibration inside an engine that nobody can
+look at.
 
-The xcorr network is the one that the thesis loses (EAO 0.17). Its correlation multiplies two tensors that both change at run time,
-so a kernel's scale can only be right for the targets it was calibrated on. `XCORR_KEPT` names what stays in floating point here, and
-section 4.2.1 of the book measures what each choice costs.
+The xcorr network is the one that the thesis loses (EAO 0.17). Its correlation multiplies two tensors that both change at run
+time, so a kernel's scale can only be right for the targets it was calibrated on. `XCORR_KEPT` names what stays in floating
+point here, and section 4.2.1 of the book measures what each choice costs.
 """
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ Bounds = Dict[str, float]  # tensor -> largest absolute value that it is quantis
 
 
 def scale(bound: Any) -> Any:
-    """Equation 3.4: the step of a symmetric 8-bit range that reaches to `bound`, the largest absolute value (a number or array)."""
+    """Equation 3.4: the step of a symmetric 8-bit range that reaches to `bound`, the largest absolute value (a number or
+    array)."""
     return np.maximum(bound, 1e-12) / LEVELS
 
 
@@ -159,7 +161,8 @@ def _observer(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
 
 
 def activation_bounds(model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]) -> Dict[str, Bounds]:
-    """method -> tensor -> bound, for every activation that `to_int8` may quantise; one pass for all methods. Raises as `observe`."""
+    """method -> tensor -> bound, for every activation that `to_int8` may quantise; one pass for all methods. Raises as
+    `observe`."""
     histograms = observe(model, feeds, quantisable(model))
     bound = {"minmax": minmax_bound, "entropy": entropy_bound, "percentile": percentile_bound}
     return {method: {name: bound[method](histogram) for name, histogram in histograms.items()} for method in METHODS}
@@ -169,9 +172,9 @@ def activation_bounds(model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.nd
 
 
 def kind(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
-    """What a node is to quantisation: "convolution"; in the xcorr network "correlation" (its weights are no constants), "last" (the
-    convolution that ends a head) and "sum" (the weighted sum over the three levels); "shortcut" (the sum that ends a bottleneck);
-    "" for what is not quantised."""
+    """What a node is to quantisation: "convolution"; in the xcorr network "correlation" (its weights are no constants),
+    "last" (the convolution that ends a head) and "sum" (the weighted sum over the three levels); "shortcut" (the sum that
+    ends a bottleneck); "" for what is not quantised."""
     xcorr = properties(model).get("network") == "xcorr"
     if node.op_type in ("Add", "Mul"):
         return "sum" if xcorr else "shortcut" if node.op_type == "Add" else ""
@@ -184,8 +187,8 @@ def kind(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
 
 
 def _read_by(node: onnx.NodeProto, what: str, weights: Collection[str]) -> List[str]:
-    """The activations that a node of this `kind` reads as integers. Of a shortcut's sum only the shortcut: the other one stays where
-    it is computed."""
+    """The activations that a node of this `kind` reads as integers. Of a shortcut's sum only the shortcut: the other one
+    stays where it is computed."""
     if not what:
         return []
     return [tensor for tensor in (node.input[1:] if what == "shortcut" else node.input[:2]) if tensor not in weights]
@@ -204,9 +207,9 @@ def _constants(model: onnx.ModelProto) -> Set[str]:
 def to_int8(model: onnx.ModelProto, bounds: Bounds, kept: Iterable[str] = XCORR_KEPT, fixed_kernels: bool = False) -> onnx.ModelProto:
     """The model with QDQ nodes, so that its nodes run in INT8, but those whose `kind` is in `kept`.
 
-    bounds: tensor -> largest absolute value (`activation_bounds`). fixed_kernels: a correlation kernel gets a scale for every channel,
-    whose bound is bounds["kernel_cls2[0]"] and so on (`channel_bounds`), instead of one. Biases stay in floating point: TensorRT
-    refuses quantised ones. Raises InputError where a bound is missing or is no positive number.
+    bounds: tensor -> largest absolute value (`activation_bounds`). fixed_kernels: a correlation kernel gets a scale for every
+    channel, whose bound is bounds["kernel_cls2[0]"] and so on (`channel_bounds`), instead of one. Biases stay in floating
+    point: TensorRT refuses quantised ones. Raises InputError where a bound is missing or is no positive number.
     """
     onnx = need_onnx()
     int8 = copy.deepcopy(model)
@@ -273,6 +276,7 @@ def _bound(bounds: Bounds, tensor: str) -> float:
 
 
 def channel_bounds(kernels: Mapping[str, np.ndarray]) -> Bounds:
-    """Largest absolute value of every channel of correlation kernels (C, 1, 5, 5), as bounds of "kernel_cls2[0]" and so on: what an
-    engine that is built with these kernels as weights takes for their scales, and keeps when those of another target are put in."""
+    """Largest absolute value of every channel of correlation kernels (C, 1, 5, 5), as bounds of "kernel_cls2[0]" and so on:
+    what an engine that is built with these kernels as weights takes for their scales, and keeps when those of another target
+    are put in."""
     return {f"{name}[{channel}]": float(np.abs(kernel).max()) for name in KERNELS for channel, kernel in enumerate(kernels[name])}

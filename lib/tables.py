@@ -122,7 +122,8 @@ def steps(rows: pd.DataFrame, caption: str) -> Table:
 
 
 def bench_text(rows: Seq[Mapping[str, Any]]) -> str:
-    """The rows of `bench.Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network and of the whole frame."""
+    """The rows of `bench.Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network and of the whole
+    frame."""
     heads = ["framework", "precision", "convolutions run in", "target ms", "", "search ms", "", "xcorr ms", "", "frame ms", "quartiles",
              "ratio (rounds)", "outside ms", "plan MB", "build s"]
     cells = [[row["framework"], row["precision"], row["executed"],

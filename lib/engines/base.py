@@ -2,8 +2,8 @@
 
 An `Engine` is one of the three networks, ready to run; `EngineNetwork` puts three of them together to the `TrackerNetwork` that
 the tracker calls. Engines are called with named tensors and answer with named tensors. A tensor is a NumPy array, or something of
-the framework's own (a buffer on a GPU) that another engine of the same framework takes as it is, so that the search network's maps
-reach the xcorr network without a copy.
+the framework's own (a buffer on a GPU) that another engine of the same framework takes as it is, so that the search network's
+maps reach the xcorr network without a copy.
 """
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import numpy as np
 from lib.errors import InputError
 
 PRECISIONS = ("fp32", "fp16", "int8")
-# What layers are called on every framework (figures 4.2 to 4.4). correlation: the depthwise convolution with the target's kernels;
-# elementwise: activations, sums, normalisation; reformat: conversions of precision and layout, copies inside an engine.
+# What layers are called on every framework (figures 4.2 to 4.4). correlation: the depthwise convolution with the target's
+# kernels; elementwise: activations, sums, normalisation; reformat: conversions of precision and layout, copies inside an engine.
 LAYER_TYPES = ("convolution", "correlation", "pooling", "elementwise", "reformat", "other")
 
 
@@ -30,7 +30,8 @@ class TensorSpec(NamedTuple):
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Mean time of one layer in one call. type: of LAYER_TYPES. precision: as executed, "fp32", "bf16", "int8", "" where unknown."""
+    """Mean time of one layer in one call. type: of LAYER_TYPES. precision: as executed, "fp32", "bf16", "int8", "" where
+    unknown."""
 
     name: str
     type: str
@@ -39,8 +40,8 @@ class LayerTime:
 
 
 class Engine(Protocol):
-    """One network, ready to run. A module of lib/engines that compiles has `build(path of an ONNX file, network, precision, folder for
-    plans, refit=False)` and `version()`; PyTorch's engine is made from the module."""
+    """One network, ready to run. A module of lib/engines that compiles has `build(path of an ONNX file, network, precision,
+    folder for plans, refit=False)` and `version()`; PyTorch's engine is made from the module."""
 
     network: str              # "target", "search" or "xcorr"
     framework: str            # "OpenVINO 2026.4.1"
@@ -55,7 +56,8 @@ class Engine(Protocol):
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
         """Run. feeds: every input by name, arrays of the shapes in `inputs` or tensors of an engine of the same framework.
 
-        Returns every output by name; they are valid until the next call. Raises InputError for a missing, unknown or misshapen input.
+        Returns every output by name; they are valid until the next call. Raises InputError for a missing, unknown or
+        misshapen input.
         """
 
     def numpy(self, tensor: Any) -> np.ndarray:

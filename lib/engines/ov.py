@@ -22,9 +22,19 @@ from lib.errors import InputError
 TITLE = "OpenVINO"
 NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 LAYERS = {
-    "Convolution": "convolution", "GroupConvolution": "convolution", "Pooling": "pooling", "MaxPool": "pooling", "Reorder": "reformat",
-    "Convert": "reformat", "Transpose": "reformat", "FakeQuantize": "reformat", "Eltwise": "elementwise", "Add": "elementwise",
-    "Multiply": "elementwise", "Relu": "elementwise", "Subgraph": "elementwise",
+    "Convolution": "convolution",
+    "GroupConvolution": "convolution",
+    "Pooling": "pooling",
+    "MaxPool": "pooling",
+    "Reorder": "reformat",
+    "Convert": "reformat",
+    "Transpose": "reformat",
+    "FakeQuantize": "reformat",
+    "Eltwise": "elementwise",
+    "Add": "elementwise",
+    "Multiply": "elementwise",
+    "Relu": "elementwise",
+    "Subgraph": "elementwise",
 }
 UNTIMED = ("Input", "Parameter", "Output", "Result", "Const", "Constant")  # no work of their own
 
@@ -66,7 +76,8 @@ def hint(precision: str) -> str:
 
 
 class OpenVINOEngine:
-    """One network compiled for the processor (the `Engine` contract). Inputs are used where they lie, outputs stay where they are."""
+    """One network compiled for the processor (the `Engine` contract). Inputs are used where they lie, outputs stay where they
+    are."""
 
     device = "CPU"
 

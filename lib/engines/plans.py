@@ -1,7 +1,7 @@
 """Plans (serialised engines) on disk: one is used again only where everything that decides it is the same (thesis section 4.2).
 
-A plan file is a line of JSON (the key, what the build took, size and checksum), then the plan. One of another key, cut short, with
-a flipped bit or refused by its framework is built again, with a line on standard error that says so.
+A plan file is a line of JSON (the key, what the build took, size and checksum), then the plan. One of another key, cut short,
+with a flipped bit or refused by its framework is built again, with a line on standard error that says so.
 """
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ def load_or_build(folder: Optional[Path], name: str, key: Mapping[str, str], bui
                   load: Callable[[bytes], Loaded]) -> Tuple[Loaded, Plan]:
     """The engine from its kept plan, or built now and kept. folder: None keeps nothing.
 
-    key: all that decides a plan (model, precision, calibration, framework and its version, device, options). build makes a plan, load
-    makes an engine of one. What load raises for a kept plan leads to a new build; what it raises for a new plan is the caller's.
-    A folder without room is a line on standard error: the engine runs, it will be built again next time.
+    key: all that decides a plan (model, precision, calibration, framework and its version, device, options). build makes a
+    plan, load makes an engine of one. What load raises for a kept plan leads to a new build; what it raises for a new plan is
+    the caller's. A folder without room is a line on standard error: the engine runs, it will be built again next time.
     """
     path = plan_path(folder, name, key) if folder else None
     if path is not None and path.is_file():

@@ -41,8 +41,8 @@ def usable_device(name: str) -> torch.device:
 class TorchEngine:
     """One network in PyTorch's eager mode (the `Engine` contract); tensors stay on the device between engines.
 
-    precision: "fp32", or "fp16", which is half precision on a GPU and bfloat16 on a processor, where half is slow. Weights and inputs
-    are cast, outputs stay in 16 bits. There is no INT8 in eager mode.
+    precision: "fp32", or "fp16", which is half precision on a GPU and bfloat16 on a processor, where half is slow. Weights
+    and inputs are cast, outputs stay in 16 bits. There is no INT8 in eager mode.
     """
 
     refits = False

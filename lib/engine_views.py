@@ -1,0 +1,365 @@
+"""Section 4.2's figures, tables and sentences: variants of precision beside the thesis's TensorRT engines (tables 4.2 and 4.3).
+
+Views only, as in `lib.plots` and `lib.tables`: measurements and reported rows come in, figures and tables go out, and the
+sentences that say what holds are computed from the same numbers.
+"""
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping
+from typing import Sequence as Seq
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lib.deploy import FRAMEWORKS, RECIPES
+from lib.engines.base import LAYER_TYPES
+from lib.experiments import EngineSpeed, Measurement
+from lib.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, _figure, _finish, _point, styled
+from lib.tables import ABSENT, INTERVALS, Table, Text, _known, _number, _value
+from lib.vot.dataset import TAGS
+from lib.vot.metrics import bootstrap, paired_bootstrap
+
+LEVELS = ("FP32", "FP16", "INT8")
+COLOURS = {"FP32": BLUE, "FP16": ORANGE, "INT8": GREEN}
+MARKS = {"FP32": "o", "FP16": "^", "INT8": "s"}
+DIFFERENCE = (
+    "ΔEAO: the difference to the row named in its head on the same sequences, with its 95 % interval (paired bootstrap over "
+    "sequences); marked * where the interval leaves out 0, everything else is noise."
+)
+PARTS = {"crop": SKY, "search": BLUE, "copies": YELLOW, "xcorr": GREEN, "decode": ORANGE}
+
+
+# -- Figures -------------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str) -> Figure:
+    """Figure 4.1: EAO against speed, here (with 95 % intervals) and in the thesis; the dashed line is the PyTorch baseline's
+    EAO."""
+    figure, axes = _figure(5.2, [1, 1])
+    for row in measured:
+        _mark(axes[0], row.variant.title, row.variant.precision, row.fps_tracked, row.evaluation.eao, bootstrap(row.evaluation)["eao"])
+    axes[0].axhline(measured[0].evaluation.eao, color=GREY, ls="--", lw=1.2)
+    axes[0].set(title=f"Here, {measured[0].dataset.name}", xlabel="frames per second, tracked frames", ylabel="EAO")
+    for other in reported.to_dict("records"):
+        _mark(axes[1], f"{other['framework']} {other['precision']}", str(other["precision"]), other["fps"], other["eao"], None)
+    axes[1].axhline(reported["eao"].iloc[0], color=GREY, ls="--", lw=1.2)
+    axes[1].set(title="Thesis, Xavier, VOT2018", xlabel="frames per second", ylabel="EAO")
+    for axis in axes:
+        axis.set(xlim=(0, 1.12 * axis.get_xlim()[1]))
+        axis.legend(loc="best")
+    return _finish(figure, note)
+
+
+def _mark(axis: Axes, label: str, precision: str, fps: float, eao: float, interval: tuple[float, float] | None) -> None:
+    baseline = label.startswith("PyTorch")
+    colour = "black" if baseline else COLOURS[precision]
+    if interval is not None and np.isfinite(interval).all():
+        axis.plot([fps, fps], interval, color=colour, lw=1.5)
+    axis.plot([fps], [eao], ls="", color=colour, marker="D" if baseline else MARKS[precision], label=label,
+              markerfacecolor="white" if baseline else colour)
+
+
+@styled
+def layer_types(speed: EngineSpeed, network: str, note: str) -> Figure:
+    """Figures 4.2 to 4.4: mean latency of one network by layer type at every precision, a panel a framework."""
+    frameworks = list(dict.fromkeys(key.split()[0] for key in speed.layers))
+    shown = [kind for kind in LAYER_TYPES if any(times[network][kind] > 0 for times in speed.layers.values())]
+    figure, axes = _figure(0.5 + len(frameworks) * (0.55 + 0.42 * len(shown)), [1] * len(frameworks))
+    for axis, framework in zip(np.atleast_1d(axes), frameworks):
+        rows = {key.split()[1].upper(): times[network] for key, times in speed.layers.items() if key.split()[0] == framework}
+        for at, (precision, times) in enumerate(rows.items()):
+            place = np.arange(len(shown)) + 0.26 * (at - (len(rows) - 1) / 2)
+            values = [1000 * times[kind] for kind in shown]
+            axis.barh(place, values, 0.24, color=COLOURS[precision], label=precision)
+            for y, value in zip(place, values):
+                axis.text(value, y, f" {value:.2f}", va="center", fontsize=8)
+        axis.set_yticks(range(len(shown)), shown)
+        axis.set(title=FRAMEWORKS[framework].title, xlabel="mean latency, ms", ylim=(len(shown) - 0.5, -0.5))
+        axis.set_xlim(0, 1.18 * axis.get_xlim()[1])
+        axis.legend(loc="lower right")
+    return _finish(figure, note)
+
+
+@styled
+def frame_parts(speed: EngineSpeed, note: str) -> Figure:
+    """Where a tracked frame's time goes: crop, search engine, copies, xcorr engine, decode; a bar a framework and precision."""
+    figure, axes = _figure(0.5 + 0.8 * len(speed.rows), [1])
+    for row, timed in enumerate(speed.rows):
+        left = 0.0
+        for part, colour in PARTS.items():
+            axes.barh(row, timed[f"{part}_ms"], 0.55, left, color=colour, label=part if row == 0 else None)
+            left += timed[f"{part}_ms"]
+        axes.text(left, row, f" {timed['frame_ms']:.1f} ms, {timed['ratio']:.1f}×", va="center", fontsize=9)
+    axes.set_yticks(range(len(speed.rows)), [f"{timed['framework'].split()[0]}\n{timed['precision']}" for timed in speed.rows])
+    axes.set(title="A tracked frame, full-size network", xlabel="ms", ylim=(len(speed.rows) - 0.5, -0.5))
+    axes.set_xlim(0, 1.3 * axes.get_xlim()[1])
+    figure.legend(loc="outside upper left", ncols=3)
+    return _finish(figure, note)
+
+
+@styled
+def attributes(measured: Seq[Measurement], figure_4_5: pd.DataFrame, note: str) -> Figure:
+    """Figure 4.5: EAO per visual attribute of the baseline and the three engines, here (with intervals) and in the thesis."""
+    figure, axes = _figure(7.4, [1.2, 1])
+    looks = (*LOOKS[:1], {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "^"}, {"color": GREEN, "marker": "s"})
+    looks = ({"color": "black", "marker": "D", "markerfacecolor": "white"}, *looks[1:])
+    step, handles = 0.2, []
+    for at, (row, look) in enumerate(zip(measured, looks)):
+        scores = row.evaluation.attributes()
+        for place, name in enumerate((*TAGS, "empty")):
+            handle = _point(axes[0], place + at * step, scores[name]["eao"], bootstrap(row.evaluation, attribute=name)["eao"], look)
+        handles.append((handle, row.variant.title.replace(" ", "\n", 1)))
+    columns = [name for name in figure_4_5.columns if name not in ("row", "attribute")]
+    reported = figure_4_5.set_index("attribute")
+    for at, (column, look) in enumerate(zip(columns, looks)):
+        for place, name in enumerate(TAGS):
+            _point(axes[1], place + at * step, float(reported[column][name]), None, look)
+    for axis, names, title in ((axes[0], (*TAGS, "empty"), f"Here, {measured[0].dataset.name}"),
+                               (axes[1], TAGS, "Thesis (TensorRT), Xavier, VOT2018")):
+        axis.set_yticks([place + 1.5 * step for place in range(len(names))], [NAMES[name] for name in names])
+        axis.set(title=title, xlabel="EAO (0 to 1)", xlim=(0, None), ylim=(len(names) - 0.2, -0.4))
+    figure.legend(*zip(*handles), loc="outside upper left", ncols=4, fontsize=8)
+    return _finish(figure, note)
+
+
+@styled
+def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], label: str, of: str, note: str) -> Figure:
+    """Figures 4.6 and 4.7: box plots of a value by the precision of one network, here and redone from the thesis's table."""
+    figure, axes = _figure(4.6, [1, 1])
+    for axis, groups, title in ((axes[0], here, "Here"), (axes[1], thesis, "Thesis (table 4.3)")):
+        drawn = axis.boxplot([groups[name] for name in LEVELS], vert=False, widths=0.5, patch_artist=True,
+                             medianprops={"color": "black"}, flierprops={"markersize": 4})
+        for box, name in zip(drawn["boxes"], LEVELS):
+            box.set_facecolor(COLOURS[name])
+            box.set_alpha(0.5)
+        for place, name in enumerate(LEVELS, 1):
+            jitter = np.linspace(-0.12, 0.12, len(groups[name]))
+            axis.plot(groups[name], place + jitter, ls="", marker=".", ms=4, color="black", alpha=0.6)
+        axis.set_yticks(range(1, 4), LEVELS)
+        axis.set(title=title, xlabel=label, ylabel=f"{of} network", ylim=(3.6, 0.4))
+    return _finish(figure, note)
+
+
+def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
+    """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16": [...], "INT8": [...]}."""
+    return {level: [float(row[value]) for row in rows if str(row[network]).upper() == level] for level in LEVELS}
+
+
+def with_pure_rows(table_4_3: pd.DataFrame, table_4_2: pd.DataFrame) -> list[dict[str, Any]]:
+    """The thesis's 27 mixtures: the 24 of table 4.3, and the three of table 4.2 that have one precision throughout."""
+    pure = [{**row, **dict.fromkeys(("target", "search", "xcorr"), row["precision"])} for row in table_4_2.to_dict("records")]
+    return [*table_4_3.to_dict("records"), *pure]
+
+
+# -- Tables --------------------------------------------------------------------------------------------------------------------
+
+
+def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFrame, caption: str) -> Table:
+    """Table 4.2: the baseline and the engines, quality with the paired difference to `base`, what ran, speed, plan; then the
+    thesis's."""
+    heads = ["Tracker", "Convolutions run in", "A", "R, failures per 100 frames", "EAO", f"ΔEAO to {base.variant.title}",
+             "FPS, tracked frames", "Plans, MB", "Built in, s"]
+    rows: list[list[Any]] = []
+    for one in measured:
+        row = one.row()
+        plans = (f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)
+        rows.append([(one.variant.title, "measured now"), one.executed, *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")),
+                     _difference(one, base), _number(one.fps_tracked, 1), *plans])
+    for other in reported.to_dict("records"):
+        change = f"{other['eao'] - reported['eao'].iloc[0]:+.3f}" if other["framework"] != "PyTorch" else ABSENT
+        rows.append(
+            [
+                (f"{other['framework']} {other['precision']}", "thesis, Xavier, VOT2018"),
+                ABSENT,
+                *(f"{other[name]:g}" for name in ("accuracy", "robustness", "eao")),
+                change,
+                f"{other['fps']:g}",
+                ABSENT,
+                ABSENT,
+            ]
+        )
+    return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
+
+
+def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mapping[str, Any]], caption: str) -> Table:
+    """Table 4.3: a row a mixture, sorted by the search network as in the thesis, with the thesis's EAO and FPS beside."""
+    known = {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")): row for row in reported}
+    heads = ["Target", "Search", "Xcorr", "A", "R", "EAO", f"ΔEAO to {base.variant.title}", "FPS, tracked frames", "Thesis EAO", "Thesis FPS"]
+    rows = []
+    for one in measured:
+        row, thesis = one.row(), known[one.variant.target, one.variant.search, one.variant.xcorr]
+        rows.append([*(getattr(one.variant, name).upper() for name in ("target", "search", "xcorr")),
+                     *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), _difference(one, base),
+                     _number(one.fps_tracked, 1), f"{thesis['eao']:g}", f"{thesis['fps']:g}"])
+    return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
+
+
+def quantisations(
+    measured: Seq[Measurement], base: Measurement, name: Callable[[Measurement], tuple[str, str]], caption: str
+) -> Table:
+    """Ways to quantise, a row each, against the row that was not; name: what to call a measurement, and a line under it."""
+    rows = [[name(one), *(_value(one.row(), column, 3) for column in ("accuracy", "robustness", "eao")), _difference(one, base)]
+            for one in measured]
+    heads = ["Quantised how", "A", "R, failures per 100 frames", "EAO", f"ΔEAO to {base.variant.title}"]
+    return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
+
+
+RECIPE_WORDS = {
+    "standard": "correlation and weighted sum in 16 bits, the rest in INT8: what this book uses",
+    "last-kept": "the heads' last convolutions in 16 bits as well",
+    "everything": "all in INT8, the correlation too, with one range for all kernels",
+    "one-target": "all in INT8, calibrated with the first target's kernels and with their scales",
+    "stand-in": "all in INT8, calibrated with kernels of no target, as exported before one was seen, and with their scales",
+    "stand-in-standard": "as in the first row, calibrated with kernels of no target",
+    "misbound": "all in INT8, calibrated with maps bound to the wrong branches",
+}
+
+
+def recipe_name(one: Measurement) -> tuple[str, str]:
+    """An xcorr recipe in words, and the method of its ranges."""
+    how = one.variant.quantisation
+    return (RECIPE_WORDS[how.recipe], f"ranges by {how.method}") if one.variant.xcorr == "int8" else ("not quantised", one.variant.title)
+
+
+def calibration_name(one: Measurement) -> tuple[str, str]:
+    """A calibration in words, and the method of its ranges."""
+    words = {"training": "calibrated on training pictures", "benchmark": "calibrated on frames that are tested, as the thesis does"}
+    how = one.variant.quantisation
+    return (words[how.calibration], f"ranges by {how.method}") if one.variant.search == "int8" else ("not quantised", one.variant.title)
+
+
+def speeds(speed: EngineSpeed, caption: str) -> Table:
+    """Milliseconds of a frame, of each network and outside of them, and ratios to PyTorch FP32, at full size."""
+    heads = ["Framework, precision", "Convolutions run in", "Frame, ms", "FPS", "× PyTorch FP32", "Target, ms", "Search, ms", "Xcorr, ms",
+             "Outside, ms", "Plans, MB", "Built in, s"]
+    rows = [
+        [
+            (row["framework"], row["precision"]),
+            row["executed"],
+            (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"),
+            f"{row['fps']:.1f}",
+            (f"{row['ratio']:.2f}", f"{row['ratio_low']:.2f}–{row['ratio_high']:.2f}"),
+            *((f"{row[f'{name}_ms']:.2f}", f"{row[f'{name}_ratio']:.1f}×") for name in ("target", "search", "xcorr")),
+            f"{row['outside_ms']:.2f}",
+            *((f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)),
+        ]
+        for row in speed.rows
+    ]
+    under = "Under a time: the quartiles; under a ratio: the smallest and largest round; under a network's time: its ratio."
+    return Table(heads, rows, f"{caption} {under}" + "".join(f" Missing: {sentence}." for sentence in speed.missing))
+
+
+def reinitialisations(speed: EngineSpeed, caption: str) -> Table:
+    """Milliseconds from an exemplar crop to kernels that the xcorr engine runs with, both ways."""
+    def cell(seconds: Seq[float]) -> Any:
+        if not len(seconds):
+            return ABSENT
+        low, middle, high = np.percentile(1000 * np.array(seconds), [25, 50, 75])
+        return f"{middle:.1f}", f"{low:.1f}–{high:.1f}"
+
+    rows = [[precision.upper(), cell(ways["inputs"]), cell(ways["refit"])] for precision, ways in speed.reinitialisation.items()]
+    return Table(["Precision", "Kernels as inputs, ms", "Kernels inside, refitted, ms"], rows, f"{caption} Under a time: the quartiles.")
+
+
+def _difference(one: Measurement, base: Measurement) -> Any:
+    """EAO's paired difference and its interval, marked where it is more than noise."""
+    if one is base:
+        return ABSENT
+    value, low, high = paired_bootstrap(one.evaluation, base.evaluation)["eao"]
+    if not _known(low):
+        return f"{value:+.3f}"
+    return f"{value:+.3f}{' *' if low > 0 or high < 0 else ''}", f"({low:+.3f} to {high:+.3f})"
+
+
+# -- Sentences -----------------------------------------------------------------------------------------------------------------
+
+
+def same_boxes(a: Measurement, b: Measurement) -> Text:
+    """The largest difference of two trackers' boxes over all frames, and what the thesis lost between the same two."""
+    worst, frames, codes = 0.0, 0, 0
+    for name, one in a.trajectories.items():
+        for mine, theirs in zip(one.entries, b.trajectories[name].entries):
+            if len(mine) != len(theirs):
+                codes += 1
+            elif len(mine) > 1:
+                worst, frames = max(worst, float(np.abs(mine - theirs).max())), frames + 1
+    event = f" In {codes} frames only one of them had lost the target." if codes else ""
+    return Text(f"**{a.variant.title} and {b.variant.title}** give the same boxes: over {frames:,} tracked frames no coordinate differs by "
+                f"more than {worst:.4f} pixels.{event} EAO: {a.evaluation.eao:.4f} and {b.evaluation.eao:.4f}.")
+
+
+def verdict(one: Measurement, base: Measurement, allowed: float) -> Text:
+    """Whether a variant holds the base's EAO within `allowed`, and whether the difference is more than noise."""
+    value, low, high = paired_bootstrap(one.evaluation, base.evaluation)["eao"]
+    real = "more than noise" if low > 0 or high < 0 else "noise: the interval holds 0"
+    holds = "holds" if abs(value) <= allowed else "does not hold"
+    return Text(f"**{one.variant.title}** {holds} the EAO of {base.variant.title} within {allowed:g}: {value:+.4f}, "
+                f"95 % interval {low:+.4f} to {high:+.4f} ({real}).")
+
+
+def speed_finding(speed: EngineSpeed, reported: pd.DataFrame) -> Text:
+    """The thesis's speed-ups beside those measured at full size in one run."""
+    fps = {f"{row['framework']} {row['precision']}": row["fps"] for row in reported.to_dict("records")}
+    parts = []
+    for level in LEVELS:
+        try:
+            row = speed.row_of(speed.framework, level)
+        except Exception as error:  # named in the sentence
+            parts.append(str(error))
+            continue
+        parts.append(f"{level} {row['ratio']:.1f} times PyTorch FP32 (rounds {row['ratio_low']:.1f} to {row['ratio_high']:.1f}; "
+                     f"thesis: {fps[f'TensorRT {level}'] / fps['PyTorch FP32']:.1f})")
+    return Text("Speed at full size, one run: " + "; ".join(parts) + ".")
+
+
+def search_decides(rows: Seq[Mapping[str, Any]]) -> Text:
+    """Whether the speed of a mixture is limited to ranges by the precision of its search network, as section 4.2.1 says."""
+    groups = by_precision(rows, "search", "fps_tracked")
+    ranges = {level: (min(values), max(values)) for level, values in groups.items()}
+    apart = [f"{a} and {b}" for a, b in zip(LEVELS, LEVELS[1:]) if ranges[a][1] >= ranges[b][0]]
+    text = "; ".join(f"{level} {low:.0f} to {high:.0f} FPS, median {np.median(groups[level]):.0f}" for level, (low, high) in ranges.items())
+    holds = "so each precision has a range of its own" if not apart else f"so the ranges of {' and of '.join(apart)} overlap"
+    return Text(f"By the precision of the search network: {text}; {holds}. In the thesis FP16 and INT8 share 43.0 to 52.9 FPS.")
+
+
+def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -> Text:
+    """Median EAO by the precision of the xcorr network, here and in the thesis."""
+    here = {level: float(np.median(values)) for level, values in by_precision([one.row() for one in measured], "xcorr", "eao").items()}
+    there = {level: float(np.median(values)) for level, values in by_precision(thesis, "xcorr", "eao").items()}
+    texts = [", ".join(f"{level} {value:.3f}" for level, value in group.items()) for group in (here, there)]
+    return Text(f"Median EAO by the precision of the xcorr network: {texts[0]} here; {texts[1]} in the thesis, where INT8 loses "
+                f"{100 * (1 - there['INT8'] / there['FP32']):.0f} %, and here {100 * (1 - here['INT8'] / here['FP32']):+.1f} %.")
+
+
+def beyond_noise(measured: Seq[Measurement], base: Measurement) -> Text:
+    """How many of the mixtures differ from the base by more than noise, and which lie lowest and highest."""
+    others = [one for one in measured if one is not base]
+    found = [(one, *paired_bootstrap(one.evaluation, base.evaluation)["eao"]) for one in others]
+    real = [item for item in found if item[2] > 0 or item[3] < 0]
+    low, high = min(found, key=lambda item: item[1]), max(found, key=lambda item: item[1])
+    expected = 0.05 * len(found)
+    return Text(f"Of {len(found)} mixtures, {len(real)} have an interval of ΔEAO that leaves out 0; where all were equal, about "
+                f"{expected:.0f} would by chance. The lowest is {low[0].variant.precision} ({low[1]:+.3f}), the highest "
+                f"{high[0].variant.precision} ({high[1]:+.3f}): picking the best of 27, as the thesis does, picks noise as well.")
+
+
+def recipe_finding(measured: Seq[Measurement]) -> Text:
+    """Which ways to make an INT8 xcorr network lose accuracy or EAO by more than noise, and what the thesis lost."""
+    base, worst = measured[0], []
+    for one in measured[1:]:
+        change = paired_bootstrap(one.evaluation, base.evaluation)
+        lost = [f"{name} {change[name][0]:+.3f} ({change[name][1]:+.3f} to {change[name][2]:+.3f})" for name in ("accuracy", "eao")
+                if change[name][2] < 0]
+        if lost:
+            words, method = recipe_name(one)
+            worst.append(f"*{words}* ({method}): {', '.join(lost)}")
+    if not worst:
+        return Text("None of these ways loses accuracy or EAO by more than noise here, so the thesis's loss is not explained by any of them.")
+    return Text(f"Of {len(measured) - 1} ways, {len(worst)} lose more than noise: {'; '.join(worst)}. All others are within noise. The thesis's "
+                "INT8 xcorr network loses 0.06 of accuracy and more than half of its EAO (table 4.3).")
+
+
+assert set(RECIPE_WORDS) == set(RECIPES), "every recipe has words"
