@@ -6,7 +6,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
-EXTRAS  = book,test
+EXTRAS  = book,test,engines
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 

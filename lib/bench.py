@@ -101,7 +101,8 @@ def timing_deployment(network: SiamRPN, framework: str, device: str = "cpu") -> 
 
 def pairs_to_time(frameworks: Seq[str]) -> List[Tuple[str, str]]:
     """(framework, precision) of every row, PyTorch FP32 left out: it is what the others are compared with."""
-    return [(name, precision) for name in frameworks for precision in FRAMEWORKS[name].precisions if (name, precision) != ("pytorch", "fp32")]
+    every = [(name, precision) for name in frameworks for precision in FRAMEWORKS[name].precisions]
+    return [pair for pair in every if pair != ("pytorch", "fp32")]
 
 
 # -- Timing --------------------------------------------------------------------------------------------------------------------

@@ -130,20 +130,23 @@ def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]
     return list(own)
 
 
-def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], how: str = "own") -> Ranges:
-    """Ranges of every activation of the three FP32 networks by every method; how: of XCORR_FEEDS, for the xcorr network.
+def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) -> Ranges:
+    """Ranges of every activation of the three FP32 networks by every method.
 
     Raises InputError for an empty or unusable set.
     """
     if not pairs:
         raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
-    feeds["xcorr"] = xcorr_feeds(feeds["xcorr"], how)
-    ranges = {name: activation_bounds(models[name], feeds[name]) for name in NETWORKS}
-    if how != "own":  # kernels are the same for all pairs, or need no scales of their own
-        for bounds in ranges["xcorr"].values():
-            bounds.update(channel_bounds(feeds["xcorr"][0]))
-    return ranges
+    return {name: activation_bounds(models[name], feeds[name]) for name in NETWORKS}
+
+
+def calibrate_xcorr(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], how: str) -> Dict[str, Bounds]:
+    """Ranges of the xcorr network alone, its set put together in one of the ways of XCORR_FEEDS; with the bounds of the first
+    feed's kernels channel by channel, for recipes that fix the kernels' scales."""
+    feeds = xcorr_feeds(network_feeds(models, pairs)["xcorr"], how)
+    channels = channel_bounds(feeds[0])
+    return {method: {**bounds, **channels} for method, bounds in activation_bounds(models["xcorr"], feeds).items()}
 
 
 def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: str) -> None:
@@ -170,5 +173,6 @@ def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
     if set(found) != set(NETWORKS) or not np.isfinite(frame[list(METHODS)].to_numpy(float)).all():
         raise InputError(f"{path}: an incomplete calibration file; `siambook calibrate` makes one")
     if head.get("weights") != weights:
-        raise InputError(f"{path}: made for other weights ({head.get('weights')}, these are {weights}); run `siambook calibrate` again")
+        others = head.get("weights")
+        raise InputError(f"{path}: made for other weights ({others}, these are {weights}); run `siambook calibrate` again")
     return found

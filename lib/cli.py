@@ -158,9 +158,12 @@ def export(options: argparse.Namespace) -> int:
         for name in NETWORKS:
             model = deployment.model(name, precision)
             about = describe(model)
-            agreement = f", {check_agreement(model, deployment.weights):.1e} of the range from PyTorch" if precision == "fp32" else ""
+            agreement = ""
+            if precision == "fp32":
+                agreement = f", {check_agreement(model, deployment.weights):.1e} of the range from PyTorch"
             path = save_model(model, Path(options.out) / f"{name}-{precision}.onnx")
-            print(f"{path}: {sum(about['operators'].values())} nodes, {about['megabytes']:.1f} MB, {about['gflop']:.2f} GFLOP{agreement}")
+            nodes = sum(about["operators"].values())
+            print(f"{path}: {nodes} nodes, {about['megabytes']:.1f} MB, {about['gflop']:.2f} GFLOP{agreement}")
     return 0
 
 
@@ -176,7 +179,8 @@ def engine(options: argparse.Namespace) -> int:
     framework = choose_framework(options.engine)
     if framework == "pytorch":
         raise InputError("PyTorch runs modules and builds no engines of ONNX files (openvino and tensorrt do)")
-    built = framework_module(framework).build(Path(options.onnx), model["network"], model["precision"], Path(options.cache or CACHE))
+    cache = Path(options.cache or CACHE)
+    built = framework_module(framework).build(Path(options.onnx), model["network"], model["precision"], cache)
     print(f"{options.onnx}: {model['network']} network, {built.framework}, {built.device}, asked for {built.precision.upper()}, "
           f"convolutions run in {describe_executed(built.executed())}; built in {built.build_seconds:.2f} s, "
           f"plan of {built.plan_bytes / 1e6:.1f} MB")
@@ -205,12 +209,13 @@ def calibrate(options: argparse.Namespace) -> int:
     from lib.vot.dataset import load_dataset
 
     weights = experiments.weights_of(options.weights)
+    command = f"siambook calibrate {options.data} --pairs {options.pairs}"
     if Path(options.data).suffix in (".yaml", ".yml"):
         pairs = training_pairs(load_config(options.data), options.pairs)
-        source = f"siambook calibrate {options.data} --pairs {options.pairs}: pairs as training draws them, held-out sequences left out"
+        source = f"{command}: pairs as training draws them, held-out sequences left out"
     else:
         pairs = thesis_pairs(load_dataset(options.data), options.pairs)
-        source = f"siambook calibrate {options.data} --pairs {options.pairs}: {len(pairs)} frames of these sequences"
+        source = f"{command}: {len(pairs)} frames of these sequences"
     out = Path(options.out) if options.out else experiments.calibration_path(weights)
     write_ranges(out, measure(export_network(load_network(weights)), pairs), source, experiments.digest(weights.read_bytes()))
     print(f"{out}: ranges from {len(pairs)} pairs")
@@ -230,10 +235,15 @@ def bench(options: argparse.Namespace) -> int:
     frameworks = list(dict.fromkeys(["pytorch", "openvino", choose_framework()]))
     machine = record(options.device)
     rows = []
-    for timed in measure(network, frameworks, options.device, options.rounds, options.calls, lambda text: print(text, file=sys.stderr)):
+
+    def report(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    for timed in measure(network, frameworks, options.device, options.rounds, options.calls, report):
         rows.append(timed.row())
-        print(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x", file=sys.stderr)
-    about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"], "peak_memory_gb": peak_memory_gb()}
+        report(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
+    about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"],
+             "peak_memory_gb": peak_memory_gb()}
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
         return 0
@@ -276,6 +286,19 @@ def tune(options: argparse.Namespace) -> int:
             f"# average overlap {overlap:.3f} on {len(videos)} held-out sequences\n")
     write_text(Path(options.out), head + yaml.safe_dump({key: getattr(best, key) for key in ("penalty", "window", "rate")}))
     print(f"{options.out}: {best}, average overlap {overlap:.4f}")
+    return 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """VOT2018 or PySOT's weights, resumed where a stopped download was."""
+    from lib import fetch as fetching
+
+    source = {"source": options.source} if options.source else {}
+    if options.what == "vot2018":
+        print(fetching.fetch_vot2018(options.to or "data/cache/VOT2018", progress=not options.quiet, **source))
+    else:
+        path = options.to or "data/cache/siamrpn_r50_l234_dwxcorr.pth"
+        print(fetching.fetch_weights(path, progress=not options.quiet, **source))
     return 0
 
 
@@ -390,7 +413,8 @@ def parser() -> argparse.ArgumentParser:
                   "siambook calibrate data/demo/train.yaml --weights demo")
     sub.add_argument("data", metavar="YAML|DATASET", help="a training configuration (its data), or a VOT or OTB folder")
     sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint")
-    sub.add_argument("--pairs", type=_positive, default=192, help="training pairs; of a dataset: frames to ask for, as in section 4.2")
+    sub.add_argument("--pairs", type=_positive, default=192,
+                     help="training pairs; of a dataset: frames to ask for, as in section 4.2")
     sub.add_argument("--out", metavar="FILE", help="default: beside the weights")
 
     sub = command(bench, "bench", "speed of every framework, precision and network, as ratios to PyTorch FP32",
@@ -419,6 +443,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="what the training made")
     sub.add_argument("--out", required=True, metavar="FILE", help="gets the settings as YAML")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
+
+    sub = command(fetch, "fetch", "VOT2018 or PySOT's weights, resumable and checked",
+                  "siambook fetch vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018")
+    sub.add_argument("what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr")
+    sub.add_argument("to", nargs="?", metavar="PATH", help="folder, or file (default: where profiles/workstation.yaml looks)")
+    sub.add_argument("--source", metavar="URL|PATH", help="a mirror, or a local copy, in place of the original place")
+    sub.add_argument("--quiet", action="store_true", help="no progress bars")
 
     sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout",
                   "siambook demo-data data/cache/demo-benchmark")

@@ -65,6 +65,9 @@ RECIPES: Dict[str, Recipe] = {
 }
 
 
+CALIBRATIONS = ("training", "benchmark")
+
+
 @dataclass(frozen=True)
 class Quantisation:
     """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or "benchmark" (the thesis's way,
@@ -75,7 +78,8 @@ class Quantisation:
     recipe: str = "standard"
 
     def __post_init__(self) -> None:
-        for value, known in ((self.calibration, ("training", "benchmark")), (self.method, METHODS), (self.recipe, tuple(RECIPES))):
+        choices = ((self.calibration, CALIBRATIONS), (self.method, METHODS), (self.recipe, tuple(RECIPES)))
+        for value, known in choices:
             if value not in known:
                 raise InputError(f"quantisation: unknown '{value}' (there are {', '.join(known)})")
 

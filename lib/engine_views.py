@@ -28,6 +28,7 @@ DIFFERENCE = (
     "ΔEAO: the difference to the row named in its head on the same sequences, with its 95 % interval (paired bootstrap over "
     "sequences); marked * where the interval leaves out 0, everything else is noise."
 )
+QUALITY = ("accuracy", "robustness", "eao")
 PARTS = {"crop": SKY, "search": BLUE, "copies": YELLOW, "xcorr": GREEN, "decode": ORANGE}
 
 
@@ -40,7 +41,8 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     EAO."""
     figure, axes = _figure(5.2, [1, 1])
     for row in measured:
-        _mark(axes[0], row.variant.title, row.variant.precision, row.fps_tracked, row.evaluation.eao, bootstrap(row.evaluation)["eao"])
+        interval = bootstrap(row.evaluation)["eao"]
+        _mark(axes[0], row.variant.title, row.variant.precision, row.fps_tracked, row.evaluation.eao, interval)
     axes[0].axhline(measured[0].evaluation.eao, color=GREY, ls="--", lw=1.2)
     axes[0].set(title=f"Here, {measured[0].dataset.name}", xlabel="frames per second, tracked frames", ylabel="EAO")
     for other in reported.to_dict("records"):
@@ -110,7 +112,8 @@ def attributes(measured: Seq[Measurement], figure_4_5: pd.DataFrame, note: str) 
     for at, (row, look) in enumerate(zip(measured, looks)):
         scores = row.evaluation.attributes()
         for place, name in enumerate((*TAGS, "empty")):
-            handle = _point(axes[0], place + at * step, scores[name]["eao"], bootstrap(row.evaluation, attribute=name)["eao"], look)
+            interval = bootstrap(row.evaluation, attribute=name)["eao"]
+            handle = _point(axes[0], place + at * step, scores[name]["eao"], interval, look)
         handles.append((handle, row.variant.title.replace(" ", "\n", 1)))
     columns = [name for name in figure_4_5.columns if name not in ("row", "attribute")]
     reported = figure_4_5.set_index("attribute")
@@ -166,7 +169,7 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
     for one in measured:
         row = one.row()
         plans = (f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)
-        rows.append([(one.variant.title, "measured now"), one.executed, *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")),
+        rows.append([(one.variant.title, "measured now"), one.executed, *(_value(row, name, 3) for name in QUALITY),
                      _difference(one, base), _number(one.fps_tracked, 1), *plans])
     for other in reported.to_dict("records"):
         change = f"{other['eao'] - reported['eao'].iloc[0]:+.3f}" if other["framework"] != "PyTorch" else ABSENT
@@ -174,7 +177,7 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
             [
                 (f"{other['framework']} {other['precision']}", "thesis, Xavier, VOT2018"),
                 ABSENT,
-                *(f"{other[name]:g}" for name in ("accuracy", "robustness", "eao")),
+                *(f"{other[name]:g}" for name in QUALITY),
                 change,
                 f"{other['fps']:g}",
                 ABSENT,
@@ -187,12 +190,13 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
 def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mapping[str, Any]], caption: str) -> Table:
     """Table 4.3: a row a mixture, sorted by the search network as in the thesis, with the thesis's EAO and FPS beside."""
     known = {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")): row for row in reported}
-    heads = ["Target", "Search", "Xcorr", "A", "R", "EAO", f"ΔEAO to {base.variant.title}", "FPS, tracked frames", "Thesis EAO", "Thesis FPS"]
+    heads = ["Target", "Search", "Xcorr", "A", "R", "EAO", f"ΔEAO to {base.variant.title}", "FPS, tracked frames", "Thesis EAO",
+             "Thesis FPS"]
     rows = []
     for one in measured:
         row, thesis = one.row(), known[one.variant.target, one.variant.search, one.variant.xcorr]
         rows.append([*(getattr(one.variant, name).upper() for name in ("target", "search", "xcorr")),
-                     *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), _difference(one, base),
+                     *(_value(row, name, 3) for name in QUALITY), _difference(one, base),
                      _number(one.fps_tracked, 1), f"{thesis['eao']:g}", f"{thesis['fps']:g}"])
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
 
@@ -201,7 +205,7 @@ def quantisations(
     measured: Seq[Measurement], base: Measurement, name: Callable[[Measurement], tuple[str, str]], caption: str
 ) -> Table:
     """Ways to quantise, a row each, against the row that was not; name: what to call a measurement, and a line under it."""
-    rows = [[name(one), *(_value(one.row(), column, 3) for column in ("accuracy", "robustness", "eao")), _difference(one, base)]
+    rows = [[name(one), *(_value(one.row(), column, 3) for column in QUALITY), _difference(one, base)]
             for one in measured]
     heads = ["Quantised how", "A", "R, failures per 100 frames", "EAO", f"ΔEAO to {base.variant.title}"]
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
@@ -221,20 +225,25 @@ RECIPE_WORDS = {
 def recipe_name(one: Measurement) -> tuple[str, str]:
     """An xcorr recipe in words, and the method of its ranges."""
     how = one.variant.quantisation
-    return (RECIPE_WORDS[how.recipe], f"ranges by {how.method}") if one.variant.xcorr == "int8" else ("not quantised", one.variant.title)
+    if one.variant.xcorr != "int8":
+        return "not quantised", one.variant.title
+    return RECIPE_WORDS[how.recipe], f"ranges by {how.method}"
 
 
 def calibration_name(one: Measurement) -> tuple[str, str]:
     """A calibration in words, and the method of its ranges."""
-    words = {"training": "calibrated on training pictures", "benchmark": "calibrated on frames that are tested, as the thesis does"}
+    words = {"training": "calibrated on training pictures",
+             "benchmark": "calibrated on frames that are tested, as the thesis does"}
     how = one.variant.quantisation
-    return (words[how.calibration], f"ranges by {how.method}") if one.variant.search == "int8" else ("not quantised", one.variant.title)
+    if one.variant.search != "int8":
+        return "not quantised", one.variant.title
+    return words[how.calibration], f"ranges by {how.method}"
 
 
 def speeds(speed: EngineSpeed, caption: str) -> Table:
     """Milliseconds of a frame, of each network and outside of them, and ratios to PyTorch FP32, at full size."""
-    heads = ["Framework, precision", "Convolutions run in", "Frame, ms", "FPS", "× PyTorch FP32", "Target, ms", "Search, ms", "Xcorr, ms",
-             "Outside, ms", "Plans, MB", "Built in, s"]
+    heads = ["Framework, precision", "Convolutions run in", "Frame, ms", "FPS", "× PyTorch FP32", "Target, ms", "Search, ms",
+             "Xcorr, ms", "Outside, ms", "Plans, MB", "Built in, s"]
     rows = [
         [
             (row["framework"], row["precision"]),
@@ -261,7 +270,8 @@ def reinitialisations(speed: EngineSpeed, caption: str) -> Table:
         return f"{middle:.1f}", f"{low:.1f}–{high:.1f}"
 
     rows = [[precision.upper(), cell(ways["inputs"]), cell(ways["refit"])] for precision, ways in speed.reinitialisation.items()]
-    return Table(["Precision", "Kernels as inputs, ms", "Kernels inside, refitted, ms"], rows, f"{caption} Under a time: the quartiles.")
+    heads = ["Precision", "Kernels as inputs, ms", "Kernels inside, refitted, ms"]
+    return Table(heads, rows, f"{caption} Under a time: the quartiles.")
 
 
 def _difference(one: Measurement, base: Measurement) -> Any:
@@ -287,8 +297,8 @@ def same_boxes(a: Measurement, b: Measurement) -> Text:
             elif len(mine) > 1:
                 worst, frames = max(worst, float(np.abs(mine - theirs).max())), frames + 1
     event = f" In {codes} frames only one of them had lost the target." if codes else ""
-    return Text(f"**{a.variant.title} and {b.variant.title}** give the same boxes: over {frames:,} tracked frames no coordinate differs by "
-                f"more than {worst:.4f} pixels.{event} EAO: {a.evaluation.eao:.4f} and {b.evaluation.eao:.4f}.")
+    return Text(f"**{a.variant.title} and {b.variant.title}** give the same boxes: over {frames:,} tracked frames no coordinate "
+                f"differs by more than {worst:.4f} pixels.{event} EAO: {a.evaluation.eao:.4f} and {b.evaluation.eao:.4f}.")
 
 
 def verdict(one: Measurement, base: Measurement, allowed: float) -> Text:
@@ -320,14 +330,16 @@ def search_decides(rows: Seq[Mapping[str, Any]]) -> Text:
     groups = by_precision(rows, "search", "fps_tracked")
     ranges = {level: (min(values), max(values)) for level, values in groups.items()}
     apart = [f"{a} and {b}" for a, b in zip(LEVELS, LEVELS[1:]) if ranges[a][1] >= ranges[b][0]]
-    text = "; ".join(f"{level} {low:.0f} to {high:.0f} FPS, median {np.median(groups[level]):.0f}" for level, (low, high) in ranges.items())
+    text = "; ".join(f"{level} {low:.0f} to {high:.0f} FPS, median {np.median(groups[level]):.0f}"
+                     for level, (low, high) in ranges.items())
     holds = "so each precision has a range of its own" if not apart else f"so the ranges of {' and of '.join(apart)} overlap"
     return Text(f"By the precision of the search network: {text}; {holds}. In the thesis FP16 and INT8 share 43.0 to 52.9 FPS.")
 
 
 def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -> Text:
     """Median EAO by the precision of the xcorr network, here and in the thesis."""
-    here = {level: float(np.median(values)) for level, values in by_precision([one.row() for one in measured], "xcorr", "eao").items()}
+    rows = [one.row() for one in measured]
+    here = {level: float(np.median(values)) for level, values in by_precision(rows, "xcorr", "eao").items()}
     there = {level: float(np.median(values)) for level, values in by_precision(thesis, "xcorr", "eao").items()}
     texts = [", ".join(f"{level} {value:.3f}" for level, value in group.items()) for group in (here, there)]
     return Text(f"Median EAO by the precision of the xcorr network: {texts[0]} here; {texts[1]} in the thesis, where INT8 loses "
@@ -351,15 +363,15 @@ def recipe_finding(measured: Seq[Measurement]) -> Text:
     base, worst = measured[0], []
     for one in measured[1:]:
         change = paired_bootstrap(one.evaluation, base.evaluation)
-        lost = [f"{name} {change[name][0]:+.3f} ({change[name][1]:+.3f} to {change[name][2]:+.3f})" for name in ("accuracy", "eao")
-                if change[name][2] < 0]
+        lower = [name for name in ("accuracy", "eao") if change[name][2] < 0]
+        lost = ["{} {:+.3f} ({:+.3f} to {:+.3f})".format(name, *change[name]) for name in lower]
         if lost:
             words, method = recipe_name(one)
             worst.append(f"*{words}* ({method}): {', '.join(lost)}")
     if not worst:
-        return Text("None of these ways loses accuracy or EAO by more than noise here, so the thesis's loss is not explained by any of them.")
-    return Text(f"Of {len(measured) - 1} ways, {len(worst)} lose more than noise: {'; '.join(worst)}. All others are within noise. The thesis's "
-                "INT8 xcorr network loses 0.06 of accuracy and more than half of its EAO (table 4.3).")
+        return Text("No way loses accuracy or EAO by more than noise here, so none of them explains the thesis's loss.")
+    return Text(f"Of {len(measured) - 1} ways, {len(worst)} lose more than noise: {'; '.join(worst)}. The others do not. The "
+                "thesis's INT8 xcorr network loses 0.06 of accuracy and more than half of its EAO (table 4.3).")
 
 
 assert set(RECIPE_WORDS) == set(RECIPES), "every recipe has words"

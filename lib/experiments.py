@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from lib import environment
 from lib.bench import bench, full_size_network, layer_times, pairs_to_time, reinitialisation, timing_deployment
-from lib.calibration import Ranges, calibrate, read_ranges, thesis_pairs, write_ranges
+from lib.calibration import Ranges, calibrate, calibrate_xcorr, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
 from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, framework_module, give_back_memory
 from lib.engines.base import PRECISIONS, EngineNetwork, by_type, describe_executed
@@ -58,7 +58,8 @@ from lib.zoo import DEMO, tracker_config, weights_path
 
 ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "data" / "runs"
-DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
+CACHE = ROOT / "data" / "cache"
+DEMO_DATASET = CACHE / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
 PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
 MEASURED = "measured.json"
 IN_MEMORY_BYTES = 2**30  # of decoded frames, of one sequence
@@ -230,7 +231,8 @@ class Measurement:
             "row": "measured", "variant": self.variant.name, "framework": FRAMEWORKS[self.variant.framework].title,
             "precision": self.variant.precision, **self.variant.precisions, "executed": self.executed,
             "plan_mb": sum(engine["plan_bytes"] for engine in self.engines.values()) / 1e6,
-            "build_s": sum(engine["build_seconds"] for engine in self.engines.values()), "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
+            "build_s": sum(engine["build_seconds"] for engine in self.engines.values()),
+            "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name, "sequences": len(self.dataset), "frames": sum(map(len, self.dataset)),
             **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked,
             "run": Path(self.run).name, "date": self.environment["date"],
@@ -253,7 +255,8 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
         total = sum(len(sequence) for job in waiting for sequence in job.missing)
         for job in waiting:
             job.start()
-        with tqdm(total=total, desc=f"{len(waiting)} variants on {dataset.name}", unit="frame", disable=not (progress and total)) as bar:
+        what = f"{len(waiting)} variants on {dataset.name}"
+        with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
             for sequence in dataset:
                 late = [job for job in waiting if sequence in job.missing]
                 frames = _in_memory(sequence) if len(late) > 1 else sequence
@@ -268,6 +271,7 @@ class Deployments:
     def __init__(self, dataset: Dataset, contents: str) -> None:
         self.dataset, self.contents = dataset, contents
         self._made: dict[tuple[str, str], Deployment] = {}
+        self._made_ranges: dict[tuple[str, str], Ranges] = {}
 
     def of(self, variant: Variant) -> Deployment:
         """What the variant's engines are made with; a calibration is made or read when the first INT8 engine that needs it is."""
@@ -289,13 +293,25 @@ class Deployments:
             if how != "own":
                 raise InputError(f"the recipe '{quantisation.recipe}' has a calibration of its own, from the benchmark")
             return training_ranges(weights)
-        origin = f"{own} on {self.contents}, {how}, {_code_digest(deployment.framework)}"
-        path = ROOT / "data" / "cache" / "calibration" / f"{digest(origin.encode())}.csv"
-        if not path.is_file():
-            pairs = thesis_pairs(self.dataset, requested_frames(self.dataset))
-            models = {name: deployment.model(name, "fp32") for name in NETWORKS}
-            write_ranges(path, calibrate(models, pairs, how), f"{len(pairs)} frames of {self.dataset.name}, as in section 4.2", origin)
-        return read_ranges(path, origin)
+        key = (own, how)
+        if key not in self._made_ranges:
+            origin = f"{own} on {self.contents}, {how}, {_code_digest(deployment.framework)}"
+            path = CACHE / "calibration" / f"{digest(origin.encode())}.csv"
+            if not path.is_file():
+                ranges, source = self._calibrate(deployment, weights, how)
+                write_ranges(path, ranges, source, origin)
+            self._made_ranges[key] = read_ranges(path, origin)
+        return self._made_ranges[key]
+
+    def _calibrate(self, deployment: Deployment, weights: Path, how: str) -> tuple[Ranges, str]:
+        """Ranges from the frames that are tested, and where they come from in words."""
+        pairs = thesis_pairs(self.dataset, requested_frames(self.dataset))
+        models = {name: deployment.model(name, "fp32") for name in NETWORKS}
+        source = f"{len(pairs)} frames of {self.dataset.name}, as in section 4.2"
+        if how == "own":
+            return calibrate(models, pairs), source
+        usual = self.ranges(deployment, weights, Quantisation("benchmark"))
+        return {**usual, "xcorr": calibrate_xcorr(models, pairs, how)}, f"{source}, xcorr: {how}"
 
 
 def calibration_path(weights: Path) -> Path:
@@ -368,15 +384,17 @@ class _Job:
         trajectories = {name: repetitions[0] for name, repetitions in read_results(self.results, self.dataset).items()}
         lost = {name: _read_lost(result_path(self.results, name)) for name in trajectories}
         evaluation = evaluate(self.dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, self.protocol)
-        return Measurement(self.variant, self.dataset, self.run, self.results, self.record["parameters"], self.record["environment"],
-                           self.record["engines"], trajectories, lost, evaluation)
+        record = self.record
+        return Measurement(self.variant, self.dataset, self.run, self.results, record["parameters"], record["environment"],
+                           record["engines"], trajectories, lost, evaluation)
 
 
 def _about_engines(network: EngineNetwork) -> dict[str, dict[str, Any]]:
     """What is worth knowing of the three engines: framework, precision as asked and as executed, size of the plan, time to
     build."""
-    return {name: {"framework": engine.framework, "device": engine.device, "precision": engine.precision, "executed": engine.executed(),
-                   "plan_bytes": engine.plan_bytes, "build_seconds": round(engine.build_seconds, 3)}
+    return {name: {"framework": engine.framework, "device": engine.device, "precision": engine.precision,
+                   "executed": engine.executed(), "plan_bytes": engine.plan_bytes,
+                   "build_seconds": round(engine.build_seconds, 3)}
             for name, engine in network.engines.items()}
 
 
@@ -558,7 +576,7 @@ class EngineSpeed:
         raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
 
 
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 5, calls: int = 4) -> EngineSpeed:
+def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 4, calls: int = 3) -> EngineSpeed:
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()
@@ -567,8 +585,8 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 5, 
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
              "code": digest((_code_digest(framework) + _code_digest("pytorch") + _source("bench.py")).encode())}
     record = _kept(run, f"engine_speed_{framework}.json", parts, lambda: _time_engines(frameworks, width, rounds, calls, on))
-    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"], record["missing"], record["parameters"], framework,
-                       run, record["environment"])
+    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"], record["missing"], record["parameters"],
+                       framework, run, record["environment"])
 
 
 def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
@@ -674,7 +692,8 @@ def _dump(file: Path) -> str:
 
 def _note(run: str, record: Mapping[str, Any], framework: str = "") -> str:
     busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
-    return f"Run {Path(run).name}, {record['date']}: {environment.label(record, framework)}{busy if environment.was_busy(record) else ''}"
+    where = environment.label(record, framework)
+    return f"Run {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def need_onnxruntime() -> Any:
     try:
         import onnxruntime
     except ImportError:
-        raise InputError("checking and quantising ONNX models need the package onnxruntime: pip install -e '.[engines]'") from None
+        raise InputError("checking and quantising ONNX models needs onnxruntime: pip install -e '.[engines]'") from None
     return onnxruntime
 
 
@@ -126,7 +126,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
         values = onnx.numpy_helper.to_array(weight)
         if values.dtype == np.float32:
             if not (np.abs(values) <= np.finfo(np.float16).max).all():
-                raise InputError(f"FP16: the weights '{weight.name}' reach {np.abs(values).max():.3g}, which FP16 has no number for")
+                largest = np.abs(values).max()
+                raise InputError(f"FP16: the weights '{weight.name}' reach {largest:.3g}, which FP16 has no number for")
             weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), weight.name))
     inside = {value.name: f"{value.name}_fp16" for value in [*graph.input, *graph.output]}
     for node in graph.node:
@@ -209,7 +210,7 @@ def describe(model: onnx.ModelProto) -> Dict[str, Any]:
             flop += 2.0 * np.prod(kernel[1:]) * np.prod(known[node.output[0]])
     return {"network": properties(model).get("network"), "precision": properties(model).get("precision"),
             "inputs": shapes(model.graph.input), "outputs": shapes(model.graph.output), "operators": operators,
-            "parameters": int(sum(np.prod(dims) for name, dims in weights.items() if len(dims) > 0 and not name.endswith(("_scale", "_zero")))),
+            "parameters": int(sum(np.prod(dims) for name, dims in weights.items() if not name.endswith(("_scale", "_zero")))),
             "megabytes": model.ByteSize() / 1e6, "gflop": float(flop) / 1e9}
 
 
@@ -273,7 +274,8 @@ def load_model(path: Union[str, Path]) -> onnx.ModelProto:
     except FileNotFoundError:
         raise InputError(f"{path}: no such ONNX file") from None
     except Exception as error:  # protobuf and the checker raise types of their own
-        raise InputError(f"{path}: not a readable ONNX model ({' '.join(str(error).split())[:120] or type(error).__name__})") from None
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise InputError(f"{path}: not a readable ONNX model ({reason})") from None
     check_interface(model, str(path))
     return model
 

@@ -204,7 +204,8 @@ def _constants(model: onnx.ModelProto) -> Set[str]:
     return {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
 
 
-def to_int8(model: onnx.ModelProto, bounds: Bounds, kept: Iterable[str] = XCORR_KEPT, fixed_kernels: bool = False) -> onnx.ModelProto:
+def to_int8(model: onnx.ModelProto, bounds: Bounds, kept: Iterable[str] = XCORR_KEPT,
+            fixed_kernels: bool = False) -> onnx.ModelProto:
     """The model with QDQ nodes, so that its nodes run in INT8, but those whose `kind` is in `kept`.
 
     bounds: tensor -> largest absolute value (`activation_bounds`). fixed_kernels: a correlation kernel gets a scale for every
@@ -231,7 +232,8 @@ def to_int8(model: onnx.ModelProto, bounds: Bounds, kept: Iterable[str] = XCORR_
             axis = {"axis": 0} if np.ndim(step) else {}
             ends = [constant(f"{tensor}_scale", np.asarray(step, np.float32)),
                     constant(f"{tensor}_zero", np.zeros(np.shape(step), np.int8))]
-            nodes.append(onnx.helper.make_node("QuantizeLinear", [tensor, *ends], [f"{tensor}_q"], name=f"quantize_{tensor}", **axis))
+            nodes.append(onnx.helper.make_node("QuantizeLinear", [tensor, *ends], [f"{tensor}_q"],
+                                               name=f"quantize_{tensor}", **axis))
             nodes.append(onnx.helper.make_node("DequantizeLinear", [f"{tensor}_q", *ends], [f"{tensor}_dq"],
                                                name=f"dequantize_{tensor}", **axis))
             quantised[tensor] = f"{tensor}_dq"

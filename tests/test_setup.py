@@ -30,9 +30,10 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 # Packages whose import name is not their name on PyPI.
-IMPORTED_AS = {"yaml": "pyyaml", "skimage": "scikit-image", "cv2": "opencv-python-headless", "jupyter_book": "jupyter-book"}
+IMPORTED_AS = {"yaml": "pyyaml", "skimage": "scikit-image", "cv2": "opencv-python-headless", "jupyter_book": "jupyter-book",
+               "pynvml": "nvidia-ml-py"}
 # Come with a declared package.
-COMES_WITH = {"sphinx": "jupyter-book", "typing_extensions": "torch"}
+COMES_WITH = {"sphinx": "jupyter-book", "typing_extensions": "torch", "google": "onnx", "urllib3": "requests"}
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by path (or skip).
 LOCAL = {"lib", "rules", "synth_video"}
 

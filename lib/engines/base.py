@@ -99,7 +99,8 @@ class EngineNetwork:
         self.engines = dict(engines)
         self.target, self.search, self.xcorr = engines["target"], engines["search"], engines["xcorr"]
         precisions = [engine.precision.upper() for engine in (self.target, self.search, self.xcorr)]
-        self.name = f"{self.search.framework} {'/'.join(precisions if len(set(precisions)) > 1 else precisions[:1])} ({self.search.device})"
+        mixed = "/".join(precisions if len(set(precisions)) > 1 else precisions[:1])
+        self.name = f"{self.search.framework} {mixed} ({self.search.device})"
         self._fitted: Optional[Mapping[str, Any]] = None  # the kernels inside a refitted xcorr engine
 
     def template(self, exemplar: np.ndarray) -> Dict[str, Any]:

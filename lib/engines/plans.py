@@ -75,7 +75,8 @@ def load_or_build(folder: Optional[Path], name: str, key: Mapping[str, str], bui
 
 
 def _write(path: Path, key: Mapping[str, str], plan: Plan) -> None:
-    head = {"key": dict(key), "build_seconds": plan.build_seconds, "size": len(plan.data), "sha256": hashlib.sha256(plan.data).hexdigest()}
+    checksum = hashlib.sha256(plan.data).hexdigest()
+    head = {"key": dict(key), "build_seconds": plan.build_seconds, "size": len(plan.data), "sha256": checksum}
     with whole_file(path) as temporary:
         temporary.write_bytes(json.dumps(head, sort_keys=True).encode() + b"\n" + plan.data)
 

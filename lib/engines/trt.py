@@ -631,8 +631,9 @@ class TensorRTEngine:
 
 def build(model: Union[bytes, Path], network: str, precision: str, cache: Optional[Path] = None, refit: Optional[bool] = None,
           tf32: bool = False, calibrator: Optional[EntropyCalibration] = None) -> TensorRTEngine:
-    """An engine of an ONNX file or of its bytes. cache: folder for plans. refit: kernels inside instead of as inputs (None: where the
-    version knows no other way). tf32, calibrator: see `build_plan`. Raises InputError for what TensorRT or the GPU cannot do."""
+    """An engine of an ONNX file or of its bytes. cache: folder for plans. refit: kernels inside instead of as inputs (None: where
+    the version knows no other way). tf32, calibrator: see `build_plan`. Raises InputError for what TensorRT or the GPU cannot
+    do."""
     data = model.read_bytes() if isinstance(model, Path) else model
     return TensorRTEngine(data, network, precision, cache, refit, tf32, calibrator)
 

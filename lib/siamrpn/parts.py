@@ -65,7 +65,8 @@ class XcorrNetwork(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tuple[Tensor, Tensor]:
         kernels, maps = tensors[:6], tensors[6:]
-        outputs = [head(functional.conv2d(feature, kernel, groups=kernel.shape[0]))      # (1, C, 25, 25), then (1, 10 or 20, 25, 25)
+        # (1, C, 25, 25), then (1, 10 or 20, 25, 25)
+        outputs = [head(functional.conv2d(feature, kernel, groups=kernel.shape[0]))
                    for head, kernel, feature in zip(self.head, kernels, maps)]
         cls, loc = ([output * share for output, share in zip(outputs[start:start + 3], shares)]
                     for start, shares in ((0, self.cls_share), (3, self.loc_share)))
@@ -74,7 +75,8 @@ class XcorrNetwork(nn.Module):
 
 def three_networks(network: SiamRPN) -> Dict[str, nn.Module]:
     """The three networks by name, sharing the tracker's weights, in evaluation mode."""
-    return {"target": TargetNetwork(network).eval(), "search": SearchNetwork(network).eval(), "xcorr": XcorrNetwork(network).eval()}
+    parts = {"target": TargetNetwork, "search": SearchNetwork, "xcorr": XcorrNetwork}
+    return {name: part(network).eval() for name, part in parts.items()}
 
 
 def example_inputs(name: str, channels: int) -> Dict[str, Tensor]:

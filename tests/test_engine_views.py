@@ -1,0 +1,178 @@
+"""Section 4.2's chapters on a small benchmark: every mixture measured in one pass, kept, and shown beside the thesis's rows."""
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lib import engine_views, experiments, thesis
+from lib.demo import make_benchmark
+from lib.deploy import RECIPES, Quantisation
+from lib.errors import InputError
+from lib.vot.dataset import load_dataset
+from lib.vot.metrics import evaluate, paired_bootstrap
+from lib.vot.results import read_results
+
+pytest.importorskip("openvino")
+ROOT = Path(__file__).resolve().parent.parent
+FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """Two sequences of the demo benchmark, their first frames."""
+    whole = make_benchmark(tmp_path_factory.mktemp("demo") / "whole", ["face", "cup"])
+    folder = tmp_path_factory.mktemp("small") / "small"
+    for name in ("face", "cup"):
+        (folder / name / "color").mkdir(parents=True)
+        for file in sorted((whole / name / "color").iterdir())[:FRAMES]:
+            shutil.copy(file, folder / name / "color")
+        for file in (whole / name).glob("*.t*"):
+            lines = file.read_text().splitlines()[:FRAMES]
+            (folder / name / file.name).write_text("\n".join(lines) + "\n")
+    (folder / "list.txt").write_text("face\ncup\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def executed(small: Path, tmp_path_factory) -> tuple[Path, dict]:
+    """The chapter of mixtures through papermill, and its run."""
+    folder = tmp_path_factory.mktemp("mixtures")
+    notebook = "notebooks/04_2_1_mixed_precision.ipynb"
+    command = [sys.executable, "-m", "papermill", notebook, str(folder / "out.ipynb"), "--cwd", "notebooks",
+               "-r", "dataset", str(small),
+               "-r", "run", str(folder / "run"), "-r", "framework", "openvino"]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return folder / "run", json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
+
+
+def test_the_27_mixtures_are_the_thesis_s_27() -> None:
+    ours = {(v.target, v.search, v.xcorr) for v in experiments.mixtures("demo", "openvino")}
+    theirs = engine_views.with_pure_rows(thesis.table("table_4_3"), thesis.table("table_4_2"))
+    assert len(theirs) == len(ours) == 27
+    assert {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")) for row in theirs} == ours
+
+
+def test_names_tell_mixtures_apart() -> None:
+    variants = [*experiments.baseline("demo"), *experiments.mixtures("demo", "openvino"),
+                *experiments.calibrations("demo", "openvino"), *experiments.xcorr_recipes("demo", "openvino")]
+    by_name = {variant.name: variant for variant in variants}
+    assert all(by_name[variant.name] == variant for variant in variants)
+    assert len(by_name) == 1 + 27 + 5 + 2 * len(RECIPES), "one calibration and the FP16 row are among the mixtures"
+
+
+def test_the_table_has_a_row_a_mixture_and_says_what_the_raw_files_say(executed, small) -> None:
+    run, notebook = executed
+    outputs = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    table = [data["text/html"] for data in outputs if "text/html" in data]
+    body = "".join(table[0]).split("<tbody>")[1]
+    assert body.count("<tr>") == 27
+    dataset = load_dataset(small)
+    for variant in experiments.mixtures("demo", "openvino"):
+        again = evaluate(dataset, read_results(run / dataset.name / variant.name, dataset))
+        assert f"{again.eao:.3f}" in body
+    figures = [out for cell in notebook["cells"] if "mystnb" in cell["metadata"] for out in cell["outputs"]]
+    assert len(figures) == 2 and all("image/svg+xml" in out["data"] for out in figures)
+
+
+def test_mixtures_share_their_engines_and_are_measured_once(executed, small) -> None:
+    run, _ = executed
+    dataset = load_dataset(small)
+    measured = experiments.measure(experiments.mixtures("demo", "openvino"), dataset, str(run))
+    before = {path: path.stat().st_mtime_ns for path in run.glob("*/*/baseline/*/*_001.txt")}
+    assert len(before) == 2 * (27 + 2 * len(RECIPES))
+    experiments.measure(experiments.mixtures("demo", "openvino"), dataset, str(run))
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for one in measured:
+        assert {name: engine["precision"] for name, engine in one.engines.items()} == one.variant.precisions
+        executed_in = one.engines["search"]["executed"]
+        assert ("int8" in executed_in) == (one.variant.search == "int8")
+        assert set(executed_in) == {"fp32"} or one.variant.search != "fp32"
+
+
+def test_differences_are_paired_and_to_the_row_that_the_head_names(executed, small) -> None:
+    run, _ = executed
+    measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+    text, interval = engine_views._difference(measured[2], measured[0])
+    value, low, high = paired_bootstrap(measured[2].evaluation, measured[0].evaluation)["eao"]
+    assert text.startswith(f"{value:+.3f}") and text.endswith("*") == (low > 0 or high < 0)
+    assert interval == f"({low:+.3f} to {high:+.3f})"
+    change = measured[2].evaluation.eao - measured[0].evaluation.eao
+    assert f"{change:+.4f}" in engine_views.verdict(measured[2], measured[0], 0.02)
+
+
+@pytest.mark.parametrize("allowed, word", [(1.0, "holds"), (-1.0, "does not hold")])
+def test_a_verdict_follows_its_rule(executed, small, allowed: float, word: str) -> None:
+    run, _ = executed
+    fp32, _, int8 = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+    assert f"** {word} the EAO" in engine_views.verdict(int8, fp32, allowed)
+
+
+@pytest.fixture(scope="module")
+def speed(tmp_path_factory) -> experiments.EngineSpeed:
+    return experiments.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", width=0.125, rounds=2, calls=2)
+
+
+def test_the_parts_of_a_frame_account_for_the_whole_frame(speed) -> None:
+    for row in speed.rows:
+        parts = sum(row[f"{part}_ms"] for part in engine_views.PARTS)
+        assert parts == pytest.approx(row["frame_ms"], rel=0.5), "medians of parts that were timed apart"
+        assert row["outside_ms"] == pytest.approx(row["crop_ms"] + row["decode_ms"])
+
+
+def test_speed_is_kept_and_has_a_row_for_every_framework_and_precision(speed) -> None:
+    assert [(row["framework"].split()[0], row["precision"]) for row in speed.rows] == [
+        ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
+    again = experiments.engine_speed(speed.run, "openvino", width=0.125, rounds=2, calls=2)
+    assert again.rows == speed.rows, "loaded, not timed again"
+    assert speed.row_of("openvino", "int8")["precision"] == "INT8"
+    with pytest.raises(InputError, match="TensorRT in INT8 was not timed"):
+        speed.row_of("tensorrt", "int8")
+    assert set(speed.reinitialisation) == {"fp32", "fp16", "int8"}
+    assert all(len(ways["inputs"]) and len(ways["refit"]) for ways in speed.reinitialisation.values())
+
+
+@pytest.mark.parametrize("network", ["target", "search", "xcorr"])
+def test_every_figure_of_speed_has_titles_units_and_a_note(speed, network: str) -> None:
+    for figure in (engine_views.layer_types(speed, network, "the note"), engine_views.frame_parts(speed, "the note")):
+        assert all(axis.get_title(loc="left") and "ms" in axis.get_xlabel() for axis in figure.axes)
+        assert "the note" in figure._supxlabel.get_text()
+
+
+def test_figures_of_quality_draw_the_measured_and_the_reported_values(executed, small) -> None:
+    run, _ = executed
+    dataset = load_dataset(small)
+    measured = experiments.measure([*experiments.baseline("demo"), *experiments.engines("demo", "openvino")], dataset, str(run))
+    reported = thesis.table("digits")
+    figure = engine_views.speed_quality(measured, reported, "note")
+    drawn = [tuple(np.ravel(line.get_data())) for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
+    assert drawn == list(zip(reported["fps"], reported["eao"]))
+    assert len(engine_views.attributes(measured, thesis.table("figure_4_5"), "note").axes) == 2
+    same = engine_views.same_boxes(measured[0], measured[1])
+    assert "PyTorch FP32 and OpenVINO FP32" in same
+
+
+def test_a_calibration_from_the_benchmark_is_kept_and_one_of_other_frames_is_another(small, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(experiments, "CACHE", tmp_path)
+    dataset = load_dataset(small)
+    [variant] = [v for v in experiments.calibrations("demo", "openvino") if v.quantisation == Quantisation("benchmark", "minmax")]
+    experiments.measure([variant], dataset, str(tmp_path / "run"))
+    [first] = (tmp_path / "calibration").glob("*.csv")
+    other = experiments.xcorr_recipes("demo", "openvino")[-1]
+    experiments.measure([other], dataset, str(tmp_path / "run"))
+    assert len(list((tmp_path / "calibration").glob("*.csv"))) == 2 and first.is_file()
+
+
+def test_unknown_precisions_and_frameworks_are_refused() -> None:
+    with pytest.raises(InputError, match="unknown precision 'fp8'"):
+        experiments.mixture("demo", "openvino", "fp8", "fp32", "fp32")
+    with pytest.raises(InputError, match="unknown framework 'tvm'"):
+        experiments.mixture("demo", "tvm", "fp32", "fp32", "fp32")
+    with pytest.raises(InputError, match="unknown 'median'"):
+        Quantisation(method="median")
