@@ -174,3 +174,76 @@ def test_help_of_every_command_has_an_example():
     for name in ("track", "evaluate", "train", "demo-data"):
         shown = subprocess.run([sys.executable, "-m", "lib.cli", name, "--help"], check=True, capture_output=True, text=True)
         assert f"Example: siambook {name}" in " ".join(shown.stdout.split())
+
+
+# -- Engines -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def onnx_files(tmp_path_factory):
+    """The demo model's xcorr and other networks as `siambook export` writes them."""
+    pytest.importorskip("openvino")
+    folder = tmp_path_factory.mktemp("onnx")
+    assert main(["export", "--out", str(folder), "--precision", "fp32,int8"]) == 0
+    return folder
+
+
+def test_export_writes_the_three_networks_and_says_how_close_they_are(onnx_files, tmp_path, capsys):
+    assert {path.name for path in onnx_files.iterdir()} == {f"{name}-{precision}.onnx" for name in ("target", "search", "xcorr")
+                                                           for precision in ("fp32", "int8")}
+    assert main(["export", "--out", str(tmp_path), "--precision", "fp32"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and all("of the range from PyTorch" in line and "GFLOP" in line for line in lines)
+
+
+@pytest.mark.parametrize("precision, executed", [("fp32", "18 FP32"), ("int8", "12 INT8")])
+def test_an_engine_is_inspected(onnx_files, tmp_path, capsys, precision, executed):
+    command = ["engine", "inspect", str(onnx_files / f"xcorr-{precision}.onnx"), "--engine", "openvino", "--cache", str(tmp_path)]
+    assert main(command) == 0
+    out = capsys.readouterr().out
+    assert executed in out and "correlation" in out and "kernel_cls2" in out
+    assert len(list(tmp_path.glob("*.plan"))) == 1
+
+
+def test_evaluate_runs_a_mixture_of_precisions(frames, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("openvino")
+    (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
+    assert main(["evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), "--engine", "openvino",
+                 "--precision", "int8,fp32,fp16"]) == 0
+    assert "openvino-int8-fp32-fp16" in capsys.readouterr().out
+    assert (tmp_path / "run" / "frames" / "openvino-int8-fp32-fp16" / "measured.json").is_file()
+
+
+def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(frames, weights, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
+    own = tmp_path / "own.pth"
+    shutil.copy(weights, own)
+    arguments = ["evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), "--weights", str(own), "--engine",
+                 "openvino",
+                 "--precision", "int8"]
+    assert "siambook calibrate" in refused(capsys, *arguments)
+    assert main(["calibrate", str(frames), "--weights", str(own), "--pairs", "4"]) == 0
+    assert (tmp_path / "own.calibration.csv").is_file()
+    assert main(arguments) == 0
+
+
+def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights):
+    pytest.importorskip("openvino")
+    assert main(["bench", "--weights", weights, "--rounds", "1", "--calls", "1", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [(row["framework"].split()[0], row["precision"]) for row in result["rows"]] == [
+        ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
+    assert result["scale"] == "demo" and 0 < result["peak_memory_gb"] < 24
+
+
+@pytest.mark.parametrize("arguments, word", [
+    (["engine", "build", "NOWHERE.onnx"], "no such ONNX file"),
+    (["export", "--out", "OUT", "--weights", "NOWHERE.pth"], "no such weights file"),
+    (["evaluate", "--dataset", "demo", "--one-pass", "--precision", "int8"], "--one-pass runs PyTorch in FP32"),
+    (["calibrate", "NOWHERE", "--weights", "demo"], "does not exist"),
+    (["fetch", "vot2018", "OUT", "--source", "/nowhere/at/all"], "cannot be read"),
+])
+def test_wrong_requests_to_engines_get_one_sentence(capsys, tmp_path, monkeypatch, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    assert word in refused(capsys, *arguments)
