@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from lib.calibration import Ranges
-from lib.deploy import FRAMEWORKS, Deployment, give_back_memory, refitted
+from lib.deploy import FRAMEWORKS, Deployment, give_back_memory, missing_frameworks, refitted
 from lib.engines.base import Engine, EngineNetwork, LayerTime, describe_executed
 from lib.errors import InputError
 from lib.export import random_feeds
@@ -118,7 +118,10 @@ def bench(network: SiamRPN, frameworks: Seq[str], device: str = "cpu", rounds: i
     """
     reference = timing_deployment(network, "pytorch", device).network(dict.fromkeys(NETWORKS, "fp32"))
     yield _time("pytorch", "fp32", lambda names: {name: reference.engines[name] for name in names}, reference, rounds, calls)
-    for framework, precision in pairs_to_time(frameworks):
+    absent = missing_frameworks(frameworks)
+    for sentence in absent.values():
+        report(sentence)
+    for framework, precision in pairs_to_time([name for name in frameworks if name not in absent]):
         def make(names: Seq[str]) -> Dict[str, Engine]:
             deployment = timing_deployment(network, framework, device)  # noqa: B023 - used before the loop goes on
             return deployment.engines(dict.fromkeys(names, precision))  # noqa: B023

@@ -227,19 +227,18 @@ def bench(options: argparse.Namespace) -> int:
     from lib import experiments, tables
     from lib.bench import bench as measure
     from lib.bench import full_size_network
-    from lib.deploy import choose_framework
+    from lib.deploy import FRAMEWORKS
     from lib.environment import label, peak_memory_gb, record
     from lib.siamrpn.checkpoint import load_network
 
     network = full_size_network() if options.scale == "thesis" else load_network(experiments.weights_of(options.weights))
-    frameworks = list(dict.fromkeys(["pytorch", "openvino", choose_framework()]))
     machine = record(options.device)
     rows = []
 
     def report(text: str) -> None:
         print(text, file=sys.stderr)
 
-    for timed in measure(network, frameworks, options.device, options.rounds, options.calls, report):
+    for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, options.calls, report):
         rows.append(timed.row())
         report(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
     about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"],

@@ -94,6 +94,12 @@ def framework_module(name: str) -> Any:
     return import_module(FRAMEWORKS[name].module)
 
 
+def missing_frameworks(names: Sequence[str]) -> Dict[str, str]:
+    """Those of the frameworks that cannot run here: name -> a sentence that says what is missing and what to do."""
+    found = {name: framework_module(name).missing() for name in names}
+    return {name: f"{FRAMEWORKS[name].title}: {sentence}" for name, sentence in found.items() if sentence}
+
+
 def choose_framework(name: str = "auto") -> str:
     """The compiled framework of this machine for "auto": TensorRT where it and an NVIDIA GPU are there, else OpenVINO."""
     if name != "auto":

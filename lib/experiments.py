@@ -40,7 +40,16 @@ from lib import environment
 from lib.bench import bench, full_size_network, layer_times, pairs_to_time, reinitialisation, timing_deployment
 from lib.calibration import Ranges, calibrate, calibrate_xcorr, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
-from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, framework_module, give_back_memory
+from lib.deploy import (
+    FRAMEWORKS,
+    RECIPES,
+    USUAL,
+    Deployment,
+    Quantisation,
+    framework_module,
+    give_back_memory,
+    missing_frameworks,
+)
 from lib.engines.base import PRECISIONS, EngineNetwork, by_type, describe_executed
 from lib.engines.pytorch import torch_network
 from lib.errors import InputError
@@ -580,12 +589,16 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 4, 
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()
+    absent = missing_frameworks(["tensorrt"])  # which every reader of section 4.2 looks for
     frameworks = list(dict.fromkeys(["pytorch", framework]))
     parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
+             "absent": ", ".join(absent),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
              "code": digest((_code_digest(framework) + _code_digest("pytorch") + _source("bench.py")).encode())}
-    record = _kept(run, f"engine_speed_{framework}.json", parts, lambda: _time_engines(frameworks, width, rounds, calls, on))
-    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"], record["missing"], record["parameters"],
+    record = _kept(run, f"engine_speed_{framework}.json", parts,
+                   lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(absent.values())})
+    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],
+                       [*record["missing"], *record["absent"]], record["parameters"],
                        framework, run, record["environment"])
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 OPSET = 13  # QuantizeLinear per channel begins here, and TensorRT 8.5 reads it
 FULL_CHECK_BYTES = 50e6  # larger models are not checked for inferred shapes as well, which copies them several times
+SCORE_SIDE = 25  # of the xcorr network's answers
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, as a share of the output's range
 
 
@@ -290,10 +291,19 @@ def check_interface(model: onnx.ModelProto, source: str) -> None:
     expected = set(INPUTS[name]) - (set(KERNELS) if name == "xcorr" and not set(KERNELS) & set(inputs) else set())
     if set(inputs) != expected or set(outputs) != set(OUTPUTS[name]):
         raise InputError(f"{source}: inputs {sorted(inputs)} and outputs {sorted(outputs)} are not those of the {name} network")
-    channels = json.loads(properties(model)["config"])["rpn"]
-    for tensor, value in example_inputs(name, channels).items():
-        if tensor in inputs and inputs[tensor] != tuple(value.shape):
-            raise InputError(f"{source}: '{tensor}' has shape {inputs[tensor]}, the {name} network takes {tuple(value.shape)}")
+    try:
+        config = json.loads(properties(model)["config"])
+        channels, anchors = int(config["rpn"]), int(config["anchors"])
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{source}: the model does not carry its network's config; `siambook export` writes it") from None
+    fitting: Dict[str, Tuple[int, ...]] = {
+        "cls": (1, 2 * anchors, SCORE_SIDE, SCORE_SIDE), "loc": (1, 4 * anchors, SCORE_SIDE, SCORE_SIDE)}
+    for part in NETWORKS:  # what the target and the search network answer with is what the xcorr network takes
+        fitting.update({tensor: tuple(value.shape) for tensor, value in example_inputs(part, channels).items()})
+    for tensor, shape in {**inputs, **outputs}.items():
+        if shape != fitting[tensor]:
+            does = "takes" if tensor in inputs else "gives"
+            raise InputError(f"{source}: '{tensor}' has shape {shape}, the {name} network {does} {fitting[tensor]}")
 
 
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:

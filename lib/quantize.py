@@ -128,7 +128,7 @@ def observe(model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]], t
     largest = dict.fromkeys(tensors, 0.0)
     for values in map(run, feeds):
         for name, value in values.items():
-            largest[name] = max(largest[name], float(np.abs(value).max()))
+            largest[name] = float(np.maximum(largest[name], np.abs(value).max()))  # max() would drop a NaN
     bad = [name for name, value in largest.items() if not np.isfinite(value)]
     if bad:
         raise InputError(f"the calibration set is of no use: '{bad[0]}' takes values that are not finite")

@@ -1,4 +1,4 @@
-"""Calibration: which frames the thesis's set takes, what the xcorr network is fed, and files of ranges, trusted only when whole."""
+"""Calibration: which frames the thesis's set takes, what the xcorr network is fed, files of ranges, trusted only when whole."""
 from __future__ import annotations
 
 from dataclasses import replace

@@ -13,6 +13,7 @@ import pytest
 from lib import engine_views, experiments, thesis
 from lib.demo import make_benchmark
 from lib.deploy import RECIPES, Quantisation
+from lib.engines import trt
 from lib.errors import InputError
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap
@@ -136,6 +137,14 @@ def test_speed_is_kept_and_has_a_row_for_every_framework_and_precision(speed) ->
         speed.row_of("tensorrt", "int8")
     assert set(speed.reinitialisation) == {"fp32", "fp16", "int8"}
     assert all(len(ways["inputs"]) and len(ways["refit"]) for ways in speed.reinitialisation.values())
+
+
+def test_a_framework_that_is_not_here_is_named_with_what_would_bring_it(speed) -> None:
+    if trt.available():
+        pytest.skip("TensorRT and a GPU are here")
+    [sentence] = speed.missing
+    assert sentence.startswith("TensorRT: ") and ("pip install" in sentence or "OpenVINO" in sentence)
+    assert f"Missing: {sentence}" in engine_views.speeds(speed, "Speeds.").caption
 
 
 @pytest.mark.parametrize("network", ["target", "search", "xcorr"])

@@ -41,7 +41,7 @@ class LayerTime:
 
 class Engine(Protocol):
     """One network, ready to run. A module of lib/engines that compiles has `build(path of an ONNX file, network, precision,
-    folder for plans, refit=False)` and `version()`; PyTorch's engine is made from the module."""
+    folder for plans, refit=False)`, `version()` and `missing()`; PyTorch's engine is made from the module."""
 
     network: str              # "target", "search" or "xcorr"
     framework: str            # "OpenVINO 2026.4.1"

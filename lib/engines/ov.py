@@ -49,6 +49,15 @@ def core() -> Any:
     return openvino.Core()
 
 
+def missing() -> Optional[str]:
+    """What is missing to run OpenVINO here, in a sentence with what to do; None where nothing is."""
+    try:
+        core()
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def version() -> str:
     """OpenVINO's version, e.g. "2026.4.1"."""
     core()
@@ -83,6 +92,8 @@ class OpenVINOEngine:
 
     def __init__(self, model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> None:
         self.network, self.precision, self.refits, self.framework = network, precision, refit, f"{TITLE} {version()}"
+        if not model.is_file():
+            raise InputError(f"{model}: no such ONNX file")
         self._model = model.read_bytes() if refit else b""
         self._compile(model, plans.digest_file(model), cache)
 
@@ -164,17 +175,11 @@ class OpenVINOEngine:
         return layers
 
     def _correlations(self) -> List[str]:
-        """Convolutions whose weights are no constants, or the kernels inside: their second input comes from a kernel."""
-        return [operation.get_friendly_name() for operation in self._compiled.get_runtime_model().get_ops()
-                if str(operation.get_rt_info()["layerType"].astype(str)) == "Convolution" and operation.get_input_size() > 1
-                and self.network == "xcorr" and _from_kernel(operation.input(1).get_source_output().get_node())]
-
-
-def _from_kernel(node: Any) -> bool:
-    """Whether a tensor is one of the six kernels, through reshapes and conversions."""
-    while node.get_input_size():
-        node = node.input(0).get_source_output().get_node()
-    return "kernel" in node.get_friendly_name()
+        """The xcorr network's grouped convolutions: OpenVINO gives their weights five dimensions, with the groups in front."""
+        operations = self._compiled.get_runtime_model().get_ops() if self.network == "xcorr" else []
+        return [operation.get_friendly_name() for operation in operations
+                if LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
+                and operation.get_input_size() > 1 and len(operation.input(1).get_partial_shape()) == 5]
 
 
 def build(model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> OpenVINOEngine:

@@ -89,6 +89,8 @@ def _read(path: Path, key: Mapping[str, str]) -> Plan:
         kept, size, checksum, seconds = head["key"], head["size"], head["sha256"], float(head["build_seconds"])
     except (ValueError, KeyError, TypeError):
         raise ValueError("it is no plan of this project") from None
+    if not isinstance(kept, dict):
+        raise ValueError("it is no plan of this project")
     if kept != dict(key):
         differing = sorted(part for part in {*kept, *key} if kept.get(part) != key.get(part))
         raise ValueError(f"it was made for another {', '.join(differing)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import copy
 import time
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -23,6 +23,11 @@ LAYERS = {
     "aten::relu": "elementwise", "aten::add": "elementwise", "aten::add_": "elementwise", "aten::mul": "elementwise",
     "aten::softmax": "elementwise", "aten::to": "reformat", "aten::copy_": "reformat", "aten::contiguous": "reformat",
 }
+
+
+def missing() -> Optional[str]:
+    """None: PyTorch is a dependency of everything here."""
+    return None
 
 
 def version() -> str:
@@ -98,16 +103,25 @@ class TorchEngine:
         with profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
-        layers = []
-        for event in record.key_averages(group_by_input_shape=True):
-            if event.key not in LAYERS:
+        spent: Dict[Tuple[str, str], float] = {}
+        for event in record.events():
+            if event.name not in LAYERS or _inside_a_layer(event):
                 continue
             weight = event.input_shapes[1] if len(event.input_shapes) > 1 else []
-            correlation = self.network == "xcorr" and event.key == "aten::conv2d" and len(weight) == 4 and weight[1] == 1
-            kind = "correlation" if correlation else LAYERS[event.key]
-            spent = (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total) * 1e-6 / calls
-            layers.append(LayerTime(f"{event.key} {event.input_shapes}", kind, self._executed, spent))
-        return layers
+            correlation = self.network == "xcorr" and event.name == "aten::conv2d" and len(weight) == 4 and weight[1] == 1
+            layer = (f"{event.name} {event.input_shapes}", "correlation" if correlation else LAYERS[event.name])
+            seconds = (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total) * 1e-6 / calls
+            spent[layer] = spent.get(layer, 0.0) + seconds
+        return [LayerTime(name, kind, self._executed, seconds) for (name, kind), seconds in spent.items()]
+
+
+def _inside_a_layer(event: Any) -> bool:
+    """Whether another layer's time holds this operator's, as that of a copy inside a convolution."""
+    while event.cpu_parent is not None:
+        event = event.cpu_parent
+        if event.name in LAYERS:
+            return True
+    return False
 
 
 def torch_network(network: SiamRPN, device: str = "cpu", precisions: Union[str, Mapping[str, str]] = "fp32") -> EngineNetwork:

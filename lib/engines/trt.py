@@ -133,16 +133,20 @@ def _load_rtx_libraries() -> None:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
-def available() -> bool:
-    """Whether there are an NVIDIA GPU, a way to it, and TensorRT."""
+def missing() -> Optional[str]:
+    """What TensorRT lacks to run here, in a sentence with what to do; None where an NVIDIA GPU, a way to it and TensorRT are."""
     try:
         cuda.device(), flavour()
-    except InputError:
-        return False
-    return True
+    except InputError as error:
+        return str(error)
+    return None
 
 
-@lru_cache(maxsize=1)
+def available() -> bool:
+    """Whether there are an NVIDIA GPU, a way to it, and TensorRT."""
+    return missing() is None
+
+
 def _log() -> Any:
     """The process's one logger, which keeps TensorRT's errors for the sentence that reports them."""
     class Log(trt.ILogger):

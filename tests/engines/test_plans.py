@@ -1,166 +1,219 @@
-"""The plan cache: the same key is loaded, and whatever else lies there is built again with a line that says why."""
+"""Kept plans: the same key is loaded, anything else is built; no damage on disk gets into an engine, no full disk stops one."""
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
+import os
+import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lib.engines.plans import digest, digest_file, load_or_build, plan_path
+from lib.engines import plans
+from lib.errors import InputError
 
-KEY = {"model": "0123456789abcdef", "precision": "fp32", "framework": "Loom 1.2", "device": "Board", "options": "[]"}
-CONTENTS = bytes(range(256)) * 20
+ROOT = Path(__file__).resolve().parents[2]
+KEY = {"model": "0123456789abcdef", "precision": "int8", "framework": "Test 1.0", "device": "CPU", "options": "[]"}
+DATA = bytes(range(256)) * 40
 
 
-class Builder:
-    """Counts what a framework is asked for; a plan's engine is its contents."""
+class Maker:
+    """Builds and loads plans, and counts."""
 
-    def __init__(self, data: bytes = CONTENTS) -> None:
-        self.data, self.built = data, 0
+    def __init__(self, data=DATA):
+        self.data, self.built, self.loaded = data, 0, []
 
-    def build(self) -> bytes:
+    def build(self):
         self.built += 1
         return self.data
 
-    def get(self, folder, key=KEY, name="search-fp32", load=bytes):
-        return load_or_build(folder, name, key, self.build, load)
+    def load(self, plan):
+        self.loaded.append(plan)
+        return f"engine of {len(plan)} bytes"
+
+    def __call__(self, folder, name="search-int8", key=KEY):
+        return plans.load_or_build(folder, name, key, self.build, self.load)
 
 
 @pytest.fixture
-def builder():
-    return Builder()
+def kept(tmp_path):
+    """A folder with one plan in it, and that plan's path."""
+    Maker()(tmp_path)
+    [path] = tmp_path.iterdir()
+    return tmp_path, path
 
 
-@pytest.fixture
-def plan(builder, tmp_path) -> Path:
-    """A plan that was kept."""
-    builder.get(tmp_path)
-    return plan_path(tmp_path, "search-fp32", KEY)
+def test_digests_are_the_start_of_sha256_of_bytes_and_of_files(tmp_path):
+    (tmp_path / "file").write_bytes(DATA * 300)  # more than one piece
+    assert plans.digest(DATA * 300) == plans.digest_file(tmp_path / "file") == hashlib.sha256(DATA * 300).hexdigest()[:16]
 
 
-def test_the_same_key_is_built_once_and_then_loaded_with_what_its_build_took(builder, tmp_path, capsys):
-    first, built = builder.get(tmp_path / "new" / "folder")
-    again, kept = builder.get(tmp_path / "new" / "folder")
-    assert (first, again, builder.built) == (CONTENTS, CONTENTS, 1)
-    assert (built.cached, kept.cached) == (False, True)
-    assert kept.build_seconds == built.build_seconds
+def test_a_path_depends_on_every_part_of_the_key_and_not_on_their_order(tmp_path):
+    path = plans.plan_path(tmp_path, "search-int8", KEY)
+    assert path == plans.plan_path(tmp_path, "search-int8", dict(reversed(list(KEY.items()))))
+    assert path.name.startswith("search-int8-") and path.suffix == ".plan"
+    others = {plans.plan_path(tmp_path, "search-int8", {**KEY, part: "other"}) for part in KEY}
+    assert len(others) == len(KEY) and path not in others
+
+
+def test_a_plan_of_the_same_key_is_loaded_and_tells_what_its_build_took(kept, capsys):
+    folder, path = kept
+    first = json.loads(path.read_bytes().split(b"\n", 1)[0])
+    maker = Maker(b"not used")
+    engine, plan = maker(folder)
+    assert engine == f"engine of {len(DATA)} bytes"
+    assert (maker.built, maker.loaded, plan.cached) == (0, [DATA], True)
+    assert plan.data == DATA and plan.build_seconds == first["build_seconds"]
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize("part", KEY)
-def test_another_model_precision_framework_device_or_option_is_another_file(builder, plan, tmp_path, part):
-    other = Builder(b"other")
-    assert other.get(tmp_path, {**KEY, part: "another"})[0] == b"other"
-    assert builder.get(tmp_path)[0] == CONTENTS
-    assert (builder.built, other.built, len(list(tmp_path.glob("*.plan")))) == (1, 1, 2)
+@pytest.mark.parametrize("part", list(KEY))
+def test_another_model_precision_version_device_or_option_is_another_plan(kept, part):
+    folder, path = kept
+    before = path.read_bytes()
+    maker = Maker(b"another")
+    _, plan = maker(folder, key={**KEY, part: "other"})
+    assert maker.built == 1 and not plan.cached
+    assert len(list(folder.iterdir())) == 2
+    assert path.read_bytes() == before
 
 
-def test_the_order_of_a_key_decides_nothing(builder, plan, tmp_path):
-    assert builder.get(tmp_path, dict(reversed(list(KEY.items()))))[1].cached
+def flip(offset):
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        content[offset] ^= 0x10
+        path.write_bytes(content)
+    return damage
 
 
-def without(line, part):
-    head = json.loads(line)
-    del head[part]
-    return json.dumps(head).encode()
+def rewrite(change):
+    """Change the head, keep the plan."""
+    def damage(path):
+        head, data = path.read_bytes().split(b"\n", 1)
+        path.write_bytes(json.dumps(change(json.loads(head))).encode() + b"\n" + data)
+    return damage
 
 
-def flipped(data: bytes, position: int) -> bytes:
-    return data[:position] + bytes([data[position] ^ 4]) + data[position + 1:]
-
-
-@pytest.mark.parametrize("damage, why", [
-    (lambda data: flipped(data, len(data) - 100), "it is damaged: its checksum differs"),
-    (lambda data: flipped(data, data.index(b"\n") + 1), "it is damaged: its checksum differs"),
-    (lambda data: data[:-1], "it has 5119 bytes of 5120"),
-    (lambda data: data + b"\0", "it has 5121 bytes of 5120"),
-    (lambda data: data[:data.index(b"\n") + 1], "it has 0 bytes of 5120"),
-    (lambda data: data[:40], "it is no plan of this project"),
-    (lambda data: b"", "it is no plan of this project"),
-    (lambda data: b"a text of somebody else's\n", "it is no plan of this project"),
-    (lambda data: b"[1, 2]\n" + CONTENTS, "it is no plan of this project"),
-    (lambda data: "Gr\xfc\xdfe".encode("latin-1") + CONTENTS, "it is no plan of this project"),
-    (lambda data: without(data[:data.index(b"\n")], "sha256") + data[data.index(b"\n"):], "it is no plan of this project"),
-], ids=["last bits", "first bits", "cut short", "longer", "head alone", "half head", "empty", "text", "list", "latin", "no sum"])
-def test_a_damaged_or_foreign_plan_is_built_again_with_a_line_that_says_why(builder, plan, tmp_path, capsys, damage, why):
-    good = plan.read_bytes()
-    plan.write_bytes(damage(good))
-    engine, found = builder.get(tmp_path)
-    assert (engine, found.cached, builder.built) == (CONTENTS, False, 2)
-    [line] = capsys.readouterr().err.splitlines()
-    assert line == f"{plan}: built again, because the plan kept there cannot be used ({why})"
-    assert builder.get(tmp_path)[1].cached  # and the good one is kept in its place
+@pytest.mark.parametrize("damage, reason", [
+    (flip(-1), "it is damaged: its checksum differs"),
+    (flip(-len(DATA)), "it is damaged: its checksum differs"),
+    (lambda path: path.write_bytes(path.read_bytes()[:-1]), f"it has {len(DATA) - 1} bytes of {len(DATA)}"),
+    (lambda path: path.write_bytes(path.read_bytes() + b"more"), f"it has {len(DATA) + 4} bytes of {len(DATA)}"),
+    (lambda path: path.write_bytes(path.read_bytes()[:100]), "it is no plan of this project"),
+    (lambda path: path.write_bytes(b""), "it is no plan of this project"),
+    (lambda path: path.write_text("Dear reader,\nthis is no plan.\n"), "it is no plan of this project"),
+    (lambda path: path.write_bytes(os.urandom(5000)), "it is no plan of this project"),
+    (lambda path: path.write_text("{}\n"), "it is no plan of this project"),
+    (lambda path: path.write_text("[1, 2]\n"), "it is no plan of this project"),
+    (rewrite(lambda head: {**head, "build_seconds": None}), "it is no plan of this project"),
+    (rewrite(lambda head: {**head, "key": "search"}), "it is no plan of this project"),
+    (rewrite(lambda head: {**head, "key": {**KEY, "precision": "fp16"}}), "it was made for another precision"),
+    (rewrite(lambda head: {**head, "key": {**KEY, "model": "other", "device": "GPU"}}), "it was made for another device, model"),
+], ids=["last bit", "first bit", "a byte less", "more bytes", "cut in the head", "empty", "text", "random bytes", "other JSON",
+        "a list", "no seconds", "no key", "another precision", "another model and device"])
+def test_a_damaged_or_foreign_plan_is_built_again_with_one_line_that_says_why(kept, capsys, damage, reason):
+    folder, path = kept
+    damage(path)
+    maker = Maker()
+    engine, plan = maker(folder)
+    assert (maker.built, maker.loaded) == (1, [DATA])
+    assert engine == f"engine of {len(DATA)} bytes" and not plan.cached
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: built again, because the plan kept there cannot be used ({reason}")
+    assert said.count("\n") == 1
+    again = Maker(b"not used")
+    assert again(folder)[1].cached and again.loaded == [DATA]
     assert capsys.readouterr().err == ""
 
 
-def test_a_plan_copied_over_anothers_path_is_not_used(builder, plan, tmp_path, capsys):
-    key = {**KEY, "precision": "int8", "model": "fedcba9876543210"}
-    other = Builder(b"other")
-    other.get(tmp_path, key)
-    shutil.copy(str(plan), str(plan_path(tmp_path, "search-fp32", key)))
-    assert other.get(tmp_path, key)[0] == b"other"
-    assert "it was made for another model, precision)" in capsys.readouterr().err
+def test_a_plan_renamed_onto_anothers_path_is_not_loaded(tmp_path, capsys):
+    other = {**KEY, "precision": "fp32"}
+    Maker(b"the plan in FP32")(tmp_path, key=other)
+    plans.plan_path(tmp_path, "search-int8", other).rename(plans.plan_path(tmp_path, "search-int8", KEY))
+    maker = Maker()
+    maker(tmp_path)
+    assert maker.loaded == [DATA]
+    assert "it was made for another precision" in capsys.readouterr().err
 
 
-def test_a_plan_of_a_format_without_this_key_is_not_used(builder, plan, tmp_path, capsys):
-    head, _, data = plan.read_bytes().partition(b"\n")
-    plan.write_bytes(json.dumps({**json.loads(head), "key": [1]}).encode() + b"\n" + data)
-    assert builder.get(tmp_path)[0] == CONTENTS
-    assert "built again" in capsys.readouterr().err
+def test_a_plan_that_its_framework_refuses_is_built_again(kept, capsys):
+    folder, path = kept
+    attempts = []
+
+    def load(plan):
+        attempts.append(plan)
+        if len(attempts) == 1:
+            raise RuntimeError("deserialisation failed:\n  version mismatch")
+        return "engine"
+
+    engine, plan = plans.load_or_build(folder, "search-int8", KEY, lambda: b"new plan", load)
+    assert (engine, plan.cached, attempts) == ("engine", False, [DATA, b"new plan"])
+    assert f"{path}: built again" in (said := capsys.readouterr().err)
+    assert "(deserialisation failed: version mismatch)" in said and said.count("\n") == 1
 
 
-def test_a_plan_that_the_framework_refuses_is_built_again(builder, plan, tmp_path, capsys):
-    refusals = [RuntimeError("made by\n  another version")]
+def test_what_a_new_plan_raises_is_the_callers(tmp_path):
+    def refuse(*_):
+        raise InputError("this processor has no INT8")
 
-    def load(data):
-        if refusals:
-            raise refusals.pop()
-        return data
-
-    assert builder.get(tmp_path, load=load)[0] == CONTENTS
-    assert builder.built == 2
-    assert "cannot be used (made by another version)" in capsys.readouterr().err
+    with pytest.raises(InputError, match="has no INT8"):
+        plans.load_or_build(tmp_path, "search-int8", KEY, refuse, refuse)
+    assert not list(tmp_path.iterdir())
 
 
-def test_what_a_framework_says_to_a_new_plan_is_the_callers(builder, tmp_path):
-    def load(data):
-        raise RuntimeError("no such device")
-
-    with pytest.raises(RuntimeError, match="no such device"):
-        builder.get(tmp_path, load=load)
-
-
-@pytest.mark.parametrize("hinder", [
-    lambda folder: folder.write_text("a file where the folder should be"),
-    lambda folder: plan_path(folder, "search-fp32", KEY).mkdir(parents=True),
-], ids=["a file in the way", "a folder in the way"])
-def test_where_nothing_can_be_kept_the_engine_runs_with_a_line(builder, tmp_path, capsys, hinder):
-    hinder(tmp_path / "plans")
-    assert builder.get(tmp_path / "plans")[0] == CONTENTS
-    [line] = capsys.readouterr().err.splitlines()
-    assert "cannot be written" in line
-    assert line.endswith("; the engine runs all the same and will be built again next time")
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        maker = Maker()
+        _, plan = maker(None)
+        assert maker.built == 1 and not plan.cached and plan.data == DATA
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_no_half_a_plan(builder, tmp_path, capsys, monkeypatch):
-    def full(self, data):
-        with open(self, "wb") as stream:
-            stream.write(data[:100])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    assert builder.get(tmp_path)[0] == CONTENTS
-    assert "cannot be written (No space left on device); the engine runs all the same" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+def test_a_folder_that_cannot_be_made_is_a_line_and_the_engine_runs(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    maker = Maker()
+    engine, plan = maker(tmp_path / "file" / "plans")
+    assert engine == f"engine of {len(DATA)} bytes" and not plan.cached
+    said = capsys.readouterr().err
+    assert "cannot be written" in said and "the engine runs all the same and will be built again next time" in said
+    assert said.count("\n") == 1
 
 
-def test_without_a_folder_nothing_is_kept(builder):
-    assert builder.get(None)[0] == builder.get(None)[0] == CONTENTS
-    assert builder.built == 2
+def test_a_disk_that_fills_up_while_a_plan_is_written_is_a_line_and_leaves_nothing(tmp_path, capsys):
+    """The system refuses every byte of a file after the first thousand, as it does when the disk is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    maker = Maker()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        engine, plan = maker(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert engine == f"engine of {len(DATA)} bytes" and not plan.cached
+    assert "cannot be written" in (said := capsys.readouterr().err) and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
-def test_a_files_digest_is_that_of_its_contents(tmp_path):
-    (tmp_path / "model").write_bytes(CONTENTS * 500)  # more than one piece
-    assert digest_file(tmp_path / "model") == digest(CONTENTS * 500)
-    assert digest(b"") == "e3b0c44298fc1c14"  # SHA-256 of nothing, FIPS 180-4
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lib.engines import plans
+def killed(*paths):
+    os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killed
+plans.load_or_build(Path(sys.argv[1]), "search-int8", {key!r}, lambda: b"half a plan", lambda plan: plan)
+"""
+
+
+def test_a_process_killed_before_its_plan_is_complete_leaves_none_that_is_taken_for_one(tmp_path, capsys):
+    done = subprocess.run([sys.executable, "-c", KILLED.format(key=KEY), str(tmp_path)], cwd=str(ROOT), check=False)
+    assert done.returncode == -9
+    assert list(tmp_path.iterdir())  # it had written something
+    assert not plans.plan_path(tmp_path, "search-int8", KEY).exists()
+    maker = Maker()
+    maker(tmp_path)
+    assert maker.loaded == [DATA]
+    assert capsys.readouterr().err == ""
+    assert Maker()(tmp_path)[1].cached

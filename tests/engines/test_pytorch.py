@@ -1,123 +1,175 @@
-"""PyTorch as an engine: named tensors in and out, precisions as they run, and the three networks' weights left alone."""
+"""PyTorch's engines: the network's own numbers, the precision that really runs, and one sentence for what PyTorch cannot do."""
 from __future__ import annotations
+
+import time
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from lib.engines.base import LAYER_TYPES, describe_executed  # noqa: E402
-from lib.engines.pytorch import TorchEngine, load, torch_network, usable_device  # noqa: E402
+from lib.bench import full_size_network  # noqa: E402
+from lib.engines.base import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
+from lib.engines.pytorch import TorchEngine, load, torch_network, usable_device, version  # noqa: E402
 from lib.errors import InputError  # noqa: E402
 from lib.export import random_feeds  # noqa: E402
-from lib.siamrpn.checkpoint import save_weights  # noqa: E402
-from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
-from lib.siamrpn.parts import INPUTS, NETWORKS, OUTPUTS, three_networks  # noqa: E402
+from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, three_networks  # noqa: E402
+from lib.zoo import DEMO_WEIGHTS  # noqa: E402
+
+CHANNELS = 32
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small layers are done before a second thread has woken up."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
 def network():
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return SiamRPN(NetworkConfig.resnet50(0.125)).eval()
+    return full_size_network(0.125)
 
 
-def engine(network, name, precision="fp32"):
-    return TorchEngine(three_networks(network)[name], name, network.config.rpn, "cpu", precision)
+@pytest.fixture(scope="module")
+def engines(network):
+    """name, precision -> engine."""
+    return {(name, precision): TorchEngine(three_networks(network)[name], name, CHANNELS, "cpu", precision)
+            for name in NETWORKS for precision in ("fp32", "fp16")}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-def test_answers_have_the_names_shapes_and_numbers_of_onnx_runtime(network, name):
-    pytest.importorskip("onnx")
-    pytest.importorskip("onnxruntime")
-    from lib.export import export_network, run_onnx
-    feeds, own = random_feeds(name, 32), engine(network, name)
-    answers = {tensor: own.numpy(value) for tensor, value in own(feeds).items()}
-    assert (tuple(own.inputs), tuple(answers)) == (INPUTS[name], OUTPUTS[name])
-    for tensor, theirs in zip(OUTPUTS[name], run_onnx(export_network(network, [name])[name], feeds)):
-        assert own.outputs[tensor].shape == theirs.shape
-        assert np.abs(answers[tensor] - theirs).max() < 1e-4 * np.ptp(theirs)
+def crops(seed):
+    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds("search", CHANNELS, seed)["search"]
 
 
-def test_the_three_networks_are_the_whole_network(network):
-    exemplar, search = random_feeds("target", 32)["exemplar"], random_feeds("search", 32)["search"]
-    three = torch_network(network)
-    own = three.track(three.template(exemplar), search)
+def test_fp32_engines_compute_what_the_network_computes(network):
+    exemplar, search = crops(1)
+    engine_network = torch_network(network)
+    cls, loc = engine_network.track(engine_network.template(exemplar), search)
     with torch.inference_mode():
-        whole = network(torch.from_numpy(exemplar), torch.from_numpy(search))
-    assert all(np.abs(mine - theirs.numpy()).max() < 1e-4 * np.ptp(theirs.numpy()) for mine, theirs in zip(own, whole))
+        expected = network(torch.from_numpy(exemplar), torch.from_numpy(search))
+    for own, theirs in zip((cls, loc), expected):
+        assert own.dtype == np.float32
+        assert np.abs(own - theirs.numpy()).max() <= 1e-5 * np.ptp(theirs.numpy())
 
 
-def test_tensors_are_bound_by_name_whatever_their_order(network):
-    feeds, own = random_feeds("xcorr", 32), engine(network, "xcorr")
-    assert torch.equal(own(dict(reversed(list(feeds.items()))))["cls"], own(feeds)["cls"])
+def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, engines):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    exemplar, search = crops(2)
+    half = torch_network(network, precisions="fp16")
+    exact = torch_network(network)
+    (cls, loc), (cls32, loc32) = (each.track(each.template(exemplar), search) for each in (half, exact))
+    for own, theirs in ((cls, cls32), (loc, loc32)):
+        assert own.dtype == np.float32
+        assert 0 < np.abs(own - theirs).max() < 0.1 * np.ptp(theirs)
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
-@pytest.mark.parametrize("precision, executed", [("fp32", "FP32"), ("fp16", "BF16")])
-def test_the_precision_told_is_the_one_of_the_tensors(network, precision, executed):
-    for name, convolutions in (("target", 62), ("search", 62), ("xcorr", 18)):
-        own = engine(network, name, precision)
-        assert describe_executed(own.executed()) == f"{convolutions} {executed}"
-        answer = next(iter(own(random_feeds(name, 32)).values()))
-        assert answer.dtype == {"FP32": torch.float32, "BF16": torch.bfloat16}[executed]
-        assert own.numpy(answer).dtype == np.float32
-
-
-def test_16_bits_leave_the_shared_weights_in_32(network):
-    feeds = random_feeds("target", 32)
-    full = engine(network, "target")
-    before = full(feeds)["kernel_cls2"].clone()
-    half = engine(network, "target", "fp16")(feeds)["kernel_cls2"].float()
-    assert {value.dtype for value in network.parameters()} == {torch.float32}
-    assert torch.equal(full(feeds)["kernel_cls2"], before)
-    assert 0 < (half - before).abs().max() < 0.1 * (before.max() - before.min())
-
-
-def test_kernels_stay_valid_after_another_target_also_in_mixed_precision(network):
-    three = torch_network(network, precisions={"target": "fp16", "search": "fp32", "xcorr": "fp32"})
-    search = random_feeds("search", 32)["search"]
-    kernels = three.template(random_feeds("target", 32)["exemplar"])
-    before = three.track(kernels, search)
-    other = three.track(three.template(random_feeds("target", 32, 8)["exemplar"] * 0.2), search)
-    assert all(np.array_equal(*pair) for pair in zip(before, three.track(kernels, search)))
-    assert not np.array_equal(before[0], other[0])
-    assert "FP16/FP32/FP32 (CPU)" in three.name
+@pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
+def test_the_precision_told_is_that_of_the_weights_and_outputs(engines, name, convolutions):
+    for precision, executed, kind in (("fp32", "fp32", torch.float32), ("fp16", "bf16", torch.bfloat16)):
+        engine = engines[name, precision]
+        assert engine.executed() == {executed: convolutions}
+        assert {weight.dtype for weight in engine.module.parameters()} == {kind}
+        answer = engine(random_feeds(name, CHANNELS))
+        assert {value.dtype for value in answer.values()} == {kind}
+        assert engine.precision == precision
+        assert engine.framework == f"PyTorch {torch.__version__.split('+')[0]}" == f"PyTorch {version()}"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_only_the_xcorr_network_has_correlations_and_every_layer_has_a_type(network, name):
-    layers = engine(network, name).profile(random_feeds(name, 32), 2)
-    types = {layer.type for layer in layers}
-    assert "convolution" in types <= set(LAYER_TYPES)
-    assert ("correlation" in types) == (name == "xcorr")
-    assert {layer.precision for layer in layers} == {"fp32"}
-    assert all(layer.seconds >= 0 for layer in layers)
+def test_inputs_and_outputs_are_named_and_shaped_as_they_run(engines, name):
+    engine = engines[name, "fp32"]
+    feeds = random_feeds(name, CHANNELS)
+    answer = engine(feeds)
+    for specs, tensors in ((engine.inputs, feeds), (engine.outputs, answer)):
+        assert [(tensor, spec.shape) for tensor, spec in specs.items()] == [(key, value.shape) for key, value in tensors.items()]
+    assert tuple(answer) == OUTPUTS[name] and tuple(engine.inputs) == INPUTS[name]
+    assert (engine.refits, engine.plan_bytes, engine.device) == (False, 0, "CPU")
 
 
-def test_a_checkpoint_is_loaded_as_three_engines(network, tmp_path):
-    save_weights(tmp_path / "weights.pth", network.state_dict())
-    exemplar = random_feeds("target", 32)["exemplar"]
-    own, theirs = (three.template(exemplar)["kernel_loc4"] for three in (load(tmp_path / "weights.pth"), torch_network(network)))
-    assert torch.equal(own, theirs)
+def test_kernels_of_one_target_stay_valid_after_another_is_taken(network):
+    engine_network = torch_network(network)
+    first = engine_network.template(crops(1)[0])
+    kept = {name: kernel.clone() for name, kernel in first.items()}
+    before = engine_network.track(first, crops(1)[1])
+    second = engine_network.template(crops(2)[0])
+    assert not torch.equal(first["kernel_cls2"], second["kernel_cls2"])
+    assert all(torch.equal(first[name], kept[name]) for name in KERNELS)
+    after = engine_network.track(first, crops(1)[1])
+    assert all(np.array_equal(one, other) for one, other in zip(before, after))
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda feeds: feeds.pop("kernel_cls3"), "it lacks 'kernel_cls3'"),
-    (lambda feeds: feeds.update(more=feeds["map_cls2"]), "it has no input 'more'"),
-    (lambda feeds: feeds.update(kernel_cls2=feeds["kernel_cls2"][:16]), r"'kernel_cls2' of shape \(32, 1, 5, 5\), not \(16, 1, 5, 5\)"),
-], ids=["missing", "unknown", "shape"])
-def test_a_call_that_does_not_fit_is_refused(network, change, words):
-    feeds = random_feeds("xcorr", 32)
+    (lambda feeds: feeds.pop("map_cls3"), "lacks 'map_cls3'"),
+    (lambda feeds: feeds.update(extra=feeds["map_cls3"]), "has no input 'extra'"),
+    (lambda feeds: feeds.update(map_cls3=feeds["map_cls3"][:, :, 1:]), r"of shape \(1, 32, 29, 29\), not \(1, 32, 28, 29\)"),
+    (lambda feeds: feeds.update(kernel_loc2=np.zeros((64, 1, 5, 5), np.float32)), r"'kernel_loc2' of shape \(32, 1, 5, 5\)"),
+])
+def test_a_wrong_call_is_one_sentence(engines, change, words):
+    feeds = dict(random_feeds("xcorr", CHANNELS))
     change(feeds)
-    with pytest.raises(InputError, match=words):
-        engine(network, "xcorr")(feeds)
+    with pytest.raises(InputError, match=f"^the xcorr network .*{words}"):
+        engines["xcorr", "fp32"](feeds)
 
 
-def test_what_pytorch_cannot_do_is_a_sentence(network):
+def test_what_eager_mode_cannot_do_is_refused(network, engines):
+    module = three_networks(network)["xcorr"]
     with pytest.raises(InputError, match="PyTorch runs in FP32 or FP16 here, not in INT8: use OpenVINO or TensorRT"):
-        engine(network, "xcorr", "int8")
+        TorchEngine(module, "xcorr", CHANNELS, "cpu", "int8")
     with pytest.raises(InputError, match="cannot be refitted"):
-        engine(network, "xcorr").refit({})
-    with pytest.raises(InputError, match="device 'cuda:99' cannot be used here") as refusal:
-        usable_device("cuda:99")
-    assert "\n" not in str(refusal.value)
+        engines["xcorr", "fp32"].refit({})
+
+
+def test_a_device_that_is_not_here_is_named():
+    for name in ("nonsense", *(() if torch.cuda.is_available() else ("cuda",))):
+        with pytest.raises(InputError, match=f"device '{name}' cannot be used here") as refusal:
+            usable_device(name)
+        assert "\n" not in str(refusal.value)
+    assert usable_device("cpu") == torch.device("cpu")
+
+
+def test_the_name_tells_the_precisions_that_are_mixed(network):
+    mixed = torch_network(network, precisions={"target": "fp32", "search": "fp16", "xcorr": "fp32"})
+    assert isinstance(mixed, EngineNetwork)
+    assert mixed.name == f"PyTorch {version()} FP32/FP16/FP32 (CPU)"
+    assert mixed.search.executed() == {"bf16": 62} and mixed.xcorr.executed() == {"fp32": 18}
+    exact = torch_network(network)
+    exemplar, search = crops(3)
+    (cls, _), (cls32, _) = (each.track(each.template(exemplar), search) for each in (mixed, exact))
+    assert 0 < np.abs(cls - cls32).max() < 0.1 * np.ptp(cls32)
+
+
+def test_weights_from_a_file_run_as_they_are():
+    engine_network = load(DEMO_WEIGHTS)
+    exemplar, search = (np.full((1, 3, size, size), 128, np.float32) for size in (127, 255))
+    cls, loc = engine_network.track(engine_network.template(exemplar), search)
+    assert (cls.shape, loc.shape) == ((1, 10, 25, 25), (1, 20, 25, 25))
+    assert np.isfinite(cls).all() and np.isfinite(loc).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_layers_have_the_types_of_every_framework_and_add_up_to_the_calls(engines, monkeypatch, name, precision):
+    engine, spent = engines[name, precision], []
+    plain = TorchEngine.__call__
+
+    def timed(self, feeds):
+        begin = time.perf_counter()
+        answer = plain(self, feeds)
+        spent.append(time.perf_counter() - begin)
+        return answer
+
+    monkeypatch.setattr(TorchEngine, "__call__", timed)
+    layers = engine.profile(random_feeds(name, CHANNELS), calls=4)
+    monkeypatch.undo()
+    times = by_type(layers)
+    assert {layer.type for layer in layers} <= set(LAYER_TYPES)
+    assert {layer.precision for layer in layers} == set(engine.executed())
+    assert (times["correlation"] > 0) == (name == "xcorr")
+    assert times["convolution"] > 0
+    assert (times["pooling"] > 0) == (name != "xcorr")
+    # The very calls that were profiled, so that nothing else on the machine comes between; what a layer does inside counts once.
+    assert 0.3 * sum(spent[-4:]) < 4 * sum(times.values()) <= 1.02 * sum(spent[-4:])
