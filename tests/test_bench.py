@@ -162,7 +162,7 @@ def test_a_missing_framework_is_reported_and_the_others_are_timed(network, monke
         ov.core.cache_clear()
     assert [(each.framework, each.precision) for each in timed] == [("pytorch", "fp32"), ("pytorch", "fp16")]
     assert len(said) == 1, "one sentence a framework, not one a precision"
-    assert said[0] == "OpenVINO FP32: the framework OpenVINO is not installed: pip install -e '.[engines]'"
+    assert said[0] == "OpenVINO: the framework OpenVINO is not installed: pip install -e '.[engines]'"
 
 
 def test_a_precision_that_cannot_be_built_is_reported_and_the_next_is_timed(network, monkeypatch):
