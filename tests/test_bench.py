@@ -38,13 +38,7 @@ CAPABILITIES = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIE
 HERE = ["fp32", *(["fp16"] if {"BF16", "FP16"} & CAPABILITIES else []), *(["int8"] if "INT8" in CAPABILITIES else [])]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Two cores are enough for one thread and what else the machine does."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)

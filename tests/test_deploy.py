@@ -35,13 +35,7 @@ needs_every_precision = pytest.mark.skipif(not ("INT8" in CAPABILITIES and {"BF1
                                            reason="this processor lacks INT8 or 16-bit floating point")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The thread pools of two frameworks on two cores wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

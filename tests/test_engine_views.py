@@ -20,6 +20,8 @@ from lib.vot.metrics import evaluate, paired_bootstrap
 from lib.vot.results import read_results
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).resolve().parent.parent
 FRAMES = 24
 

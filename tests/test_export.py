@@ -44,13 +44,7 @@ KERNEL_SHAPES = {f"kernel_{branch}": (32, 1, 5, 5) for branch in BRANCHES}
 MAP_SHAPES = {f"map_{branch}": (1, 32, 29, 29) for branch in BRANCHES}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The thread pools of two frameworks on two cores wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -42,13 +42,7 @@ def processor_has(precision):
 HERE = [precision for precision in PRECISIONS if processor_has(precision)]
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """The thread pools of two frameworks on two cores wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,7 @@ from lib.zoo import DEMO_WEIGHTS  # noqa: E402
 CHANNELS = 32
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    """Small layers are done before a second thread has woken up."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
