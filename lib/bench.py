@@ -222,7 +222,12 @@ class _PartsTracker(SiamRPNTracker):
         super().__init__(network)
         self.seconds: Dict[str, List[float]] = {part: [] for part in FRAME_PARTS}
 
+    def init(self, frame: np.ndarray, box: np.ndarray) -> None:
+        super().init(frame, box)
+        self._start = self.center, self.size
+
     def track(self, frame: np.ndarray) -> Any:
+        self.center, self.size = self._start  # random weights blow the box up, and with it the crop, as no target does
         begin = time.perf_counter()
         crop, scale = self.search_crop(frame)
         search = as_input(crop)

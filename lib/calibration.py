@@ -7,8 +7,8 @@ as inputs; its set is what the FP32 target and search networks make of the pairs
 amount that section 4.2 of the book measures;
 - `training_pairs`: pairs as they are drawn for training, of pictures that no test uses.
 
-Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to (data/demo/siamrpn_r50_quarter.calibration.csv), so
-that a board needs neither the pictures nor the hours.
+Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to
+(data/demo/siamrpn_r50_quarter.calibration.csv), so that a board needs neither the pictures nor the hours.
 """
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def export_network(network: SiamRPN, names: Sequence[str] = NETWORKS) -> Dict[st
     Names and shapes of inputs and outputs are those of `lib.siamrpn.parts`; `describe` reads what else a model carries.
     """
     modules = three_networks(network)
-    return {name: _export(fold_batch_norm(modules[name]), name, network) for name in names}
+    return {name: _export(modules[name], name, network) for name in names}
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
@@ -78,6 +78,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
     """One network, traced without its weights, which are put in afterwards: the exporter holds them in memory four times."""
     onnx = need_onnx()
+    folded = fold_batch_norm(module)
     inputs = example_inputs(name, network.config.rpn)
     stream: Any = io.BytesIO()
     # The exporter by tracing is the one that every supported PyTorch has; newer ones have to be asked for it.
@@ -85,13 +86,14 @@ def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
-        torch.onnx.export(module, tuple(inputs.values()), stream, export_params=False, opset_version=OPSET,
+        torch.onnx.export(folded, tuple(inputs.values()), stream, export_params=False, opset_version=OPSET,
                           input_names=list(INPUTS[name]), output_names=list(OUTPUTS[name]), **classic)
     model = _without_identities(onnx.load_from_string(stream.getvalue()))
-    weights = module.state_dict()
+    weights = folded.state_dict()
     for value in [value for value in model.graph.input if value.name in weights]:
         model.graph.input.remove(value)
         model.graph.initializer.append(onnx.numpy_helper.from_array(weights[value.name].numpy(), value.name))
+    del folded, weights, stream  # checking needs memory of its own
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": json.dumps(network.config.to_dict())})
     onnx.checker.check_model(model, full_check=model.ByteSize() < FULL_CHECK_BYTES)
     return model
