@@ -147,6 +147,7 @@ def available() -> bool:
     return missing() is None
 
 
+@lru_cache(maxsize=1)
 def _log() -> Any:
     """The process's one logger, which keeps TensorRT's errors for the sentence that reports them."""
     class Log(trt.ILogger):
