@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
+from lib.errors import InputError
 from lib.experiments import EngineSpeed, Measurement
 from lib.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, _figure, _finish, _point, styled
 from lib.tables import ABSENT, INTERVALS, Table, Text, _known, _number, _value
@@ -317,7 +318,7 @@ def speed_finding(speed: EngineSpeed, reported: pd.DataFrame) -> Text:
     for level in LEVELS:
         try:
             row = speed.row_of(speed.framework, level)
-        except Exception as error:  # named in the sentence
+        except InputError as error:  # named in the sentence
             parts.append(str(error))
             continue
         parts.append(f"{level} {row['ratio']:.1f} times PyTorch FP32 (rounds {row['ratio_low']:.1f} to {row['ratio_high']:.1f}; "
@@ -325,15 +326,16 @@ def speed_finding(speed: EngineSpeed, reported: pd.DataFrame) -> Text:
     return Text("Speed at full size, one run: " + "; ".join(parts) + ".")
 
 
-def search_decides(rows: Seq[Mapping[str, Any]]) -> Text:
+def search_decides(rows: Seq[Mapping[str, Any]], thesis: Seq[Mapping[str, Any]]) -> Text:
     """Whether the speed of a mixture is limited to ranges by the precision of its search network, as section 4.2.1 says."""
-    groups = by_precision(rows, "search", "fps_tracked")
+    groups, theirs = by_precision(rows, "search", "fps_tracked"), by_precision(thesis, "search", "fps")
     ranges = {level: (min(values), max(values)) for level, values in groups.items()}
     apart = [f"{a} and {b}" for a, b in zip(LEVELS, LEVELS[1:]) if ranges[a][1] >= ranges[b][0]]
     text = "; ".join(f"{level} {low:.0f} to {high:.0f} FPS, median {np.median(groups[level]):.0f}"
                      for level, (low, high) in ranges.items())
     holds = "so each precision has a range of its own" if not apart else f"so the ranges of {' and of '.join(apart)} overlap"
-    return Text(f"By the precision of the search network: {text}; {holds}. In the thesis FP16 and INT8 share 43.0 to 52.9 FPS.")
+    return Text(f"By the precision of the search network: {text}; {holds}. In the "
+                f"thesis FP16 reaches {max(theirs['FP16']):g} and INT8 begins at {min(theirs['INT8']):g} FPS.")
 
 
 def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -> Text:
