@@ -372,12 +372,12 @@ def recipe_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -
             worst.append(f"*{words}* ({method}): {', '.join(lost)}")
     if not worst:
         return Text("No way loses accuracy or EAO by more than noise here, so none of them explains the thesis's loss.")
-    lost = {}
+    theirs = {}
     for value in ("accuracy", "eao"):
         groups = by_precision(thesis, "xcorr", value)
-        lost[value] = float(np.median(groups["FP32"]) - np.median(groups["INT8"]))
+        theirs[value] = float(np.median(groups["FP32"]) - np.median(groups["INT8"]))
     return Text(f"Of {len(measured) - 1} ways, {len(worst)} lose more than noise: {'; '.join(worst)}. The others do not. "
-                f"In the thesis an INT8 xcorr network loses {lost['accuracy']:.3f} of accuracy and {lost['eao']:.3f} of EAO "
+                f"In the thesis an INT8 xcorr network loses {theirs['accuracy']:.3f} of accuracy and {theirs['eao']:.3f} of EAO "
                 "(medians of tables 4.2 and 4.3).")
 
 
