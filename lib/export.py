@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     import onnx
 
 OPSET = 13  # QuantizeLinear per channel begins here, and TensorRT 8.5 reads it
-FULL_CHECK_BYTES = 50e6  # larger models are not checked for inferred shapes as well, which copies them several times
 SCORE_SIDE = 25  # of the xcorr network's answers
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and PyTorch, as a share of the output's range
 
@@ -93,9 +92,8 @@ def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
     for value in [value for value in model.graph.input if value.name in weights]:
         model.graph.input.remove(value)
         model.graph.initializer.append(onnx.numpy_helper.from_array(weights[value.name].numpy(), value.name))
-    del folded, weights, stream  # checking needs memory of its own
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": json.dumps(network.config.to_dict())})
-    onnx.checker.check_model(model, full_check=model.ByteSize() < FULL_CHECK_BYTES)
+    check(model)
     return model
 
 
@@ -113,6 +111,29 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy of all but the weights (initializers), which are most of a model."""
+    onnx = need_onnx()
+    helper, graph = onnx.helper, model.graph
+    bare = helper.make_graph(graph.node, graph.name, graph.input, graph.output, doc_string=graph.doc_string,
+                             value_info=graph.value_info)
+    copied = helper.make_model(bare, ir_version=model.ir_version, opset_imports=model.opset_import,
+                               producer_name=model.producer_name, producer_version=model.producer_version)
+    copied.metadata_props.extend(model.metadata_props)
+    return copied
+
+
+def check(model: onnx.ModelProto) -> None:
+    """ONNX's checker, inferred shapes as well, with the weights as inputs: it holds what it checks in memory three times.
+    Raises the checker's errors."""
+    onnx = need_onnx()
+    bare = without_weights(model)
+    for weight in model.graph.initializer:
+        onnx.checker.check_tensor(weight)
+        bare.graph.input.append(onnx.helper.make_tensor_value_info(weight.name, weight.data_type, weight.dims))
+    onnx.checker.check_model(bare, full_check=True)
+
+
 # -- Other forms of a model ----------------------------------------------------------------------------------------------------
 
 
@@ -122,16 +143,11 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     Raises InputError where a weight has no finite FP16 value.
     """
     onnx = need_onnx()
-    half = copy.deepcopy(model)
+    half = without_weights(model)
     graph = half.graph
-    constants = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
-    for weight in [*graph.initializer, *constants]:
-        values = onnx.numpy_helper.to_array(weight)
-        if values.dtype == np.float32:
-            if not (np.abs(values) <= np.finfo(np.float16).max).all():
-                largest = np.abs(values).max()
-                raise InputError(f"FP16: the weights '{weight.name}' reach {largest:.3g}, which FP16 has no number for")
-            weight.CopyFrom(onnx.numpy_helper.from_array(values.astype(np.float16), weight.name))
+    graph.initializer.extend(map(_half, model.graph.initializer))
+    for constant in [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]:
+        constant.CopyFrom(_half(constant))
     inside = {value.name: f"{value.name}_fp16" for value in [*graph.input, *graph.output]}
     for node in graph.node:
         node.input[:] = [inside.get(tensor, tensor) for tensor in node.input]
@@ -142,8 +158,19 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     del graph.node[:]
     graph.node.extend(nodes)
     set_property(half, "precision", "fp16")
-    onnx.checker.check_model(half, full_check=True)
+    check(half)
     return half
+
+
+def _half(weight: onnx.TensorProto) -> onnx.TensorProto:
+    numpy_helper = need_onnx().numpy_helper
+    values = numpy_helper.to_array(weight)
+    if values.dtype != np.float32:
+        return weight
+    if not (np.abs(values) <= np.finfo(np.float16).max).all():
+        largest = np.abs(values).max()
+        raise InputError(f"FP16: the weights '{weight.name}' reach {largest:.3g}, which FP16 has no number for")
+    return numpy_helper.from_array(values.astype(np.float16), weight.name)
 
 
 def _cast(source: str, target: str, to: int) -> Any:
@@ -309,7 +336,13 @@ def check_interface(model: onnx.ModelProto, source: str) -> None:
 
 
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
-    """Write a model, whole or not at all. Raises InputError where it cannot be written."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(model.SerializeToString())
+    """Write a model, whole or not at all. Raises InputError where it cannot be written.
+
+    Weight by weight, so that no second copy of them is in memory: protobuf reads messages that follow each other as one.
+    """
+    onnx = need_onnx()
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
+        stream.write(without_weights(model).SerializeToString())
+        for weight in model.graph.initializer:
+            stream.write(onnx.ModelProto(graph=onnx.GraphProto(initializer=[weight])).SerializeToString())
     return Path(path)

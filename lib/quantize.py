@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Collection, Dict, Iterable, List, Mapping
 import numpy as np
 
 from lib.errors import InputError
-from lib.export import need_onnx, properties, session, set_property, shapes
+from lib.export import check, need_onnx, properties, session, set_property, shapes
 from lib.siamrpn.parts import KERNELS
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ def to_int8(model: onnx.ModelProto, bounds: Bounds, kept: Iterable[str] = XCORR_
     del graph.node[:]
     graph.node.extend(nodes)
     set_property(int8, "precision", "int8")
-    onnx.checker.check_model(int8, full_check=True)
+    check(int8)
     return int8
 
 
