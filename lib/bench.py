@@ -240,6 +240,19 @@ class _PartsTracker(SiamRPNTracker):
         return result
 
 
+def keep_tracking(network: EngineNetwork, seconds: float, now: Callable[[], float] = time.monotonic) -> List[float]:
+    """Track random frames for some seconds, so that a sensor can see what that takes; when each was done, by the clock `now`."""
+    frames = np.random.RandomState(0).randint(0, 256, (4, 360, 480, 3), np.uint8)
+    tracker = _PartsTracker(network)
+    tracker.init(frames[0], np.array(INITIAL_BOX))
+    done: List[float] = []
+    end = now() + seconds
+    while now() < end:
+        tracker.track(frames[len(done) % len(frames)])
+        done.append(now())
+    return done
+
+
 # -- Layers and re-initialisation ----------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ sentences that say what holds are computed from the same numbers.
 """
 from __future__ import annotations
 
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Dict, List, Mapping, cast
 from typing import Sequence as Seq
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lib.absent import Absent, needs_all, sentences, shows_what_is_there
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
 from lib.errors import InputError
@@ -148,7 +149,11 @@ def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], labe
 
 
 def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
-    """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16": [...], "INT8": [...]}."""
+    """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16": [...], "INT8": [...]}; where a row
+    is absent, an `Absent`."""
+    missing = sentences(*rows)
+    if missing:
+        return cast(Dict[str, List[float]], Absent(" ".join(missing)))
     return {level: [float(row[value]) for row in rows if str(row[network]).upper() == level] for level in LEVELS}
 
 
@@ -161,6 +166,7 @@ def with_pure_rows(table_4_3: pd.DataFrame, table_4_2: pd.DataFrame) -> list[dic
 # -- Tables --------------------------------------------------------------------------------------------------------------------
 
 
+@shows_what_is_there
 def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFrame, caption: str) -> Table:
     """Table 4.2: the baseline and the engines, quality with the paired difference to `base`, what ran, speed, plan; then the
     thesis's."""
@@ -170,7 +176,7 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
     for one in measured:
         row = one.row()
         plans = (f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)
-        rows.append([(one.variant.title, "measured now"), one.executed, *(_value(row, name, 3) for name in QUALITY),
+        rows.append([(one.variant.title, one.whose), one.executed, *(_value(row, name, 3) for name in QUALITY),
                      _difference(one, base), _number(one.fps_tracked, 1), *plans])
     for other in reported.to_dict("records"):
         change = f"{other['eao'] - reported['eao'].iloc[0]:+.3f}" if other["framework"] != "PyTorch" else ABSENT
@@ -188,6 +194,7 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
 
 
+@shows_what_is_there
 def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mapping[str, Any]], caption: str) -> Table:
     """Table 4.3: a row a mixture, sorted by the search network as in the thesis, with the thesis's EAO and FPS beside."""
     known = {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")): row for row in reported}
@@ -202,6 +209,7 @@ def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mappin
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
 
 
+@shows_what_is_there
 def quantisations(
     measured: Seq[Measurement], base: Measurement, name: Callable[[Measurement], tuple[str, str]], caption: str
 ) -> Table:
@@ -241,6 +249,7 @@ def calibration_name(one: Measurement) -> tuple[str, str]:
     return words[how.calibration], f"ranges by {how.method}"
 
 
+@shows_what_is_there
 def speeds(speed: EngineSpeed, caption: str) -> Table:
     """Milliseconds of a frame, of each network and outside of them, and ratios to PyTorch FP32, at full size."""
     heads = ["Framework, precision", "Convolutions run in", "Frame, ms", "FPS", "× PyTorch FP32", "Target, ms", "Search, ms",
@@ -262,6 +271,7 @@ def speeds(speed: EngineSpeed, caption: str) -> Table:
     return Table(heads, rows, f"{caption} {under}" + "".join(f" Missing: {sentence}." for sentence in speed.missing))
 
 
+@shows_what_is_there
 def reinitialisations(speed: EngineSpeed, caption: str) -> Table:
     """Milliseconds from an exemplar crop to kernels that the xcorr engine runs with, both ways."""
     def cell(seconds: Seq[float]) -> Any:
@@ -288,6 +298,7 @@ def _difference(one: Measurement, base: Measurement) -> Any:
 # -- Sentences -----------------------------------------------------------------------------------------------------------------
 
 
+@needs_all
 def same_boxes(a: Measurement, b: Measurement) -> Text:
     """The largest difference of two trackers' boxes over all frames, and what the thesis lost between the same two."""
     worst, frames, codes = 0.0, 0, 0
@@ -302,6 +313,7 @@ def same_boxes(a: Measurement, b: Measurement) -> Text:
                 f"differs by more than {worst:.4f} pixels.{event} EAO: {a.evaluation.eao:.4f} and {b.evaluation.eao:.4f}.")
 
 
+@needs_all
 def verdict(one: Measurement, base: Measurement, allowed: float) -> Text:
     """Whether a variant holds the base's EAO within `allowed`, and whether the difference is more than noise."""
     value, low, high = paired_bootstrap(one.evaluation, base.evaluation)["eao"]
@@ -311,6 +323,7 @@ def verdict(one: Measurement, base: Measurement, allowed: float) -> Text:
                 f"95 % interval {low:+.4f} to {high:+.4f} ({real}).")
 
 
+@needs_all
 def speed_finding(speed: EngineSpeed, reported: pd.DataFrame) -> Text:
     """The thesis's speed-ups beside those measured at full size in one run."""
     fps = {f"{row['framework']} {row['precision']}": row["fps"] for row in reported.to_dict("records")}
@@ -326,6 +339,7 @@ def speed_finding(speed: EngineSpeed, reported: pd.DataFrame) -> Text:
     return Text("Speed at full size, one run: " + "; ".join(parts) + ".")
 
 
+@needs_all
 def search_decides(rows: Seq[Mapping[str, Any]], thesis: Seq[Mapping[str, Any]]) -> Text:
     """Whether the speed of a mixture is limited to ranges by the precision of its search network, as section 4.2.1 says."""
     groups, theirs = by_precision(rows, "search", "fps_tracked"), by_precision(thesis, "search", "fps")
@@ -338,6 +352,7 @@ def search_decides(rows: Seq[Mapping[str, Any]], thesis: Seq[Mapping[str, Any]])
                 f"thesis FP16 reaches {max(theirs['FP16']):g} and INT8 begins at {min(theirs['INT8']):g} FPS.")
 
 
+@needs_all
 def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -> Text:
     """Median EAO by the precision of the xcorr network, here and in the thesis."""
     rows = [one.row() for one in measured]
@@ -348,6 +363,7 @@ def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) ->
                 f"{100 * (1 - there['INT8'] / there['FP32']):.0f} %, and here {100 * (1 - here['INT8'] / here['FP32']):+.1f} %.")
 
 
+@needs_all
 def beyond_noise(measured: Seq[Measurement], base: Measurement) -> Text:
     """How many of the mixtures differ from the base by more than noise, and which lie lowest and highest."""
     others = [one for one in measured if one is not base]
@@ -360,6 +376,7 @@ def beyond_noise(measured: Seq[Measurement], base: Measurement) -> Text:
                 f"{high[0].variant.precision} ({high[1]:+.3f}): picking the best of 27, as the thesis does, picks noise as well.")
 
 
+@needs_all
 def recipe_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) -> Text:
     """Which ways to make an INT8 xcorr network lose accuracy or EAO by more than noise, and what the thesis lost."""
     base, worst = measured[0], []

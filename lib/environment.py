@@ -11,6 +11,7 @@ import subprocess
 import time
 from contextlib import suppress
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Mapping
@@ -21,12 +22,15 @@ DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads."""
+    """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads, and on a
+    Jetson the power mode."""
     import torch  # waits, so that the book's extension can ask for the processor without it
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
-    return {"processor": processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads()}
+    mode = power_mode()
+    return {"processor": processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads(),
+            **({"power_mode": mode} if mode else {})}
 
 
 def record(device: str = "cpu") -> dict[str, Any]:
@@ -53,7 +57,8 @@ def label(record: Mapping[str, Any], framework: str = "") -> str:
     machine = record["hardware"]
     cores = f"{machine['cores']} cores {machine['processor']}" if machine["cores"] != 1 else f"1 core {machine['processor']}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
-    return f"{cores}, {framework}, {machine['gpu'] or 'CPU'}"
+    mode = f", mode {machine['power_mode']}" if machine.get("power_mode") else ""
+    return f"{cores}, {framework}, {machine['gpu'] or 'CPU'}{mode}"
 
 
 def was_busy(record: Mapping[str, Any]) -> bool:
@@ -83,6 +88,17 @@ def processor() -> str:
     except OSError:
         names = []
     return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+@lru_cache(maxsize=1)
+def power_mode() -> str | None:
+    """A Jetson's power mode, e.g. "MAXN" (section 3.3.4), as NVIDIA's nvpmodel says it; None on other machines."""
+    try:
+        told = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.search(r"NV Power Mode:\s*(\S+)", told)
+    return found.group(1) if found else None
 
 
 def peak_memory_gb() -> float | None:

@@ -10,10 +10,13 @@ data/runs/<run>/:
     <dataset>/<variant>/measured.json                         all that decided the results below
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001.txt, _001_time.value     the VOT toolkit's raw file, seconds a frame
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001_lost.csv                 where the tracker was at each failure
+    <dataset>/<variant>/baseline/<sequence>/<sequence>_001_power.csv                what the power sensor saw, where there is one
+    <dataset>/<dataset>.json                                  the annotations, so that the run can be evaluated anywhere
 
 A sequence counts as measured when its raw file is there, which is written last and at once; so a measurement that was killed goes
 on with the sequence it was in. Where measured.json says something else than what would decide a result now, the variant is
-measured again.
+measured again. A run that was recorded on another machine is read only (`lib.runs` has the rule): nothing is compared, nothing is
+measured into it, and what it lacks is an `Absent` that views show as a sentence.
 """
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ import ast
 import contextlib
 import fcntl
 import hashlib
-import json
 import re
 import shutil
 import sys
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, cast
 from typing import Sequence as Seq
 
 import numpy as np
@@ -36,8 +39,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from lib import environment
-from lib.bench import bench, full_size_network, layer_times, pairs_to_time, reinitialisation, timing_deployment
+from lib import environment, power, runs
+from lib.absent import Absent, sentences, there
+from lib.bench import bench, full_size_network, keep_tracking, layer_times, pairs_to_time, reinitialisation, timing_deployment
 from lib.calibration import Ranges, calibrate, calibrate_xcorr, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
 from lib.deploy import (
@@ -46,6 +50,7 @@ from lib.deploy import (
     USUAL,
     Deployment,
     Quantisation,
+    choose_framework,
     framework_module,
     give_back_memory,
     missing_frameworks,
@@ -55,6 +60,7 @@ from lib.engines.pytorch import torch_network
 from lib.errors import InputError
 from lib.files import write_text
 from lib.quantize import METHODS
+from lib.runs import is_recorded, read_json, run_folder, to_json
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
@@ -66,7 +72,6 @@ from lib.vot.results import read_results, result_path, write_trajectory
 from lib.zoo import DEMO, tracker_config, weights_path
 
 ROOT = Path(__file__).resolve().parent.parent
-RUNS = ROOT / "data" / "runs"
 CACHE = ROOT / "data" / "cache"
 DEMO_DATASET = CACHE / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
 PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
@@ -163,16 +168,30 @@ def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
 # -- Names to things -----------------------------------------------------------------------------------------------------------
 
 
-def open_dataset(name: str, progress: bool = True) -> Dataset:
-    """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a path."""
+def open_dataset(name: str, run: str | None = None, progress: bool = True) -> Dataset:
+    """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a path.
+
+    run: for a recorded one, the dataset as the run has it (`runs.annotated`); then it need not be on this machine.
+    """
+    path = DEMO_DATASET if name == DEMO else ROOT / name  # an absolute path stays what it is
+    recorded = run is not None and is_recorded(run, device())
     if name == DEMO:
-        return load_dataset(make_benchmark(DEMO_DATASET, progress=progress))
-    return load_dataset(ROOT / name)  # an absolute path stays what it is
+        make_benchmark(path, progress=progress)
+    local = None if recorded and not path.exists() else load_dataset(path)
+    if run is None or not recorded:
+        return cast(Dataset, local)
+    return runs.annotated(run, local.name if local else path.stem, local)
 
 
-def run_folder(run: str) -> Path:
-    """data/runs/<run>; an absolute path is taken as it is."""
-    return RUNS / run
+def compiled_framework(framework: str, run: str) -> str:
+    """`deploy.choose_framework` for a run of this machine; of a recorded run "auto" is the framework that it has measured."""
+    if framework != "auto" or not is_recorded(run, device()):
+        return choose_framework(framework)
+    records = map(read_json, sorted(run_folder(run).glob(f"*/*/{MEASURED}")))
+    found = Counter(record["decided_by"]["framework"].split()[0] for record in records if "decided_by" in record)
+    found.update(path.stem.rpartition("_")[2] for path in run_folder(run).glob("engine_speed_*.json"))
+    del found["pytorch"]
+    return found.most_common(1)[0][0] if found else choose_framework(framework)
 
 
 def device() -> str:
@@ -186,7 +205,8 @@ def device() -> str:
 @dataclass(frozen=True)
 class Measurement:
     """One variant on one dataset, complete. results: its folder. lost: sequence -> frame -> box at a failure. engines: network ->
-    framework, precision as asked and as executed, plan_bytes, build_seconds."""
+    framework, precision as asked and as executed, plan_bytes, build_seconds. power: None without a sensor; sensor: its name, or
+    why there was none. recorded: whether on another machine."""
 
     variant: Variant
     dataset: Dataset = field(repr=False)
@@ -198,6 +218,14 @@ class Measurement:
     trajectories: Mapping[str, Trajectory] = field(repr=False)
     lost: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
     evaluation: Evaluation = field(repr=False)
+    power: power.Power | None = field(default=None, repr=False)
+    sensor: str = ""
+    recorded: bool = False
+
+    @property
+    def whose(self) -> str:
+        """For legends: whether it was measured here or comes from a recorded run."""
+        return "recorded" if self.recorded else "measured now"
 
     @property
     def fps(self) -> float:
@@ -208,6 +236,10 @@ class Measurement:
     def fps_tracked(self) -> float:
         """Frames per second of the tracked frames alone: track calls over their time."""
         return frames_per_second(self.trajectories.values(), tracked_only=True)
+
+    def evaluated_by(self, protocol: Protocol) -> Evaluation:
+        """The same raw results counted by other rules."""
+        return evaluate(self.dataset, {name: [trajectory] for name, trajectory in self.trajectories.items()}, protocol)
 
     @property
     def executed(self) -> str:
@@ -223,7 +255,7 @@ class Measurement:
     @property
     def note(self) -> str:
         """What a caption says: the run, the machine, the day."""
-        return _note(self.run, self.environment, self.engines["search"]["framework"])
+        return _note(self.run, self.environment, self.engines["search"]["framework"], self.recorded)
 
     @property
     def scale(self) -> str:
@@ -235,15 +267,16 @@ class Measurement:
         return f"Demo scale: measured on {on}. Accuracy, robustness and EAO are not comparable with values on VOT2018."
 
     def row(self) -> dict[str, Any]:
-        """A line of a section's table: what was measured on what, the measures with their 95 % intervals, speed."""
+        """A line of a section's table: what was measured on what, the measures with their 95 % intervals, speed, power."""
         return {
-            "row": "measured", "variant": self.variant.name, "framework": FRAMEWORKS[self.variant.framework].title,
+            "row": "recorded" if self.recorded else "measured", "variant": self.variant.name,
+            "framework": FRAMEWORKS[self.variant.framework].title,
             "precision": self.variant.precision, **self.variant.precisions, "executed": self.executed,
             "plan_mb": sum(engine["plan_bytes"] for engine in self.engines.values()) / 1e6,
             "build_s": sum(engine["build_seconds"] for engine in self.engines.values()),
             "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name, "sequences": len(self.dataset), "frames": sum(map(len, self.dataset)),
-            **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked,
+            **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked, **power_columns(self.power),
             "run": Path(self.run).name, "date": self.environment["date"],
         }
 
@@ -254,24 +287,83 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
 
     One pass over the sequences measures all variants that miss one: its frames are read once, and engines that several variants
     have are built once. A variant is alone while it is timed. One process measures in a run at a time; another one waits, and
-    then loads. Raises InputError before anything of the run is touched where weights, settings or frames are not to be had.
+    then loads. A power sensor, where there is one, is read all the while, and for some seconds before. Raises InputError before
+    anything of the run is touched where weights, settings or frames are not to be had. Into a recorded run nothing is measured:
+    what it lacks is an `Absent`.
     """
+    if is_recorded(run, device()):
+        dataset = runs.annotated(run, dataset.name, dataset)
+        return [_recorded(variant, dataset, run, protocol) for variant in variants]
     contents = dataset_digest(dataset)
     with _locked(run_folder(run)):
         deployments = Deployments(dataset, contents)
         jobs = [_Job(variant, deployments, run, contents, protocol) for variant in variants]
         waiting = [job for job in jobs if job.missing]
         total = sum(len(sequence) for job in waiting for sequence in job.missing)
-        for job in waiting:
-            job.start()
-        what = f"{len(waiting)} variants on {dataset.name}"
-        with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
-            for sequence in dataset:
-                late = [job for job in waiting if sequence in job.missing]
-                frames = _in_memory(sequence) if len(late) > 1 else sequence
-                for job in late:
-                    job.measure(frames, bar.update)
+        sensor, about = power.find_sensor(device()) if waiting else (None, "")
+        with power.Sampler(sensor, power.PERIOD) as sampler:
+            if sensor is not None:
+                with sampler.phase("idle"):
+                    time.sleep(power.IDLE_SECONDS)
+            for job in waiting:
+                job.start(about)
+            what = f"{len(waiting)} variants on {dataset.name}"
+            with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
+                for sequence in dataset:
+                    late = [job for job in waiting if sequence in job.missing]
+                    frames = _in_memory(sequence) if len(late) > 1 else sequence
+                    for job in late:
+                        job.measure(frames, bar.update, sampler)
+        runs.keep_annotations(run, dataset)
         return [job.result() for job in jobs]
+
+
+def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Measurement:
+    """A variant of a recorded run as the run has it, whatever is on this machine; an `Absent` where the run lacks it."""
+    results = run_folder(run) / dataset.name / variant.name
+    record = read_json(results / MEASURED)
+    lacking = [sequence.name for sequence in dataset if not result_path(results, sequence.name).is_file()]
+    if not record or len(lacking) == len(dataset):
+        return absent(f"{variant.title} on {dataset.name} ({variant.name})", run, variant)
+    if lacking:
+        return absent(f"{len(lacking)} of {len(dataset)} sequences of {dataset.name} with {variant.title}", run, variant)
+    if record["decided_by"]["protocol"] != _resets_by(protocol):
+        return absent(f"{variant.title} on {dataset.name} by this protocol", run, variant)
+    return _load(variant, dataset, run, results, record, protocol, recorded=True)
+
+
+def absent(what: str, run: str, variant: Variant | None = None) -> Any:
+    """What a recorded run lacks, in a sentence that says why it is not measured here."""
+    machine = environment.label(read_json(run_folder(run) / runs.ENVIRONMENT))
+    sentence = f"run {Path(run).name}, recorded on another machine ({machine}), does not have {what}, and is only read here."
+    return Absent(sentence, **({"variant": variant} if variant else {}))
+
+
+def _load(variant: Variant, dataset: Dataset, run: str, results: Path, record: Mapping[str, Any], protocol: Protocol,
+          recorded: bool = False) -> Measurement:
+    trajectories = {name: repetitions[0] for name, repetitions in read_results(results, dataset).items()}
+    lost = {name: _read_lost(result_path(results, name)) for name in trajectories}
+    evaluation = evaluate(dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, protocol)
+    logs = {name: _power_path(result_path(results, name)) for name in trajectories}
+    parts = [(power.read_log(path), frames_tracked(trajectories[name])) for name, path in logs.items() if path.is_file()]
+    drawn = power.measure_parts(parts, frames_per_second(trajectories.values()))
+    return Measurement(variant, dataset, run, results, record["parameters"], record["environment"], record["engines"],
+                       trajectories, lost, evaluation, drawn, record.get("power", ""), recorded)
+
+
+def frames_tracked(trajectory: Trajectory) -> int:
+    """Frames that the tracker was asked about: all but initialisations and those skipped after a failure."""
+    return int(np.isin(trajectory.codes, (-1, FAILURE)).sum())
+
+
+def power_columns(drawn: power.Power | None) -> dict[str, Any]:
+    """Power in a row of a section's table, by both definitions of `lib.power`; empty without a sensor."""
+    names = {"power_w_thesis": "thesis_watts", "energy_j_thesis": "thesis_energy_per_frame", "power_w": "watts",
+             "idle_w": "idle_watts", "energy_j": "energy_per_frame", "energy_j_spread": "energy_spread",
+             "net_energy_j": "net_energy_per_frame", "net_energy_j_spread": "net_energy_spread", "power_s": "seconds",
+             "power_covered_s": "covered"}
+    return {"sensor": drawn.sensor if drawn else None, "rail": drawn.rail if drawn else None,
+            **{column: getattr(drawn, name) if drawn else float("nan") for column, name in names.items()}}
 
 
 class Deployments:
@@ -374,28 +466,25 @@ class _Job:
         self.fresh = self.record.get("decided_by") == self.parts
         self.missing = [s for s in self.dataset if not self.fresh or not result_path(self.results, s.name).is_file()]
 
-    def start(self) -> None:
-        """Build the engines and, where nothing of it is measured yet, write down what decides the results."""
+    def start(self, sensor: str) -> None:
+        """Build the engines and, where nothing of it is measured yet, write down what decides the results. sensor: of power, or
+        why there is none."""
         network = self.deployments.network(self.variant)
         for sequence in self.missing:
             sequence.frame(0)  # frames that are not there are a fault now, not after an hour
         if not self.fresh:
-            about = {"parameters": self.deployments.of(self.variant).parameters, "engines": _about_engines(network)}
+            about = {"parameters": self.deployments.of(self.variant).parameters, "engines": _about_engines(network),
+                     "power": sensor}
             self.record = _start(self.results, self.record, self.parts, about)
-            write_text(run_folder(self.run) / "environment.json", to_json(self.record["environment"]))
+            runs.write_environment(self.run, self.record["environment"])
         self.tracker = SiamRPNTracker(network, tracker_config(self.variant.weights))
 
-    def measure(self, sequence: Sequence, done: Callable[[int], Any]) -> None:
+    def measure(self, sequence: Sequence, done: Callable[[int], Any], sampler: power.Sampler) -> None:
         _warm_up(self.tracker, sequence)
-        _measure_sequence(self.tracker, sequence, self.protocol, result_path(self.results, sequence.name), done)
+        _measure_sequence(self.tracker, sequence, self.protocol, result_path(self.results, sequence.name), done, sampler)
 
     def result(self) -> Measurement:
-        trajectories = {name: repetitions[0] for name, repetitions in read_results(self.results, self.dataset).items()}
-        lost = {name: _read_lost(result_path(self.results, name)) for name in trajectories}
-        evaluation = evaluate(self.dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, self.protocol)
-        record = self.record
-        return Measurement(self.variant, self.dataset, self.run, self.results, record["parameters"], record["environment"],
-                           record["engines"], trajectories, lost, evaluation)
+        return _load(self.variant, self.dataset, self.run, self.results, self.record, self.protocol)
 
 
 def _about_engines(network: EngineNetwork) -> dict[str, dict[str, Any]]:
@@ -416,13 +505,17 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
         "weights": digest(weights_path(variant.weights, ROOT).read_bytes()),
         "dataset": contents,
         "tracker": to_json(asdict(tracker_config(variant.weights))),
-        "protocol": to_json({name: getattr(protocol, name) for name in DECIDE_RESETS}),
+        "protocol": _resets_by(protocol),
         "precision": variant.precision,
         "framework": f"{variant.framework} {framework_module(variant.framework).version()}",
         "quantisation": _quantised_by(variant),
         "code": _code_digest(variant.framework),
         "machine": to_json(environment.hardware(on)),
     }
+
+
+def _resets_by(protocol: Protocol) -> str:
+    return to_json({name: getattr(protocol, name) for name in DECIDE_RESETS})
 
 
 def _quantised_by(variant: Variant) -> str:
@@ -449,7 +542,7 @@ def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], a
 
 
 def _measure_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Protocol, path: Path,
-                      done: Callable[[int], Any]) -> None:
+                      done: Callable[[int], Any], sampler: power.Sampler) -> None:
     lost: dict[int, np.ndarray] = {}
 
     def on_frame(index: int, frame: np.ndarray, entry: np.ndarray, box: np.ndarray | None) -> None:
@@ -457,7 +550,10 @@ def _measure_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Pro
         if len(entry) == 1 and entry[0] == FAILURE and box is not None:
             lost[index] = box
 
+    begin = sampler.now()
     trajectory = run_reset_based(tracker, sequence, protocol, on_frame)
+    if sampler.sensor is not None:
+        power.write_log(_power_path(path), sampler.log.cut(begin, sampler.now()))
     lines = (",".join([str(index), *(f"{value:.4f}" for value in box)]) for index, box in lost.items())
     write_text(_lost_path(path), "".join(line + "\n" for line in lines))
     write_trajectory(path, trajectory)  # last: where the raw file is, the sequence is measured
@@ -474,15 +570,24 @@ def _lost_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_lost.csv")
 
 
+def _power_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_power.csv")
+
+
 def _read_lost(path: Path) -> dict[int, np.ndarray]:
     rows = read_numbers(_lost_path(path)) if _lost_path(path).is_file() else []
     return {int(row[0]): np.array(row[1:]) for row in rows}
 
 
 def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
-    """Write a section's table to the run as <section>.csv and return it, e.g. write_section("local", "04_1_baseline", rows)."""
-    frame = pd.DataFrame(list(rows))
-    write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
+    """Write a section's table to the run as <section>.csv and return it, e.g. write_section("local", "04_1_baseline", rows).
+
+    Of a recorded run nothing is written; rows that it lacks are left out, and named in `.attrs["absent"]`.
+    """
+    frame = pd.DataFrame(list(there(rows)))
+    frame.attrs["absent"] = sentences(rows)
+    if not is_recorded(run, device()):
+        write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
     return frame
 
 
@@ -497,6 +602,7 @@ class Speed:
     run: str
     parameters: int
     environment: Mapping[str, Any] = field(repr=False)
+    recorded: bool = False
 
     @property
     def fps(self) -> float:
@@ -511,14 +617,15 @@ class Speed:
 
     @property
     def note(self) -> str:
-        return _note(self.run, self.environment)
+        return _note(self.run, self.environment, recorded=self.recorded)
 
     def row(self) -> dict[str, Any]:
         """A line for table 4.1, without quality: random weights have none."""
-        return {"row": "measured", "variant": "full-size", "framework": "PyTorch", "precision": "FP32",
-                "hardware": environment.label(self.environment), "network": f"{self.parameters / 1e6:.1f} M parameters",
+        return {"row": "recorded" if self.recorded else "measured", "variant": "full-size", "framework": "PyTorch",
+                "precision": "FP32", "hardware": environment.label(self.environment),
+                "network": f"{self.parameters / 1e6:.1f} M parameters",
                 "dataset": "speed only, random weights", "fps_tracked": self.fps, "fps_tracked_low": self.spread[0],
-                "fps_tracked_high": self.spread[1], "run": self.run, "date": self.environment["date"]}
+                "fps_tracked_high": self.spread[1], "run": Path(self.run).name, "date": self.environment["date"]}
 
 
 def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.0) -> Speed:
@@ -532,16 +639,22 @@ def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.
              "framework": f"pytorch {torch.__version__}", "code": _code_digest("pytorch"),
              "machine": to_json(environment.hardware(on))}
     record = _kept(run, "full_size.json", parts, lambda: _time_full_size(sequence, frames, width, on))
-    return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"])
+    if record is None:
+        return cast(Speed, absent("the speed of the full-size network in PyTorch", run))
+    return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"], is_recorded(run, on))
 
 
-def _kept(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A record of the run, with its environment; measured where the run has none that the same things decided."""
+def _kept(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """A record of the run, with its environment; measured where the run has none that the same things decided. Of a recorded
+    run whatever it has, or None."""
+    if is_recorded(run, device()):
+        return read_json(run_folder(run) / name) or None
     with _locked(run_folder(run)) as folder:
         record = read_json(folder / name)
         if record.get("decided_by") != parts:
             record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
             write_text(folder / name, to_json(record))
+            runs.write_environment(run, record["environment"])
     return record
 
 
@@ -571,10 +684,16 @@ class EngineSpeed:
     framework: str
     run: str
     environment: Mapping[str, Any] = field(repr=False)
+    recorded: bool = False
 
     @property
     def note(self) -> str:
-        return _note(self.run, self.environment, FRAMEWORKS[self.framework].title)
+        return _note(self.run, self.environment, FRAMEWORKS[self.framework].title, self.recorded)
+
+    @property
+    def size(self) -> str:
+        """Of the network: "53.9 M parameters"."""
+        return f"{self.parameters / 1e6:.1f} M parameters"
 
     def row_of(self, framework: str, precision: str) -> Mapping[str, Any]:
         """The row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError where it is missing."""
@@ -589,17 +708,19 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 4, 
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()
-    absent = missing_frameworks(["tensorrt"])  # which every reader of section 4.2 looks for
+    missing = missing_frameworks(["tensorrt"])  # which every reader of section 4.2 looks for
     frameworks = list(dict.fromkeys(["pytorch", framework]))
     parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
-             "absent": ", ".join(absent),
+             "absent": ", ".join(missing),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
              "code": digest((_code_digest(framework) + _code_digest("pytorch") + _source("bench.py")).encode())}
     record = _kept(run, f"engine_speed_{framework}.json", parts,
-                   lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(absent.values())})
+                   lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
+    if record is None:
+        return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
     return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],
                        [*record["missing"], *record["absent"]], record["parameters"],
-                       framework, run, record["environment"])
+                       framework, run, record["environment"], is_recorded(run, on))
 
 
 def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
@@ -621,6 +742,60 @@ def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, o
         give_back_memory()
     return {"rows": rows, "layers": layers, "reinitialisation": again, "missing": missing,
             "parameters": sum(parameter.numel() for parameter in network.parameters())}
+
+
+@dataclass(frozen=True)
+class FullSizePower:
+    """Power of the full-size network while it tracks, kept in a run. rows: as those of `Measurement.row`, without quality; none
+    without a sensor. sensor: its name, or why there was none."""
+
+    rows: Seq[Mapping[str, Any]] = field(repr=False)
+    sensor: str
+    run: str
+    environment: Mapping[str, Any] = field(repr=False)
+
+
+def full_size_power(run: str, framework: str, width: float = 1.0, seconds: float = 30.0) -> FullSizePower:
+    """Power of the full-size network with random weights in PyTorch FP32 and in every precision of the framework, each tracking
+    for some seconds; or what the run has. Without a sensor nothing is run."""
+    on, name = device(), f"full_size_power_{framework}.json"
+    sensor, about = power.find_sensor(on)
+    frameworks = list(dict.fromkeys(["pytorch", framework]))
+    parts = {"width": str(width), "seconds": str(seconds), "machine": to_json(environment.hardware(on)),
+             "frameworks": ", ".join(f"{key} {framework_module(key).version()}" for key in frameworks),
+             "code": digest((_code_digest(framework) + _code_digest("pytorch")).encode())}
+    kept = read_json(run_folder(run) / name)
+    if sensor is None and not is_recorded(run, on) and kept.get("decided_by") != parts:
+        return FullSizePower([], about, run, environment.record(on))
+    record = _kept(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
+    if record is None:
+        return FullSizePower([], f"run {Path(run).name} has no power of the full-size network", run, {})
+    return FullSizePower(record["rows"], record["sensor"], run, record["environment"])
+
+
+def _draw_power(run: str, sensor: power.Sensor | None, frameworks: Seq[str], width: float, seconds: float, on: str
+                ) -> dict[str, Any]:
+    network, rows = full_size_network(width), []
+    for name, precision in [("pytorch", "fp32"), *pairs_to_time(frameworks)]:
+        if name == "pytorch" and precision != "fp32":
+            continue  # table 4.6 has PyTorch in FP32 alone
+        engine = timing_deployment(network, name, on).network(dict.fromkeys(NETWORKS, precision))
+        keep_tracking(engine, 1.0)
+        path = run_folder(run) / f"full_size_power_{frameworks[-1]}" / f"{name}-{precision}.csv"
+        with power.Sampler(sensor, power.PERIOD, path) as sampler:
+            with sampler.phase("idle"):
+                time.sleep(power.IDLE_SECONDS)
+            with sampler.phase("run"):
+                done = keep_tracking(engine, seconds, sampler.now)
+        drawn = power.measure(sampler.log, done)
+        parameters = sum(parameter.numel() for parameter in network.parameters())
+        rows.append({"row": "measured", "variant": f"full-size-{name}-{precision}", "framework": FRAMEWORKS[name].title,
+                     "precision": precision.upper(), "network": f"{parameters / 1e6:.1f} M parameters",
+                     "dataset": "random frames, random weights", "fps_tracked": len(done) / drawn.seconds,
+                     **power_columns(drawn), "run": Path(run).name})
+        del engine
+        give_back_memory()
+    return {"rows": rows, "sensor": sensor.name if sensor else ""}
 
 
 # -- The published tracker -----------------------------------------------------------------------------------------------------
@@ -703,10 +878,11 @@ def _dump(file: Path) -> str:
     return ast.dump(ast.parse(file.read_text(encoding="utf-8")))
 
 
-def _note(run: str, record: Mapping[str, Any], framework: str = "") -> str:
+def _note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False) -> str:
     busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
     where = environment.label(record, framework)
-    return f"Run {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
+    what = "Recorded run" if recorded else "Run"
+    return f"{what} {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
 
 
 @contextlib.contextmanager
@@ -720,16 +896,3 @@ def _locked(folder: Path) -> Iterator[Path]:
     with open(folder / ".lock") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder
-
-
-def to_json(value: Any) -> str:
-    return json.dumps(value, indent=1, sort_keys=True) + "\n"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A record of the run; empty where there is none or it is damaged, which means: measure again."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}

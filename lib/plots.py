@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import Any, Callable, Mapping, NamedTuple, TypeVar, cast
+from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
 from typing import Sequence as Seq
 
 import matplotlib.pyplot as plt
@@ -18,6 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from lib.absent import needs_all, sentences
+from lib.tables import Text
 from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box, polygon_corners
 from lib.vot.metrics import Evaluation, bootstrap, frame_overlaps
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
@@ -36,22 +38,38 @@ STYLE = {
     "figure.facecolor": "white", "lines.linewidth": 2, "lines.markersize": 7, "svg.fonttype": "path",
 }
 NAMES = {"empty": "no attribute", **{tag: tag.replace("_", " ") for tag in TAGS}}
-Draw = TypeVar("Draw", bound=Callable[..., Figure])
+Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
 
 
 def styled(draw: Draw) -> Draw:
-    """A function that draws in this book's style."""
+    """A function that draws in this book's style, and where what it draws is absent gives a sentence (`lib.absent`)."""
     @functools.wraps(draw)
-    def wrapper(*args: Any, **kwargs: Any) -> Figure:
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
         with plt.rc_context(STYLE):  # type: ignore[arg-type]
             return draw(*args, **kwargs)
 
-    return cast(Draw, wrapper)
+    return cast(Draw, needs_all(wrapper))
+
+
+def needs_frames(draw: Draw) -> Draw:
+    """A picture of frames: a sentence stands in its place where the dataset's frames are not on this machine."""
+    @functools.wraps(draw)
+    def wrapper(data: Any, *args: Any, **kwargs: Any) -> Any:
+        sequences = [data] if isinstance(data, Sequence) else data
+        lacking = [sequence.name for sequence in sequences if not sequence.has_frames]
+        if lacking:
+            which = f"'{lacking[0]}'{' and others' if len(lacking) > 1 else ''}"
+            return Text(f"No picture here: the frames of {which} are not on this machine (`siambook fetch vot2018` brings "
+                        "those of VOT2018).")
+        return draw(data, *args, **kwargs)
+
+    return cast(Draw, needs_all(wrapper))
 
 
 # -- Section 3.3 ---------------------------------------------------------------------------------------------------------------
 
 
+@needs_frames
 @styled
 def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
     """Figure 3.5: annotation, predicted box and their overlap, in the tracked frame whose overlap is the sequence's median."""
@@ -237,6 +255,7 @@ def attributes(
 # -- Frames --------------------------------------------------------------------------------------------------------------------
 
 
+@needs_frames
 def gallery(dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6) -> Figure:
     """One tracked frame, two thirds into the sequence, of up to `count` sequences spread over the dataset."""
     every = [sequence for sequence in dataset if (trajectories[sequence.name].codes == -1).any()]
@@ -262,6 +281,9 @@ class Panel(NamedTuple):
 
 def most_failures(dataset: Dataset, trajectories: Mapping[str, Trajectory]) -> Sequence:
     """The sequence to show resets on: the one with most failures among those where anything was tracked."""
+    if sentences(trajectories):
+        return cast(Sequence, trajectories)
+
     def rank(sequence: Sequence) -> tuple[bool, int]:
         codes = trajectories[sequence.name].codes
         return bool((codes == -1).any()), int((codes == FAILURE).sum())
@@ -281,6 +303,7 @@ def find_failure(dataset: Dataset, trajectories: Mapping[str, Trajectory], skip:
     return max(found, key=lambda item: item[0])[1:] if found else None
 
 
+@needs_frames
 def failure(
     dataset: Dataset, trajectories: Mapping[str, Trajectory], lost: Mapping[str, Mapping[int, np.ndarray]], skip: int, note: str
 ) -> Figure | None:

@@ -10,6 +10,9 @@ frame is that / FPS. The better one (`measure`): power integrated over the run, 
         with sampler.phase("run"): ...
     print(note, measure(sampler.log, frames=21356))
 
+`experiments.measure` samples beside what it times: one sampler for all, of whose log each sequence of a variant keeps its part
+(`Log.cut`, `write_log`), with the idle time before; `measure_parts` puts a variant's parts together again.
+
 Nothing that a sensor does ends the run. A time without good readings is a gap with a reason, and is not integrated over. Times
 are seconds of the monotonic clock since the sampler's start; power is in watts.
 """
@@ -33,8 +36,11 @@ from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional,
 import numpy as np
 
 from lib.errors import InputError
+from lib.files import write_text
 
 THESIS_PERIOD = 5.0  # s, section 4.3
+PERIOD = 0.5  # s between two readings of a run
+IDLE_SECONDS = 10.0  # that the idle power is taken over, before a run
 TOTAL = "total"  # in place of a rail: all of them
 MOST_WATTS = 2000.0  # no rail of anything measured here takes more
 _LATE = 1.75  # sampling periods between two readings: one is missing
@@ -263,6 +269,9 @@ def find_sensor(device: Optional[str] = None, tegrastats: str = "tegrastats",
     return None, f"no power sensor here ({'; '.join(reasons)})"
 
 
+Event = Tuple[float, str, str]
+
+
 @dataclass
 class Log:
     """What a sampler saw. sensor: "" where there is none; period: s; events: (seconds, kind, text).
@@ -273,7 +282,7 @@ class Log:
     sensor: str
     period: float
     readings: List[Reading] = field(default_factory=list)
-    events: List[Tuple[float, str, str]] = field(default_factory=list)
+    events: List[Event] = field(default_factory=list)
 
     def phase(self, name: str) -> Optional[Tuple[float, float]]:
         """Start and end of a phase in seconds, or None. One that a kill cut off ends with the log."""
@@ -299,6 +308,20 @@ class Log:
         names = {name for reading in self.readings for name in reading.power}
         return sorted(names, key=lambda name: (name != "GPU", "GPU" not in name, name))
 
+    def cut(self, start: float, end: float, name: str = "run") -> Log:
+        """The part from `start` to `end` (s) as a log of its own, which is its phase `name`; the idle phase stays in it.
+
+        The reading before `start` stays, too, where it is close enough to tell the power at `start`.
+        """
+        readings, events = list(self.readings), list(self.events)  # the sampler may be adding to both
+        idle, early = self.phase("idle") or (0.0, -1.0), start - _LATE * self.period
+        heard = max((reading.seconds for reading in readings if reading.seconds < early), default=0.0)
+        kept = [reading for reading in readings if early <= reading.seconds <= end or idle[0] <= reading.seconds <= idle[1]]
+        noted = [event for event in events if event[1] in ("fault", "note")
+                 and (heard <= event[0] <= end or idle[0] <= event[0] <= idle[1])]
+        phases = [event for event in events if event[2] == "idle" and event[1] in ("begin", "end")]
+        return Log(self.sensor, self.period, kept, sorted([*phases, *noted, (start, "begin", name), (end, "end", name)]))
+
 
 class Sampler:
     """Reads a sensor every `period` seconds behind a `with` block; `log` has what it saw, and so has the CSV file `path`.
@@ -319,7 +342,7 @@ class Sampler:
             try:
                 Path(self.path).parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(self.path, "w", encoding="utf-8")
-                self._file.write(f"# {self.log.sensor or 'no sensor'}, every {self.log.period:g} s\n{','.join(_COLUMNS)}\n")
+                self._file.write(_head(self.log))
                 self._file.flush()
             except OSError as error:
                 raise InputError(f"{self.path}: cannot be written ({error.strerror})") from None
@@ -379,22 +402,20 @@ class Sampler:
 
     def _add(self, reading: Reading) -> None:
         self.log.readings.append(reading)
-        groups = [getattr(reading, kind) for kind in _KINDS]
-        self._write(reading.seconds, "", [" ".join(f"{name}={value:.6g}" for name, value in group.items()) for group in groups])
+        self._write(reading)
 
     def _note(self, kind: str, text: str) -> None:
         text = " ".join(text.split())
         self.log.events.append((self.now(), kind, text))
-        self._write(self.log.events[-1][0], f"{kind}: {text}", [""] * len(_KINDS))
+        self._write(self.log.events[-1])
 
-    def _write(self, seconds: float, event: str, values: Sequence[str]) -> None:
+    def _write(self, item: Union[Reading, Event]) -> None:
         date = datetime.now(timezone.utc).isoformat(timespec="seconds")  # for people: this clock may jump
-        row = io.StringIO()
-        csv.writer(row, lineterminator="\n").writerow([f"{seconds:.4f}", date, event, *values])
+        seconds = item.seconds if isinstance(item, Reading) else item[0]
         with self._lock:
             if self._file is not None:
                 try:
-                    self._file.write(row.getvalue())
+                    self._file.write(_line(item, date))
                     self._file.flush()
                 except OSError as error:  # a full disk: the log goes on in memory
                     self._close_file()
@@ -405,6 +426,32 @@ class Sampler:
         if file is not None:
             with suppress(OSError):  # what could not be written has been noted
                 file.close()
+
+
+def _head(log: Log) -> str:
+    return f"# {log.sensor or 'no sensor'}, every {log.period:g} s\n{','.join(_COLUMNS)}\n"
+
+
+def _line(item: Union[Reading, Event], date: str = "") -> str:
+    """A reading or an event as a line of a log's file."""
+    if isinstance(item, Reading):
+        groups = [getattr(item, kind) for kind in _KINDS]
+        seconds, event = item.seconds, ""
+        values = [" ".join(f"{name}={value:.6g}" for name, value in group.items()) for group in groups]
+    else:
+        seconds, event, values = item[0], f"{item[1]}: {item[2]}", [""] * len(_KINDS)
+    row = io.StringIO()
+    csv.writer(row, lineterminator="\n").writerow([f"{seconds:.4f}", date, event, *values])
+    return row.getvalue()
+
+
+def write_log(path: Union[str, Path], log: Log) -> None:
+    """Write a log, whole or not at all; `read_log` reads it. Raises InputError where the place cannot be written to."""
+    def when(item: Union[Reading, Event]) -> float:
+        return item.seconds if isinstance(item, Reading) else item[0]
+
+    items: List[Union[Reading, Event]] = [*log.events, *log.readings]
+    write_text(path, _head(log) + "".join(map(_line, sorted(items, key=when))))
 
 
 def read_log(path: Union[str, Path]) -> Log:
@@ -528,7 +575,7 @@ def measure(log: Log, frames: Union[int, Sequence[float]], phase: str = "run", r
         raise InputError(f"the power log has no phase '{phase}'")
     if rails and rail not in (None, TOTAL, *rails):
         raise InputError(f"the power log has no rail '{rail}', only {', '.join(rails)}")
-    rail = rail or next((name for name in rails if "GPU" in name), TOTAL)
+    rail = rail or _usual_rail(rails)
     times, watts, faults = log.series(rail)
 
     def mean(begin: float, stop: float) -> Tuple[float, float, float]:
@@ -544,8 +591,56 @@ def measure(log: Log, frames: Union[int, Sequence[float]], phase: str = "run", r
     shares = np.array([((b - a) / len(piece), mean(a, b)[0]) for a, b, piece in zip(borders, borders[1:], pieces)]).reshape(-1, 2)
     shares = shares[~np.isnan(shares[:, 1])]  # blocks without any reading
     each = [shares[:, 0] * (shares[:, 1] - base) for base in (0.0, idle)]  # J a frame, with and without the idle power
-    spread, net = (float(values.std(ddof=1)) if len(values) > 1 else float("nan") for values in each)
     thesis = thesis_power(times, watts, start, end)
     gaps = find_gaps(times, faults, start, end, log.period) if log.sensor else []
-    return Power(log.sensor, rail, end - start, covered, len(done), power, joules, idle, energy_per_frame(power, fps), spread,
-                 energy_per_frame(power - idle, fps), net, thesis, energy_per_frame(thesis, fps), tuple(gaps))
+    return Power(log.sensor, rail, end - start, covered, len(done), power, joules, idle, energy_per_frame(power, fps),
+                 _spread(each[0]), energy_per_frame(power - idle, fps), _spread(each[1]), thesis, energy_per_frame(thesis, fps),
+                 tuple(gaps))
+
+
+def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Optional[Power]:
+    """The power of a run in parts, each with a log and the frames tracked in it; None where no part has a log of a sensor.
+
+    Energy a frame is that of all covered parts, its spread the standard deviation over them. The thesis's power is taken of the
+    parts in a row, its energy a frame with `fps`, the frames a second of the tables. Times of gaps are of the parts in a row.
+    """
+    sensor = next((log.sensor for log, _ in parts if log.sensor), "")
+    logs = [(log, frames) for log, frames in parts if log.sensor == sensor]  # one sensor's watts are not another one's
+    if not sensor:
+        return None
+    rail, offset = _usual_rail([name for log, _ in logs for name in log.rails()]), 0.0
+    ones: List[Power] = []
+    gaps: List[Gap] = []
+    times: List[np.ndarray] = []
+    watts: List[np.ndarray] = []
+    for log, frames in logs:
+        if rail != TOTAL and rail not in log.rails():
+            log = replace(log, readings=[])  # nothing of this rail was heard in this part
+        one = measure(log, frames, rail=rail if log.readings else None)
+        shift = offset - (log.phase("run") or (0.0, 0.0))[0]
+        seen, taken, _ = log.series(rail)
+        inside = (seen + shift >= offset) & (seen + shift <= offset + one.seconds)
+        times, watts = [*times, seen[inside] + shift], [*watts, taken[inside]]
+        gaps += [Gap(gap.start + shift, gap.end + shift, gap.reason) for gap in one.gaps]
+        offset += one.seconds
+        ones.append(one)
+    covered, joules, frames = (sum(getattr(one, name) for one in ones) for name in ("covered", "joules", "frames"))
+    idles = [one.idle_watts for one in ones if not np.isnan(one.idle_watts)]
+    power, idle = joules / covered if covered else float("nan"), float(np.mean(idles)) if idles else float("nan")
+    rate = frames / offset if offset else 0.0
+    thesis = thesis_power(np.concatenate(times), np.concatenate(watts), 0.0, offset)
+    return Power(sensor, rail, offset, covered, frames, power, joules, idle, energy_per_frame(power, rate),
+                 _spread([one.energy_per_frame for one in ones]), energy_per_frame(power - idle, rate),
+                 _spread([one.net_energy_per_frame for one in ones]), thesis, energy_per_frame(thesis, fps), tuple(gaps))
+
+
+def _usual_rail(rails: Sequence[str]) -> str:
+    """The GPU's, or all without one."""
+    return next((name for name in rails if name == "GPU"), next((name for name in rails if "GPU" in name), TOTAL))
+
+
+def _spread(values: Union[Sequence[float], np.ndarray]) -> float:
+    """Standard deviation of what is known; NaN of less than two."""
+    known = np.asarray(values, float)
+    known = known[~np.isnan(known)]
+    return float(known.std(ddof=1)) if len(known) > 1 else float("nan")

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 
 from lib import thesis
+from lib.absent import needs_all, shows_what_is_there
 from lib.vot.dataset import TAGS, Dataset
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap
 from lib.vot.protocol import Trajectory, frames_per_second
 
 ABSENT = "–"
-WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now"}
+WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now", "recorded": "recorded"}
 INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
 NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's script. Failures of reported rows follow from R."
 
@@ -48,6 +49,7 @@ class Text(str):
         return str(self)
 
 
+@shows_what_is_there
 def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
     """Table 4.1 and its like: accuracy A, robustness R, EAO and speed; one row a tracker.
 
@@ -65,9 +67,11 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
             _value(row, "accuracy", 3, more), (*_value(row, "robustness", 3, more), _failures(row)), _value(row, "eao", 3, more),
             _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
         ])
-    return Table(heads, rows, caption)
+    missing = [sentence for frame in frames for sentence in frame.attrs.get("absent", ())]
+    return Table(heads, rows, caption + "".join(f" Missing here: {sentence}" for sentence in missing))
 
 
+@shows_what_is_there
 def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evaluation: Evaluation, caption: str) -> Table:
     """A row a sequence: frames, failures, accuracy, speed of its tracked frames."""
     rows = []
@@ -78,6 +82,7 @@ def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evalu
     return Table(["Sequence", "Frames", "Failures", "Accuracy A", "FPS, tracked frames"], rows, caption)
 
 
+@needs_all
 def protocol(evaluation: Evaluation) -> Text:
     """The protocol's numbers in a sentence."""
     rules, (low, high) = evaluation.protocol, evaluation.eao_interval
@@ -98,6 +103,7 @@ def dataset(dataset: Dataset, caption: str) -> Table:
     return Table(["Sequence", "Frames", *(tag.replace("_", " ").capitalize() for tag in TAGS)], [*rows, total], caption)
 
 
+@needs_all
 def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
     """The same raw results counted by different rules: a row each."""
     rows = []
