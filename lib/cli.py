@@ -264,6 +264,29 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+def prune(options: argparse.Namespace) -> int:
+    """CURL's steps: a classification layer, scores of channels, the network without the worst, fine-tuning."""
+    from lib import pruning
+    from lib.experiments import weights_of
+    from lib.training.classify import load_classifier, load_classify_config, train_classifier
+    from lib.training.pictures import open_pictures
+
+    weights = weights_of(options.weights)
+    if options.action == "cut":
+        print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum))
+        return 0
+    config = load_classify_config(options.config)
+    if options.action == "score":
+        scored = pruning.score_file(weights, config, options.pictures, Path(options.out), options.precision, options.quick,
+                                    options.device, say=lambda text: print(text, file=sys.stderr))
+        print(f"{options.out}: {sum(map(len, scored.values()))} scores")
+        return 0
+    classes = len(open_pictures(config.data, config.size, config.seed).classes)
+    classifier = load_classifier(weights, classes)
+    print(train_classifier(classifier, config, options.out, options.device, stop_after=options.stop_after))
+    return 0
+
+
 def tune(options: argparse.Namespace) -> int:
     """Choose the tracker's settings for trained weights on the sequences that a configuration holds out."""
     import yaml
@@ -322,6 +345,17 @@ def _box(text: str) -> List[float]:
     if len(values) != 4:
         raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
     return values
+
+
+def _share_or_count(text: str) -> float:
+    """A positive number for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a share (0.26) nor a number of parameters (12e6)")
+    return value
 
 
 def _precisions(text: str) -> List[str]:
@@ -435,6 +469,24 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--stop-after", type=_positive, metavar="PAIRS", help="stop with a checkpoint after this many pairs")
+
+    sub = command(prune, "prune", "CURL: a classification layer, scores of channels, the network without the worst, fine-tuning",
+                  "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth")
+    sub.add_argument("action", choices=("head", "score", "cut", "finetune"),
+                     help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out")
+    sub.add_argument("config", nargs="?", default="data/demo/pruning/head.yaml", metavar="YAML",
+                     help="classification training, whose pictures `score` uses as well, see data/demo/pruning")
+    sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="`demo`, a tracker's, a backbone's or a classifier's")
+    sub.add_argument("--out", required=True, metavar="PATH", help="folder of a training, CSV of scores, or weights")
+    sub.add_argument("--scores", metavar="CSV", help="cut: what `score` wrote")
+    sub.add_argument("--parameters", type=_share_or_count, metavar="N",
+                     help="cut: of the backbone that stays, a share (0.26) or a number (12e6)")
+    sub.add_argument("--minimum", type=float, default=0.3, help="cut: share of every layer's channels that stays in any case")
+    sub.add_argument("--pictures", type=_positive, default=32, help="score: how many")
+    sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
+    sub.add_argument("--quick", action="store_true", help="score: first-order estimates, in seconds")
+    sub.add_argument("--device", default="cpu", help="cpu or cuda")
+    sub.add_argument("--stop-after", type=_positive, metavar="N", help="train: stop with a checkpoint after this many pictures")
 
     sub = command(tune, "tune", "choose the tracker's settings for trained weights, on held-out sequences",
                   "siambook tune data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml")

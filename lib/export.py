@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, 
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.errors import InputError
 from lib.files import whole_file
-from lib.siamrpn.network import SiamRPN
+from lib.siamrpn.network import SiamRPN, fold_batch_norm
 from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, example_inputs, three_networks
 
 if TYPE_CHECKING:
@@ -60,18 +59,6 @@ def export_network(network: SiamRPN, names: Sequence[str] = NETWORKS) -> Dict[st
     """
     modules = three_networks(network)
     return {name: _export(modules[name], name, network) for name in names}
-
-
-def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose batch normalisations are part of the convolutions before them."""
-    network = copy.deepcopy(network).eval()
-    for module in list(network.modules()):
-        children = list(module.named_children())
-        for (name, conv), (following, norm) in zip(children, children[1:]):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, following, nn.Identity())
-    return network
 
 
 def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:

@@ -73,10 +73,15 @@ def load_backbone(network: SiamRPN, path: Union[str, Path]) -> None:
 
     A classification layer (`fc.`) is left out. Raises InputError as `load_state` does.
     """
+    load_state(network.backbone, read_backbone(path), path)
+
+
+def read_backbone(path: Union[str, Path]) -> Dict[str, Tensor]:
+    """The tensors of the backbone alone, keys without `backbone.`, from any of the files that `load_backbone` takes."""
     state = read_state(path)
     if any(key.startswith("backbone.") for key in state):
-        state = {key[len("backbone."):]: value for key, value in state.items() if key.startswith("backbone.")}
-    load_state(network.backbone, {key: value for key, value in state.items() if not key.startswith("fc.")}, path)
+        return {key[len("backbone."):]: value for key, value in state.items() if key.startswith("backbone.")}
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:

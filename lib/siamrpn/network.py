@@ -6,12 +6,14 @@ search crop.
 """
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from typing import Any, Dict, List, Mapping, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lib.errors import InputError
 
@@ -65,15 +67,22 @@ class NetworkConfig:
 
         Raises KeyError when the keys are not those of this network; `checkpoint.load_network` says so in words.
         """
-        stages: List[StageConfig] = []
-        for stage in (1, 2, 3, 4):
-            blocks: List[Tuple[int, int]] = []
-            while f"backbone.layer{stage}.{len(blocks)}.conv1.weight" in state:
-                prefix = f"backbone.layer{stage}.{len(blocks)}"
-                blocks.append((state[f"{prefix}.conv1.weight"].shape[0], state[f"{prefix}.conv2.weight"].shape[0]))
-            stages.append(StageConfig(state[f"backbone.layer{stage}.0.conv3.weight"].shape[0], tuple(blocks)))
         head = state["rpn_head.rpn2.cls.head.3.weight"]
-        return NetworkConfig(state["backbone.conv1.weight"].shape[0], tuple(stages), head.shape[1], head.shape[0] // 2)
+        stem, stages = backbone_config(state)
+        return NetworkConfig(stem, stages, head.shape[1], head.shape[0] // 2)
+
+
+def backbone_config(state: Mapping[str, Tensor], prefix: str = "backbone.") -> Tuple[int, Tuple[StageConfig, ...]]:
+    """Channels of the stem and the stages of the backbone in a state dict. Raises KeyError where there is none."""
+    state = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+    stages: List[StageConfig] = []
+    for stage in (1, 2, 3, 4):
+        blocks: List[Tuple[int, int]] = []
+        while f"layer{stage}.{len(blocks)}.conv1.weight" in state:
+            prefix = f"layer{stage}.{len(blocks)}"
+            blocks.append((state[f"{prefix}.conv1.weight"].shape[0], state[f"{prefix}.conv2.weight"].shape[0]))
+        stages.append(StageConfig(state[f"layer{stage}.0.conv3.weight"].shape[0], tuple(blocks)))
+    return state["conv1.weight"].shape[0], tuple(stages)
 
 
 class Bottleneck(nn.Module):
@@ -262,6 +271,18 @@ def fuse(outputs: List[Tensor], weight: Tensor) -> Tensor:
     """Weighted sum over the three levels; the trained weights go through a softmax."""
     share = torch.softmax(weight, 0)
     return outputs[0] * share[0] + outputs[1] * share[1] + outputs[2] * share[2]
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose batch normalisations are part of the convolutions before them."""
+    network = copy.deepcopy(network).eval()
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (name, conv), (following, norm) in zip(children, children[1:]):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(conv, norm))
+                setattr(module, following, nn.Identity())
+    return network
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lib.errors import InputError
-from lib.siamrpn.network import NetworkConfig
+from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 TEACHER_CHANNELS = (40, 112, 320)  # at strides 8, 16 and 32
 
@@ -60,3 +60,22 @@ class Distiller(nn.Module):
             wanted = functional.interpolate(scale(target.float()), size=feature.shape[2:], mode="bilinear", align_corners=False)
             loss = loss + functional.mse_loss(projection(feature).float(), wanted)
         return loss / len(features)
+
+
+class TrackerTeacher(nn.Module):
+    """A trained tracker, frozen: a smaller one of the same RPN channels learns its kernels, maps, scores and offsets."""
+
+    def __init__(self, network: SiamRPN) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+
+    def forward(self, answers: List[Tensor], exemplar: Tensor, search: Tensor) -> Tensor:
+        """Mean over six kernels, six maps, scores and offsets of the squared error as a share of the teacher's variance.
+
+        answers: the student's, in this order; exemplar (B, 3, 127, 127), search (B, 3, S, S): what it was asked.
+        """
+        with torch.no_grad():
+            kernels, maps = self.network.template(exemplar), self.network.search(search)
+            wanted = [tensor.float() for tensor in (*kernels, *maps, *self.network.correlate(kernels, maps))]
+        errors = [functional.mse_loss(own.float(), theirs) / theirs.var().clamp_min(1e-8) for own, theirs in zip(answers, wanted)]
+        return torch.stack(errors).mean()

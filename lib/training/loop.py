@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import asdict, dataclass, field, fields
-from math import isfinite
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple, Union
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -21,9 +19,20 @@ from tqdm import tqdm
 from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.files import whole_file
-from lib.siamrpn.checkpoint import load_backbone, load_state, read_plain, read_state, save_weights, save_whole
-from lib.siamrpn.network import NetworkConfig, SiamRPN
-from lib.training.distill import Distiller, Teacher
+from lib.siamrpn.checkpoint import (
+    load_backbone,
+    load_network,
+    load_state,
+    read_backbone,
+    read_plain,
+    read_state,
+    save_weights,
+    save_whole,
+)
+from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
+from lib.training import distributed
+from lib.training.config import build, read_yaml
+from lib.training.distill import Distiller, Teacher, TrackerTeacher
 from lib.training.losses import tracking_loss
 from lib.training.pairs import PairConfig, PairDataset, load_clips
 from lib.training.schedule import Phase, learning_rate
@@ -37,8 +46,9 @@ class TrainConfig:
     """A training run as data.
 
     data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights of a whole network to start from;
-    backbone: of a backbone alone. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of the running
-    average of weights, per step (0: none). save_every and log_every count pairs.
+    backbone: of a backbone alone; either may be pruned. teacher: weights of a tracker whose maps and answers distillation aims
+    at, in place of an ImageNet network's features. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of
+    the running average of weights, per step (0: none). save_every and log_every count pairs.
     """
 
     data: str
@@ -47,6 +57,7 @@ class TrainConfig:
     width: float = 0.25
     initial: Optional[str] = None
     backbone: Optional[str] = None
+    teacher: Optional[str] = None
     batch_size: int = 24
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
@@ -59,46 +70,13 @@ class TrainConfig:
     log_every: int = 480
 
 
-T = TypeVar("T")
-
-
-def _build(kind: Type[T], data: Any, source: object) -> T:
-    """A frozen dataclass from plain data, unknown keys refused."""
-    if not isinstance(data, Mapping):
-        raise InputError(f"{source}: {kind.__name__} should be a list of keys and values")
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise InputError(f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})")
-    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
-    for key, value in data.items():
-        like = defaults[key]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-        if isinstance(like, (bool, str)):
-            good = isinstance(value, type(like))
-        elif isinstance(like, (int, float)):
-            good = number and value >= 0 and (isinstance(like, float) or isinstance(value, int))
-        else:
-            good = not isinstance(like, tuple) or isinstance(value, list)
-        if not good:
-            raise InputError(f"{source}: {key} cannot be {value!r}")
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{source}: {error}") from None
-
-
 def load_config(path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None) -> TrainConfig:
     """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
-    try:
-        data = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable training configuration ({' '.join(str(error).split())})") from None
-    data = {**(data if isinstance(data, dict) else {}), **(overrides or {})}
+    data = {**read_yaml(path), **(overrides or {})}
     if not isinstance(data.get("phases"), list) or not data["phases"]:
         raise InputError(f"{path}: no phases")
-    phases = [_build(Phase, phase, path) for phase in data["phases"]]
-    config = _build(TrainConfig, {**data, "phases": phases, "pairs": _build(PairConfig, data.get("pairs", {}), path)}, path)
+    phases = [build(Phase, phase, path) for phase in data["phases"]]
+    config = build(TrainConfig, {**data, "phases": phases, "pairs": build(PairConfig, data.get("pairs", {}), path)}, path)
     if not isinstance(config.data, str) or min(config.batch_size, config.save_every, config.log_every) < 1 or config.average >= 1:
         raise InputError(f"{path}: data should be a path, batch_size, save_every and log_every above 0, average below 1")
     if not 0 < config.width <= 4 or not all(isinstance(v, (int, float)) and v >= 0 for v in config.pairs.shares.values()):
@@ -113,7 +91,7 @@ class _Run:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        self.network = SiamRPN(NetworkConfig.resnet50(config.width))
+        self.network = SiamRPN(network_config(config))
         initialise(self.network)
         if config.initial:
             load_state(self.network, read_state(config.initial), config.initial)
@@ -154,6 +132,23 @@ class _Run:
                 self.average[key].copy_(value)
 
 
+def network_config(config: TrainConfig) -> NetworkConfig:
+    """Channel counts of a run: those of the weights it starts from, which must be of the configuration's width.
+
+    Pruning takes channels from the four stages only, so the stem tells the width. Raises InputError for another one.
+    """
+    wanted, source = NetworkConfig.resnet50(config.width), config.initial or config.backbone
+    if not source:
+        return wanted
+    try:
+        stem, stages = backbone_config(read_backbone(source), prefix="")
+    except KeyError as error:
+        raise InputError(f"{source}: no ResNet-50 of a tracker (no {error})") from None
+    if stem != wanted.stem:
+        raise InputError(f"{source}: a backbone of another width ({stem} channels in its stem, {wanted.stem} at {config.width})")
+    return replace(wanted, stages=stages)
+
+
 def initialise(network: SiamRPN) -> None:
     """He initialisation; every residual branch starts at zero, so that the untrained backbone is an identity between stages."""
     for module in network.modules():
@@ -187,24 +182,33 @@ def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progr
     stop_after: end (with a checkpoint) with the batch that reaches this many pairs in all, as a time limit would. Raises
     InputError for bad data, for a checkpoint of another configuration and for a folder that cannot be written.
     """
-    out = Path(out)
+    with distributed.processes(str(usable_device(device))) as place:
+        return _train(config, Path(out), place, progress, stop_after, say)
+
+
+def _train(config: TrainConfig, out: Path, device: torch.device, progress: bool, stop_after: Optional[int],
+           say: Callable[[str], None]) -> Path:
     labelled = load_clips(Path(config.data), config.pairs.holdout)
     pictures = load_clips(Path(config.data))  # distillation alone needs no boxes, so nothing is held out from it
-    run = _Run(config, usable_device(device))
+    run = _Run(config, device)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
         _resume(run, checkpoint, config)
         say(f"{checkpoint}: continuing after {run.done} pairs")
+    distributed.wait()
     log = _Log(out / "log.csv", run.done)
     total = sum(phase.pairs for phase in config.phases)
     end = total if stop_after is None else min(total, stop_after)
-    with tqdm(total=total, initial=run.done, unit="pair", disable=not progress, smoothing=0.05) as bar:
+    shown = progress and distributed.is_first()
+    with tqdm(total=total, initial=run.done, unit="pair", disable=not shown, smoothing=0.05) as bar:
         while run.done < end:
             number, phase, _ = phase_at(config.phases, run.done)
             dataset = PairDataset(labelled if phase.tracking else pictures, config.pairs, phase.search_size, config.seed)
-            _run_phase(run, config, number, phase, dataset, end, torch.device(device), log, bar, checkpoint)
-    save_whole(checkpoint, {**run.state(), "config": asdict(config)})
-    save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
+            _run_phase(run, config, number, phase, dataset, end, device, log, bar, checkpoint)
+    if distributed.is_first():
+        save_whole(checkpoint, {**run.state(), "config": asdict(config)})
+        save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
+    distributed.wait()
     return out / "weights.pth"
 
 
@@ -227,15 +231,17 @@ def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
 def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, dataset: PairDataset, end: int, device: torch.device,
                log: _Log, bar: Any, checkpoint: Path) -> None:
     """Train from where the run is to the end of the phase, or to the end of the batch that reaches pair number `end`."""
-    teacher: Optional[Teacher] = None
+    teacher: Optional[nn.Module] = None
     if phase.distill:
-        teacher = Teacher().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        teacher = TrackerTeacher(load_network(config.teacher)) if config.teacher else Teacher()
+        teacher = teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     _set_mode(run, phase)
     start_of_phase = run.done - phase_at(config.phases, run.done)[2]
     last = start_of_phase + phase.pairs
     starts = range(run.done, min(last, end), config.batch_size)
     batches = [list(range(start, min(start + config.batch_size, last))) for start in starts]
-    loader = DataLoader(dataset, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
+    own = [distributed.share(batch) for batch in batches]
+    loader = DataLoader(dataset, batch_sampler=own, num_workers=config.workers)  # type: ignore[arg-type]
     for indices, batch in zip(batches, loader):
         rate = learning_rate(phase, run.done - start_of_phase)
         for group, factor in zip(run.optimizer.param_groups, (phase.backbone_lr, 1.0)):
@@ -245,11 +251,13 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
         if not bool(torch.isfinite(losses["sum"])):
             raise InputError(f"{log.path}: the loss is not finite after {run.done} pairs; lower lr, or take another precision")
         run.scaler.scale(losses["sum"]).backward()
+        distributed.average_gradients(p for group in run.optimizer.param_groups for p in group["params"])
         run.scaler.unscale_(run.optimizer)
         nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], config.clip_norm)
         scale = run.scaler.get_scale()
         run.scaler.step(run.optimizer)
         run.scaler.update()
+        distributed.average_statistics(run.network)
         stepped = run.scaler.get_scale() >= scale  # fp16 skips a step whose gradients overflowed, and halves its scale
         before, run.done = run.done, run.done + len(indices)
         if config.average and stepped:
@@ -258,7 +266,7 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
         if run.done // config.log_every > before // config.log_every or indices is batches[-1]:
             row = log.write(run.done, number, rate)
             bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
-        if run.done // config.save_every > before // config.save_every:
+        if run.done // config.save_every > before // config.save_every and distributed.is_first():
             save_whole(checkpoint, {**run.state(), "config": asdict(config)})
         bar.update(len(indices))
 
@@ -274,7 +282,7 @@ def _set_mode(run: _Run, phase: Phase) -> None:
     run.network.backbone.requires_grad_(phase.backbone_lr != 0)
 
 
-def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Tensor], teacher: Optional[Teacher],
+def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Tensor], teacher: Optional[nn.Module],
             device: torch.device) -> Dict[str, Tensor]:
     """The losses of one batch and `sum`, what is minimised."""
     exemplar, search = (batch[key].to(device, torch.float32).contiguous(memory_format=torch.channels_last)
@@ -283,12 +291,16 @@ def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Te
     zero = torch.zeros((), device=device)
     losses = {"cls": zero, "loc": zero, "total": zero, "distill": zero}
     with torch.autocast(device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-        features = network.backbone(search)
-        if teacher is not None:
+        with torch.set_grad_enabled(phase.backbone_lr != 0):
+            features = network.backbone(search)
+        if isinstance(teacher, Teacher):
             losses["distill"] = run.distiller(features, teacher(search))
-        if phase.tracking:
-            cls, loc = network.correlate(network.template(exemplar), network.search_maps(features))
+        if phase.tracking or isinstance(teacher, TrackerTeacher):
+            kernels, maps = network.template(exemplar), network.search_maps(features)
+            cls, loc = network.correlate(kernels, maps)
             losses.update(tracking_loss(cls, loc, *(batch[key].to(device) for key in ("label", "delta", "weight"))))
+            if isinstance(teacher, TrackerTeacher):
+                losses["distill"] = teacher([*kernels, *maps, cls, loc], exemplar, search)
     return {**losses, "sum": phase.tracking * losses["total"] + phase.distill * losses["distill"]}
 
 
