@@ -90,4 +90,4 @@ def shows_what_is_there(view: View) -> View:
 def _text(missing: list[str]) -> Any:
     from lib.tables import Text  # which uses this module
 
-    return Text(f"Missing here: {' '.join(missing)}")
+    return Text(f"Missing here: {'; '.join(missing)}.")

@@ -14,6 +14,8 @@ What decides:
 - the modules of lib/ that the notebook imports, directly or through others, at any level of the code;
 - the files that the notebook declares as its data: `"siambook": {"depends": ["data/thesis/*.csv"]}` in its metadata, globs
   relative to the repository, `**` included;
+- for pages that show runs side by side: the tables of the other runs under data/runs; and all of the run that is shown, where it
+  was recorded on another machine (what this machine's own run holds is what the notebooks write);
 - the metadata of its code cells (captions and tags, which the cache would otherwise bring back as they were);
 - Python, the packages that pyproject.toml names as dependencies, and the processor: the book shows measurements.
 
@@ -34,7 +36,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 import yaml
 
-from lib.environment import processor
+from lib.environment import cores, processor
 from lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 PACKAGE = "lib"
 DISTRIBUTION = "siambook"
 DEFAULT_PROFILE = "profiles/demo.yaml"
+SIDE_BY_SIDE = "lib/run_views.py"  # a page that uses it shows other runs, too
 
 
 # -- What a notebook imports ---------------------------------------------------------------------------------------------------
@@ -170,8 +173,24 @@ def fingerprint(notebook: dict[str, Any], root: Path, values: dict[str, Any]) ->
         parts[f"parameter {name}"] = repr(value)
         if isinstance(value, str) and value and (root / value).exists():
             parts[f"contents of {value}"] = _contents(root / value)
+    parts.update(_runs(root, str(values.get("run", "")), SIDE_BY_SIDE in parts))
     cells = [cell["metadata"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
     parts["captions and tags"] = _digest(json.dumps(cells, sort_keys=True).encode())
+    return parts
+
+
+def _runs(root: Path, run: str, side_by_side: bool) -> dict[str, str]:
+    """Digests of what a page shows of runs that no notebook writes here."""
+    parts, folder = {}, root / "data" / "runs"
+    for file in sorted(folder.glob("*/*")) if side_by_side else ():
+        if file.parent.name not in (run, "local") and (file.suffix == ".csv" or file.name == "environment.json"):
+            parts[str(file.relative_to(root))] = _digest(file.read_bytes())
+    try:
+        machine = json.loads((folder / run / "environment.json").read_text(encoding="utf-8"))["hardware"]
+    except (OSError, ValueError, KeyError, TypeError):  # a run that nothing is known of is this machine's own (lib/runs.py)
+        return parts
+    if run != "local" and (machine.get("processor"), machine.get("cores")) != (processor(), cores()):
+        parts[f"contents of run {run}"] = _contents(folder / run)
     return parts
 
 

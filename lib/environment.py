@@ -26,10 +26,9 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
     Jetson the power mode."""
     import torch  # waits, so that the book's extension can ask for the processor without it
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
     mode = power_mode()
-    return {"processor": processor(), "cores": cores, "gpu": gpu, "device": device, "threads": torch.get_num_threads(),
+    return {"processor": processor(), "cores": cores(), "gpu": gpu, "device": device, "threads": torch.get_num_threads(),
             **({"power_mode": mode} if mode else {})}
 
 
@@ -55,10 +54,10 @@ def record(device: str = "cpu") -> dict[str, Any]:
 def label(record: Mapping[str, Any], framework: str = "") -> str:
     """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"; framework: with its version, where it was not PyTorch."""
     machine = record["hardware"]
-    cores = f"{machine['cores']} cores {machine['processor']}" if machine["cores"] != 1 else f"1 core {machine['processor']}"
+    where = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'} {machine['processor']}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
     mode = f", mode {machine['power_mode']}" if machine.get("power_mode") else ""
-    return f"{cores}, {framework}, {machine['gpu'] or 'CPU'}{mode}"
+    return f"{where}, {framework}, {machine['gpu'] or 'CPU'}{mode}"
 
 
 def was_busy(record: Mapping[str, Any]) -> bool:
@@ -88,6 +87,11 @@ def processor() -> str:
     except OSError:
         names = []
     return names[0].strip() if names else platform.processor() or platform.machine()
+
+
+def cores() -> int | None:
+    """Cores of the processor that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 @lru_cache(maxsize=1)

@@ -335,7 +335,7 @@ def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) 
 def absent(what: str, run: str, variant: Variant | None = None) -> Any:
     """What a recorded run lacks, in a sentence that says why it is not measured here."""
     machine = environment.label(read_json(run_folder(run) / runs.ENVIRONMENT))
-    sentence = f"run {Path(run).name}, recorded on another machine ({machine}), does not have {what}, and is only read here."
+    sentence = f"run {Path(run).name}, recorded on another machine ({machine}), does not have {what}, and is only read here"
     return Absent(sentence, **({"variant": variant} if variant else {}))
 
 

@@ -124,10 +124,10 @@ def recorded(section: str, besides: str = "") -> dict[str, pd.DataFrame]:
 
 
 def with_power(run: str) -> pd.DataFrame:
-    """All rows of the run's section tables whose power was measured, each once."""
+    """All rows of the run's section tables that may have a power; a variant that stands in several, several times."""
     tables = [section_table(run, path.stem) for path in sorted(run_folder(run).glob("0*.csv"))]
-    rows = [table[table["power_w"].notna()] for table in tables if "power_w" in table]
-    return pd.concat(rows, ignore_index=True).drop_duplicates(["variant", "network", "dataset"]) if rows else pd.DataFrame()
+    rows = [table for table in tables if "power_w" in table]
+    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
 
 
 def notebook_times(run: str) -> pd.DataFrame:

@@ -68,7 +68,7 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
             _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
         ])
     missing = [sentence for frame in frames for sentence in frame.attrs.get("absent", ())]
-    return Table(heads, rows, caption + "".join(f" Missing here: {sentence}" for sentence in missing))
+    return Table(heads, rows, caption + "".join(f" Missing here: {sentence}." for sentence in missing))
 
 
 @shows_what_is_there

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from typing import Iterator
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from lib import environment, experiments, zoo
+from lib import engine_views, environment, experiments, plots, power, runs, tables, zoo
 from lib.errors import InputError
 from lib.experiments import Variant
 from lib.siamrpn.checkpoint import save_weights
@@ -251,6 +253,211 @@ def test_skipped_frames_look_like_speed_only_by_pysots_scheme(benchmark: Path, w
     assert measured.fps == pytest.approx(len(NAMES) * (FRAMES - 1) / total)
     tracked = np.concatenate([t.seconds[np.isin(t.codes, (-1, 2))] for t in measured.trajectories.values()])
     assert measured.fps_tracked == pytest.approx(len(tracked) / tracked.sum())
+
+
+# -- Power ---------------------------------------------------------------------------------------------------------------------
+
+TEGRASTATS = """#!{python}
+import sys, time
+assert sys.argv[1:] == ["--interval", "20"], sys.argv
+while True:
+    print("RAM 1/2MB CPU [0%@1190] GR3D_FREQ 37%@114 GPU@35C GPU 2534mW/2534mW CPU 310mW/310mW SOC 1241mW/1241mW", flush=True)
+    time.sleep(0.02)
+"""
+
+
+@pytest.fixture
+def sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program named tegrastats, first on the path, whose GPU rail draws 2.534 W."""
+    program = tmp_path / "bin" / "tegrastats"
+    program.parent.mkdir()
+    program.write_text(TEGRASTATS.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(power, "PERIOD", 0.02)
+    monkeypatch.setattr(power, "IDLE_SECONDS", 0.3)
+    return program
+
+
+def test_power_is_sampled_while_a_variant_is_timed(benchmark: Path, weights: Path, tmp_path: Path, sensor: Path) -> None:
+    measured = measure(benchmark, weights, tmp_path / "run")
+    drawn = measured.power
+    assert drawn is not None and (drawn.sensor, drawn.rail, measured.sensor) == ("tegrastats", "GPU", "tegrastats")
+    assert drawn.frames == sum(int(np.isin(t.codes, (-1, 2)).sum()) for t in measured.trajectories.values())
+    assert drawn.watts == drawn.thesis_watts == pytest.approx(2.534)
+    assert drawn.idle_watts == pytest.approx(2.534) and drawn.net_energy_per_frame == pytest.approx(0, abs=1e-9)
+    assert drawn.energy_per_frame == pytest.approx(2.534 * drawn.seconds / drawn.frames)
+    assert drawn.thesis_energy_per_frame == pytest.approx(2.534 / measured.fps), "P / FPS, with the table's FPS"
+    assert drawn.energy_spread > 0
+    row = measured.row()
+    assert (row["power_w"], row["energy_j"], row["rail"]) == (drawn.watts, drawn.energy_per_frame, "GPU")
+    logs = sorted((tmp_path / "run").glob("*/*/baseline/*/*_power.csv"))
+    assert [log.name for log in logs] == [f"{name}_001_power.csv" for name in sorted(NAMES)]
+    assert all(power.read_log(log).phase("idle") and power.read_log(log).phase("run") for log in logs)
+
+
+def test_power_that_was_sampled_is_loaded_where_there_is_no_sensor(
+    benchmark: Path, weights: Path, tmp_path: Path, sensor: Path
+) -> None:
+    first = measure(benchmark, weights, tmp_path / "run")
+    sensor.unlink()
+    again = measure(benchmark, weights, tmp_path / "run")
+    assert str(again.row()) == str(first.row()) and again.power == first.power
+
+
+def test_a_resumed_run_keeps_what_was_sampled(benchmark: Path, weights: Path, tmp_path: Path, sensor: Path) -> None:
+    measure(benchmark, weights, tmp_path / "run")
+    folder = tmp_path / "run" / "benchmark" / "tiny" / "baseline"
+    before = (folder / "first" / "first_001_power.csv").read_text()
+    (folder / "third" / "third_001.txt").unlink()  # as if it had been killed in the third sequence
+    (folder / "third" / "third_001_power.csv").write_text("")
+    sensor.write_text(sensor.read_text().replace("2534", "5000"))
+    drawn = measure(benchmark, weights, tmp_path / "run").power
+    assert (folder / "first" / "first_001_power.csv").read_text() == before
+    assert drawn is not None and 2.534 < drawn.watts < 5
+    assert drawn.thesis_watts == 5, "of a run below five seconds the last reading"
+
+
+def test_without_a_sensor_the_columns_stay_empty_and_the_reason_is_kept(
+    benchmark: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(power, "find_sensor", lambda device: (None, "no power sensor here (it is a desk)"))
+    measured = measure(benchmark, weights, tmp_path / "run")
+    assert measured.power is None and measured.sensor == "no power sensor here (it is a desk)"
+    assert np.isnan(measured.row()["power_w"]) and measured.row()["sensor"] is None
+    assert not list((tmp_path / "run").rglob("*_power.csv"))
+
+
+def test_the_full_size_networks_power_needs_a_sensor_and_is_kept(tmp_path: Path, sensor: Path) -> None:
+    run = str(tmp_path / "run")
+    drawn = experiments.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5)
+    [row] = drawn.rows
+    assert row["power_w"] == row["power_w_thesis"] == pytest.approx(2.534) and row["energy_j_spread"] >= 0
+    assert row["energy_j"] == pytest.approx(2.534 / row["fps_tracked"], rel=0.05)
+    sensor.unlink()
+    assert experiments.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5).rows == drawn.rows
+    without = experiments.full_size_power(str(tmp_path / "other"), "pytorch", width=1 / 32, seconds=0.5)
+    assert list(without.rows) == [] and without.sensor.startswith("no power sensor here")
+    assert not (tmp_path / "other").exists(), "nothing was run"
+
+
+# -- Recorded runs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recorded(benchmark: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run that was measured, copied to another place and made another machine's; no tracker can run from here on."""
+    first = measure(benchmark, weights, tmp_path / "first")
+    experiments.write_section(str(tmp_path / "first"), "04_1_baseline", [first.row()])
+    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
+    folder = tmp_path / "runs" / "xavier"
+    shutil.copytree(tmp_path / "first", folder)
+    for path in (folder / "environment.json", folder / "benchmark" / "tiny" / "measured.json"):
+        record = json.loads(path.read_text())
+        machine = record.get("environment", record)
+        machine.update(date="2023-04-01 12:00 UTC")
+        machine["hardware"].update(processor="ARMv8 Processor rev 0", cores=8, gpu="Xavier", device="cuda", power_mode="MAXN")
+        path.write_text(json.dumps(record))
+
+    def refuse(*args, **options):
+        raise AssertionError("a tracker ran")
+
+    for name in ("run_reset_based", "run_one_pass", "load_network", "full_size_network", "write_text"):
+        monkeypatch.setattr(experiments, name, refuse)
+    return folder
+
+
+def state(folder: Path) -> dict[str, tuple[int, int]]:
+    return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(folder.rglob("*"))}
+
+
+def test_a_recorded_run_is_shown_without_its_dataset_its_weights_or_a_measurement(
+    recorded: Path, benchmark: Path, weights: Path, tmp_path: Path
+) -> None:
+    own = pd.read_csv(tmp_path / "first" / "04_1_baseline.csv").iloc[0]
+    before = state(recorded)
+    benchmark.rename(tmp_path / "away")
+    data = experiments.open_dataset(str(benchmark), "xavier")
+    assert [sequence.name for sequence in data] == list(NAMES) and not data.sequences[0].has_frames
+    [shown] = experiments.measure([Variant("tiny", "weights/that/are/not/here.pth")], data, "xavier")
+    row = shown.row()
+    for measure_ in ("accuracy", "robustness", "eao", "eao_low", "eao_high", "fps", "fps_tracked"):
+        assert row[measure_] == pytest.approx(own[measure_], nan_ok=True), measure_
+    assert row["row"] == "recorded" and shown.whose == "recorded"
+    assert shown.note.startswith("Recorded run xavier, 2023-04-01 12:00 UTC: 8 cores ARMv8") and "mode MAXN" in shown.note
+    experiments.write_section("xavier", "04_1_baseline", [row])
+    assert state(recorded) == before, "nothing was written into it"
+    assert "No picture here: the frames of 'first'" in plots.gallery(data, shown.trajectories, shown.note)
+
+
+def test_pictures_of_a_recorded_run_come_from_frames_that_are_here(recorded: Path, benchmark: Path) -> None:
+    data = experiments.open_dataset(str(benchmark), "xavier")
+    assert all(sequence.has_frames for sequence in data)
+    assert data.sequences[1].frame(0).shape == (90, 120, 3)
+
+
+def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(recorded: Path, benchmark: Path, weights: Path) -> None:
+    data = experiments.open_dataset(str(benchmark), "xavier")
+    before = state(recorded)
+    there, absent = experiments.measure([Variant("tiny", str(weights)), Variant("other", str(weights))], data, "xavier")
+    sentence = str(absent)
+    assert sentence.startswith("run xavier, recorded on another machine (8 cores ARMv8 Processor rev 0")
+    assert "does not have PyTorch FP32 on benchmark (other)" in sentence
+    table = tables.results([experiments.write_section("xavier", "s", [there.row(), absent.row()])], "Caption.")
+    assert len(table.rows) == 1 and table.rows[0][0][0] == "recorded" and sentence in table.caption
+    for view in (plots.eao({"x": absent.evaluation}, {}, absent.note), engine_views.same_boxes(there, absent),
+                 engine_views.verdict(absent, there, 0.1), plots.failure(data, absent.trajectories, absent.lost, 5, absent.note)):
+        assert isinstance(view, tables.Text) and sentence in view
+    speed = experiments.full_size_fps(data, "xavier")
+    assert "the speed of the full-size network" in str(speed) and "does not have" in f"{speed.note}"
+    assert state(recorded) == before
+
+
+def test_a_part_of_a_variant_is_no_result_of_a_recorded_run(recorded: Path, benchmark: Path, weights: Path) -> None:
+    (recorded / "benchmark" / "tiny" / "baseline" / "third" / "third_001.txt").unlink()
+    data = experiments.open_dataset(str(benchmark), "xavier")
+    [absent] = experiments.measure([Variant("tiny", str(weights))], data, "xavier")
+    assert "does not have 1 of 3 sequences of benchmark" in str(absent)
+    (recorded / "benchmark" / "benchmark.json").unlink()
+    benchmark.rename(benchmark.with_name("away"))
+    with pytest.raises(InputError, match=r"run xavier has no annotations of benchmark .* and the dataset is not on this machine"):
+        experiments.open_dataset(str(benchmark), "xavier")
+
+
+def test_annotations_of_a_run_are_those_of_the_dataset(recorded: Path, benchmark: Path, shared: Path, tmp_path: Path) -> None:
+    for data, run in ((load_dataset(benchmark), "xavier"), (load_dataset(shared / "vot2018" / "VOT2018.json"), "copy")):
+        if run == "copy":
+            runs.keep_annotations(run, data)
+        kept = load_dataset(runs.run_folder(run) / data.name)
+        assert kept.name == data.name and [s.name for s in kept] == [s.name for s in data]
+        for one, other in zip(kept, data):
+            assert all(np.array_equal(a, b) for a, b in zip(one.regions, other.regions)) and len(one) == len(other)
+            assert all(np.array_equal(one.tags[tag], other.tags[tag]) for tag in other.tags)
+            assert (one.width, one.height) == (other.width, other.height)
+    assert (tmp_path / "runs" / "copy" / "VOT2018" / "VOT2018.json").stat().st_size < 2.4e6
+
+
+@pytest.mark.parametrize("change, recorded_there", [
+    ({}, False), ({"threads": 99}, False), ({"processor": "another"}, True), ({"cores": 999}, True), ({"gpu": "Xavier"}, True)])
+def test_which_runs_are_this_machines_own(change: dict, recorded_there: bool, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    for name in ("named", "local"):
+        runs.write_environment(name, {"hardware": {**environment.hardware("cpu"), **change}})
+    assert runs.is_recorded("named", "cpu") == recorded_there
+    assert not runs.is_recorded("local", "cpu") and not runs.is_recorded("none yet", "cpu")
+
+
+def test_the_framework_of_a_recorded_run_is_what_it_measured(recorded: Path) -> None:
+    path = recorded / "benchmark" / "tiny" / "measured.json"
+    path.write_text(path.read_text().replace("pytorch 2", "tensorrt 2"))
+    assert experiments.compiled_framework("auto", "xavier") == "tensorrt"
+    assert experiments.compiled_framework("openvino", "xavier") == "openvino"
+
+
+def test_runs_stand_side_by_side(recorded: Path) -> None:
+    found = runs.recorded("04_1_baseline")
+    assert list(found) == ["xavier"] and found["xavier"]["variant"].tolist() == ["tiny"]
+    assert runs.recorded("04_1_baseline", besides="xavier") == {} and runs.recorded("04_9_none") == {}
 
 
 # -- Labels and rows -----------------------------------------------------------------------------------------------------------

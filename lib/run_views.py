@@ -1,0 +1,99 @@
+"""Runs side by side, and the page about this machine and its runs (chapter 4, appendix B).
+
+Views only: tables of runs (`lib.runs`) and the thesis's rows come in.
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Mapping
+
+import pandas as pd
+
+from lib import environment, runs
+from lib.tables import ABSENT, Table, Text, _known, _number, _text, _value
+
+HOW = ("A run of another machine is made there with `run` set to a name of its own (README), and its folder data/runs/NAME "
+       "copied here; then it stands in this place, and `make book RUN=NAME` shows all pages with it.")
+
+
+def side_by_side(section: str, run: str, reported: pd.DataFrame, title: str) -> Table | Text:
+    """A section's rows of the thesis, of this run and of all others under data/runs, each with its hardware and date; a sentence
+    where there are no others. section: e.g. "04_1_baseline". reported: the thesis's table with framework and precision or
+    hardware."""
+    others = runs.recorded(section, besides=run)
+    if not others:
+        return Text(f"No other run under data/runs has this section. {HOW}")
+    rows = [_reported(row) for row in reported.to_dict("records")]
+    for table in (runs.section_table(run, section), *others.values()):
+        rows += [_row(row) for row in table.to_dict("records")]
+    heads = ["Whose number", "Tracker", "A", "R, failures per 100 frames", "EAO", "FPS, tracked frames", "Power, W",
+             "Energy a frame, J"]
+    caption = (f"{title}: the thesis, run {Path(run).name}, and {len(others)} more under data/runs. Power is integrated over the "
+               "run (the thesis's: its own definition). Networks and data differ where the second column says so.")
+    return Table(heads, rows, caption)
+
+
+def _reported(row: Mapping[Any, Any]) -> list[Any]:
+    """A row of the thesis; speed by PySOT's scheme, which is what it has."""
+    tracker = " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
+    joules = row.get("energy_j", row.get("energy_kj"))  # table 4.6's are in J, too: section 4.3
+    columns = ("accuracy", "robustness", "eao", "fps", "power_w")
+    return [(_text(row["row"]), _text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"), (tracker, "VOT2018"),
+            *(f"{row[name]:g}" if _known(row.get(name)) else ABSENT for name in columns),
+            f"{joules:g}" if _known(joules) else ABSENT]
+
+
+def _row(row: Mapping[Any, Any]) -> list[Any]:
+    tracker = " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
+    network = ", ".join(filter(None, (_text(row.get("network")), _text(row.get("dataset")))))
+    power = (_number(row.get("power_w"), 3), _text(row.get("sensor")))
+    return [(f"run {_text(row.get('run'))}", _text(row.get("hardware")), _text(row.get("date"))), (tracker, network),
+            *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), _number(row.get("fps_tracked"), 1), power,
+            f"{row['energy_j']:.3g}" if _known(row.get("energy_j")) else ABSENT]
+
+
+# -- Appendix B ----------------------------------------------------------------------------------------------------------------
+
+
+def machine(record: Mapping[str, Any], sensor: str) -> Table:
+    """This machine: a record of `environment.record`, and its power sensor or why there is none."""
+    hardware = record["hardware"]
+    rows = [["processor", f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads of PyTorch"],
+            ["GPU", hardware["gpu"] or "none that PyTorch uses"], ["memory", f"{_number(record['memory_gib'], 1)} GiB"],
+            ["power mode", hardware.get("power_mode") or "none (not a Jetson)"], ["power sensor", sensor],
+            ["system", record["system"]], ["commit", record["commit"] or "not a git repository"],
+            ["in use by other work", f"{100 * record['in_use']:.0f} %" if _known(record["in_use"]) else "unknown"]]
+    versions = [[name, version] for name, version in record["versions"].items() if version]
+    return Table(["", "This machine"], [*rows, *versions], f"As of {record['date']}. A commit with + has uncommitted changes.")
+
+
+def all_runs(device: str) -> Table | Text:
+    """A row a run under data/runs: where and when it was made, with what, what is in it, and whether it may be measured into."""
+    rows = []
+    for name in runs.names():
+        record = runs.read_json(runs.run_folder(name) / runs.ENVIRONMENT)
+        variants = sorted(path.parent for path in runs.run_folder(name).glob("*/*/measured.json"))
+        datasets = list(dict.fromkeys(folder.parent.name for folder in variants))
+        logs = next(runs.run_folder(name).rglob("*_power.csv"), None)
+        whose = "recorded on another machine: read only" if runs.is_recorded(name, device) else "this machine's own"
+        rows.append([(name, whose), (environment.label(record), record["date"], f"commit {record['commit']}"),
+                     (f"{len(variants)} variants", f"on {', '.join(datasets)}" if datasets else ""),
+                     ", ".join(sorted(path.stem for path in runs.run_folder(name).glob("[0-9]*.csv"))),
+                     "yes" if logs else ABSENT])
+    if not rows:
+        return Text(f"Nothing is under data/runs yet. {HOW}")
+    return Table(["Run", "Last measured", "Holds", "Tables of sections", "Power"], rows, "All runs under data/runs.")
+
+
+def notebook_times() -> Table | Text:
+    """What `siambook run` wrote down about each notebook, for every run that has it."""
+    rows: list[list[Any]] = []
+    for name in runs.names():
+        for row in runs.notebook_times(name).to_dict("records"):
+            rows.append([name, row["notebook"], row["status"], _number(row["seconds"], 1), _text(row["started"]),
+                         _text(row["message"])])
+    if not rows:
+        return Text("No run holds the times of its notebooks (`siambook run` writes them to data/runs/NAME/notebooks.csv).")
+    total = pd.DataFrame(rows)[3].replace(ABSENT, "nan").astype(float).sum()
+    return Table(["Run", "Notebook", "Status", "Seconds", "Started", "Message"], rows,
+                 f"What `siambook run` executed: {total:.0f} s in all.")
