@@ -79,8 +79,8 @@ def backbone_parameters(config: NetworkConfig) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """What scoring costs. masks: channels to score. flop: of all of them on the given pictures, shared work done once.
-    plain_flop: of a whole forward pass for every mask."""
+    """What scoring costs. masks: channels to score. flop: on all pictures, of the block that a layer is in once, and of those
+    behind it for every mask. plain_flop: of a whole forward pass for every mask."""
 
     masks: int
     flop: float
@@ -132,36 +132,56 @@ class Scorer:
     def work(self, layers: Optional[Sequence[str]] = None) -> Work:
         known = mask_layers(self.config)
         chosen = {name: known[name] for name in (known if layers is None else layers)}
-        behind = {name: sum(self.flop[1 + self.start_of(name):]) for name in chosen}
-        masks = sum(chosen.values())
-        return Work(masks, sum(behind[name] * chosen[name] for name in chosen), masks * sum(self.flop))
+        flop = 0.0
+        for name, count in chosen.items():
+            own, *behind = self.flop[1 + self.start_of(name):]
+            flop += own + count * sum(behind)
+        return Work(sum(chosen.values()), flop, sum(chosen.values()) * sum(self.flop))
 
     def score(self, layer: str, channels: Optional[Sequence[int]] = None) -> np.ndarray:
         """Scores of a layer's channels (or of those given), (C,), nats."""
-        count = mask_layers(self.config)[layer]
-        chosen = list(range(count) if channels is None else channels)
+        chosen = list(range(mask_layers(self.config)[layer]) if channels is None else channels)
         at_once = max(1, IMAGES_AT_ONCE // len(self.inputs[0]))
-        found = [self._divergences(layer, count, chosen[start:start + at_once]) for start in range(0, len(chosen), at_once)]
+        found = [self._divergences(layer, chosen[start:start + at_once]) for start in range(0, len(chosen), at_once)]
         return np.concatenate(found)
 
-    def _divergences(self, layer: str, count: int, channels: Sequence[int]) -> np.ndarray:
-        first, stage = self.start_of(layer), layer.split(".")[0]
-        device, pictures = self.inputs[0].device, len(self.inputs[0])
-        masks = torch.ones(len(channels), count, device=device)
-        masks[torch.arange(len(channels)), torch.tensor(channels)] = 0
-        with torch.inference_mode(), self._autocast(device.type):
-            x = self.inputs[first]
-            for index in range(first, len(self.blocks)):
-                name, block = self.blocks[index]
-                if layer.endswith(SUM):
-                    x = run_block(block, x, pictures, sums=masks if name.startswith(f"{stage}.") else None)
-                elif index == first:
-                    x = run_block(block, x, pictures, **{"first" if layer.endswith("conv1") else "second": masks})
-                else:
-                    x = run_block(block, x, pictures)
+    def _divergences(self, layer: str, channels: Sequence[int]) -> np.ndarray:
+        pictures, first, stage = len(self.inputs[0]), self.start_of(layer), layer.split(".")[0]
+        with torch.inference_mode(), self._autocast(self.inputs[0].device.type):
+            chosen = torch.tensor(channels, device=self.inputs[0].device)
+            masks = torch.ones(len(channels), mask_layers(self.config)[layer], device=chosen.device)
+            masks[torch.arange(len(channels)), chosen] = 0
+            sums = masks if layer.endswith(SUM) else None
+            x = self._first_block(layer, self.blocks[first][1], self.inputs[first], chosen, sums)
+            for name, block in self.blocks[first + 1:]:
+                x = run_block(block, x, pictures, sums=sums if name.startswith(f"{stage}.") else None)
             answer = self._probability(x)
         p = self.probability
         return (p.exp() * (p - answer)).sum(2).mean(1).clamp_min(0).cpu().numpy()
+
+    def _first_block(self, layer: str, block: Bottleneck, x: Tensor, channels: Tensor, sums: Optional[Tensor]) -> Tensor:
+        """The block in which the masks begin: nearly all of it is the same for all of them."""
+        if sums is not None:
+            return run_block(block, x, len(x), sums=sums)
+        shortcut = x if block.downsample is None else block.downsample(x)
+        y = functional.relu(block.conv1(x))
+        if layer.endswith("conv1"):
+            y = block.conv3(functional.relu(without(block.conv2, y, channels)))
+        else:
+            y = without(block.conv3, functional.relu(block.conv2(y)), channels)
+        return functional.relu(y.unflatten(0, (-1, len(x))) + shortcut).flatten(0, 1)
+
+
+def without(conv: nn.Conv2d, x: Tensor, channels: Tensor) -> Tensor:
+    """What a convolution puts out where its input x (N, C, H, W) lacks one channel, for each of M channels: (M x N, O, H, W).
+
+    The whole answer less the channel's part in it, which costs a share of 1 / C of computing it again.
+    """
+    parts = conv.weight[:, channels].transpose(0, 1).reshape(-1, 1, *conv.kernel_size)
+    part = functional.conv2d(x[:, channels], parts, None, conv.stride, conv.padding, conv.dilation, groups=len(channels))
+    whole = conv(x)
+    part = part.unflatten(1, (len(channels), -1)).transpose(0, 1)
+    return (whole - part).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
 def run_block(block: Bottleneck, x: Tensor, pictures: int, first: Optional[Tensor] = None, second: Optional[Tensor] = None,

@@ -1,0 +1,177 @@
+"""Sections 4.2.2 and 4.2.3: the pruned backbones, their trackers, and their logs (data/demo/pruning).
+
+The demo network is pruned to the thesis's shares of parameters. At full size there are no weights to score, so the full-size
+pruned networks, which are only timed, get their channel counts from the demo network's scores: a demo channel stands for four.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, cast
+from typing import Sequence as Seq
+
+import pandas as pd
+import torch
+
+from lib import environment, experiments, pruning
+from lib.bench import bench
+from lib.errors import InputError
+from lib.experiments import Variant
+from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.zoo import DEMO_WEIGHTS, FOLDER
+
+LOGS = FOLDER / "pruning"
+SCORES = LOGS / "scores.csv"
+SHARES = (0.66, 0.5, 0.26)             # of the backbone's parameters that stay (thesis table 4.4)
+FULL_SIZES = (30e6, 22.5e6, 12e6)      # parameters of the full-size backbones
+UNPRUNED, FROZEN, DISTILLED = 1.0, "frozen", "distilled"
+
+
+@dataclass(frozen=True)
+class Tracker:
+    """A tracker of these sections: share of the backbone's parameters, and how it was trained."""
+
+    share: float
+    training: str = FROZEN
+
+    @property
+    def weights(self) -> str:
+        """Its file, relative to the repository."""
+        return str((FOLDER / f"{self.training}_{round(100 * self.share)}.pth").relative_to(experiments.ROOT))
+
+    @property
+    def is_there(self) -> bool:
+        return (experiments.ROOT / self.weights).is_file()
+
+    @property
+    def title(self) -> str:
+        return f"{self.share:g}" if self.training == FROZEN else f"{self.share:g}, {self.training}"
+
+
+def trackers() -> list[Tracker]:
+    """The thesis's four, and behind them those that were trained the better way."""
+    every = [Tracker(share, training) for training in (FROZEN, DISTILLED) for share in (UNPRUNED, *SHARES)]
+    return [tracker for tracker in every if tracker.is_there]
+
+
+def variants(tracker: Tracker, framework: str) -> list[Variant]:
+    """Table 4.5's four rows of one tracker: PyTorch FP32, engines at FP32, FP16 and INT8."""
+    head = Path(tracker.weights).stem
+    rows = [*experiments.baseline(tracker.weights), *experiments.engines(tracker.weights, framework)]
+    return [Variant(f"{head}-{row.name}", row.weights, row.framework, row.target, row.search, row.xcorr, row.quantisation)
+            for row in rows]
+
+
+def demo_config() -> NetworkConfig:
+    """The demo tracker's channel counts, which the scores belong to."""
+    return load_network(DEMO_WEIGHTS).config
+
+
+def scores() -> pruning.Scores:
+    """Every channel's score, as `siambook prune score` made them."""
+    return pruning.read_scores(SCORES, demo_config())
+
+
+def choices() -> dict[float, pruning.Choice]:
+    """What stays of the demo network at each share."""
+    config, found = demo_config(), scores()
+    whole = pruning.backbone_parameters(config)
+    return {share: pruning.choose(config, found, round(share * whole)) for share in SHARES}
+
+
+def full_configs() -> dict[float, NetworkConfig]:
+    """Channel counts of full-size networks with backbones of about `FULL_SIZES` parameters, by the demo network's scores."""
+    config, found = demo_config(), scores()
+    times = NetworkConfig.resnet50().stem // config.stem
+    configs = {}
+    for size in FULL_SIZES:
+        keep = pruning.choose(config, found, int(size), times=times).keep
+        configs[size] = pruning.wider(pruning.cut_config(config, pruning.counts(keep)), times)
+    return configs
+
+
+def log(name: str) -> pd.DataFrame:
+    """A training's log.csv from data/demo/pruning, e.g. "finetune_26". Raises InputError where it is missing."""
+    path = LOGS / f"{name}.csv"
+    if not path.is_file():
+        raise InputError(f"{path}: no such training log")
+    return pd.read_csv(path)
+
+
+def origin() -> str:
+    """What the scores were made from, as their file says."""
+    return SCORES.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+
+
+RESUMED = "finetune_26_resumed"  # the training of finetune_26.csv, stopped after CUT_AT pictures and resumed
+CUT_AT = 8000
+
+
+def resumed_difference() -> dict[str, float]:
+    """Largest difference of the resumed training's log to the uninterrupted one's, by column; 0 where it went on as if never
+    stopped."""
+    one, other = log("finetune_26"), log(RESUMED)
+    return {column: float((one[column] - other[column]).abs().max()) for column in ("loss", "train_top1", "top1", "top5")}
+
+
+def top1_rows(count: int) -> list[dict[str, Any]]:
+    """Table 4.4: accuracy at the end of training; the first row is the network before pruning. count: validation pictures."""
+    whole = pruning.backbone_parameters(demo_config())
+    chosen = choices()
+    rows = []
+    for share in (UNPRUNED, *SHARES):
+        last = log("head" if share == UNPRUNED else f"finetune_{round(100 * share)}").iloc[-1]
+        parameters = whole if share == UNPRUNED else chosen[share].parameters
+        rows.append({"row": "measured", "parameters_m": parameters / 1e6, "compression": parameters / whole,
+                     **{f"{name}{end}": 100 * value for name in ("top1", "top5")
+                        for end, value in zip(("", "_low", "_high"), (last[name], *wilson(float(last[name]), count)))}})
+    return rows
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` independent trials (Wilson 1927)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# -- Speed at full size --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PrunedSpeed:
+    """Speed of the full-size pruned networks. rows: of `bench.Timed.row`, with parameters and compute_ratio: how much faster
+    than PyTorch FP32 of the same network."""
+
+    rows: Seq[Mapping[str, Any]]
+    missing: Seq[str]
+    note: str
+
+
+def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
+    """Time the full-size pruned networks on PyTorch and the framework, or load what the run has."""
+    on = experiments.device()
+    configs = full_configs()
+    parts = {"networks": experiments.to_json([config.to_dict() for config in configs.values()]), "turns": f"{rounds} of {calls}",
+             "machine": experiments.to_json(environment.hardware(on)),
+             "code": experiments.digest((experiments._code_digest(framework) + experiments._source("bench.py")).encode())}
+    record = experiments._kept(run, f"pruned_speed_{framework}.json", parts,
+                               lambda: _time(configs, framework, rounds, calls, on))
+    if record is None:
+        return cast(PrunedSpeed, experiments.absent("the speed of the full-size pruned networks", run))
+    return PrunedSpeed(record["rows"], record["missing"], experiments._note(run, record["environment"]))
+
+
+def _time(configs: Mapping[float, NetworkConfig], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:
+    rows: list[dict[str, Any]] = []
+    missing: list[str] = []
+    for config in configs.values():
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            network = SiamRPN(config).eval()
+        parameters = pruning.backbone_parameters(config)
+        rows += [{**timed.row(), "parameters": parameters}
+                 for timed in bench(network, [framework], on, rounds, calls, missing.append)]
+    return {"rows": rows, "missing": sorted(set(missing))}

@@ -1,0 +1,290 @@
+"""Figures, tables and sentences of sections 3.6, 4.2.2 and 4.2.3: pruning the backbone (figures 3.11 and 4.8 to 4.10).
+
+Views only, as in `lib.plots`: networks, scores, logs and measurements come in, figures and tables go out.
+"""
+from __future__ import annotations
+
+from typing import Any, Mapping
+from typing import Sequence as Seq
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from lib import pruning
+from lib.engine_views import COLOURS, MARKS, QUALITY, _difference
+from lib.experiments import Measurement
+from lib.figures import _arrow, _box, _drawing
+from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
+from lib.pruned import DISTILLED, UNPRUNED, PrunedSpeed, Tracker
+from lib.siamrpn.network import NetworkConfig
+from lib.tables import INTERVALS, Table, Text, _number, _value
+from lib.training.pictures import montage
+from lib.vot.metrics import bootstrap
+
+STAGES = {1: SKY, 2: BLUE, 3: GREEN, 4: ORANGE}
+SHARES_LOOK = {1.0: GREY, 0.66: BLUE, 0.5: GREEN, 0.26: ORANGE}
+
+
+# -- Section 3.6 ---------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def architecture(config: NetworkConfig, note: str) -> Figure:
+    """Figure 3.11: the backbone stage by stage, with channels and strides; crossed out: what only a classifier has."""
+    strides, dilations = (4, 8, 8, 8), (1, 1, 2, 4)
+    parts = [("Conv1", f"7×7, stride 2\n{config.stem} channels\nmax pooling")]
+    parts += [(f"Conv{stage + 1}", f"{len(part.blocks)} blocks, {part.channels} channels\nstride {stride}"
+               + (f", dilation {dilation}" if dilation > 1 else ""))
+              for stage, (part, stride, dilation) in enumerate(zip(config.stages, strides, dilations), 1)]
+    parts += [("Avg pool", "not in the tracker"), ("FC", "not in the tracker")]
+    figure, axis = _drawing("The backbone, from the crop to the features of three levels", 6.6)
+    step = 1 / (len(parts) + 0.2)
+    for index, (title, text) in enumerate(parts):
+        y = 1 - step * (index + 0.6)
+        there = index <= len(config.stages)
+        _box(axis, (0.5, y), (0.62, 0.72 * step), title, text, YELLOW if not there else SKY)
+        if not there:
+            axis.plot([0.19, 0.81], [y - 0.36 * step, y + 0.36 * step], color=ORANGE, lw=2)
+            axis.plot([0.19, 0.81], [y + 0.36 * step, y - 0.36 * step], color=ORANGE, lw=2)
+        if index:
+            _arrow(axis, (0.5, y + 0.64 * step), (0.5, y + 0.36 * step))
+        if 2 <= index <= len(config.stages):
+            axis.annotate("to the RPN", (0.81, y), (0.86, y), va="center", fontsize=9, arrowprops={"arrowstyle": "<-"})
+    return _finish(figure, note)
+
+
+@styled
+def score_distribution(scores: pruning.Scores, note: str) -> Figure:
+    """Scores by stage, sorted, on a logarithmic scale: inside the blocks, and of the residual sums."""
+    figure, axes = _figure(5.6, [1, 1])
+    for axis, inner in zip(axes, (True, False)):
+        for stage, colour in STAGES.items():
+            chosen = [values for name, values in scores.items()
+                      if name.startswith(f"layer{stage}.") and name.endswith(pruning.SUM) != inner]
+            values = np.sort(np.concatenate(chosen))
+            axis.plot(np.linspace(0, 100, len(values)), np.maximum(values, 1e-9), color=colour, label=f"Conv{stage + 1}")
+        axis.set(yscale="log", ylabel="score, nats", xlim=(0, 100), title="inside the blocks" if inner else "residual sums")
+    axes[0].legend(loc="lower right")
+    axes[1].set(xlabel="channels of the stage, sorted by score, %")
+    return _finish(figure, note)
+
+
+@styled
+def kept(choices: Mapping[float, pruning.Choice], minimum: float, note: str) -> Figure:
+    """Share of its channels that every layer keeps, a line a pruned network; dotted: the minimum."""
+    figure, axis = _figure(4.4)
+    names: list[str] = []
+    for share, choice in choices.items():
+        names = list(choice.keep)
+        axis.plot(range(len(names)), [100 * stays.mean() for stays in choice.keep.values()], marker="o", ms=4, lw=1.2,
+                  color=SHARES_LOOK[share], label=f"{share:g} of the parameters")
+    axis.axhline(100 * minimum, color=GREY, ls=":")
+    ends = [index for index, name in enumerate(names) if name.endswith(pruning.SUM)]
+    axis.set_xticks([(start + end) / 2 for start, end in zip([0, *[e + 1 for e in ends]], ends)],
+                    [f"Conv{stage + 1}" for stage in STAGES])
+    for end in ends[:-1]:
+        axis.axvline(end + 0.5, color=GREY, lw=0.6)
+    axis.set(ylabel="channels that stay, %", ylim=(0, 104), xlim=(-0.5, len(names) - 0.5),
+             xlabel="layers in their order; the last of each stage is its residual sum")
+    axis.legend(loc="lower left")
+    return _finish(figure, note)
+
+
+@styled
+def parameters_by_k(config: NetworkConfig, scores: pruning.Scores, choices: Mapping[float, pruning.Choice], note: str) -> Figure:
+    """Parameters of the backbone against k, the channels kept by score; marked: what bisection found."""
+    figure, axis = _figure(3.4)
+    total = sum(map(len, scores.values()))
+    ks = np.unique(np.linspace(0, total, 41).astype(int))
+    curve = [pruning.backbone_parameters(pruning.cut_config(config, pruning.counts(pruning.keep_best(scores, int(k)))))
+             for k in ks]
+    axis.plot(ks, np.array(curve) / 1e6, color=BLUE)
+    for share, choice in choices.items():
+        axis.plot([choice.k], [choice.parameters / 1e6], ls="", marker="o", color=SHARES_LOOK[share],
+                  label=f"{share:g}: k = {choice.k}, {choice.parameters / 1e6:.3f} M")
+    axis.set(xlabel=f"k, of {total} channels", ylabel="parameters, M", ylim=(0, None))
+    axis.legend(loc="upper left")
+    return _finish(figure, note)
+
+
+def channel_table(config: NetworkConfig, smaller: Mapping[str, NetworkConfig], caption: str) -> Table:
+    """Channels of every block of the full and the pruned networks: first and second convolution, residual sum."""
+    columns = {"whole": config, **smaller}
+    layers = {title: pruning.mask_layers(each) for title, each in columns.items()}
+    rows: list[Seq[Any]] = [["parameters", *(f"{pruning.backbone_parameters(each):,}" for each in columns.values())]]
+    for stage, part in enumerate(config.stages, 1):
+        for block in range(len(part.blocks)):
+            names = (f"layer{stage}.{block}.conv1", f"layer{stage}.{block}.conv2", f"layer{stage}.{pruning.SUM}")
+            rows.append([f"Conv{stage + 1}, block {block + 1}",
+                         *(" / ".join(str(found[name]) for name in names) for found in layers.values())])
+    return Table(["Block", *columns], rows, caption)
+
+
+# -- Section 4.2.2 -------------------------------------------------------------------------------------------------------------
+
+
+@styled
+def head_training(log: pd.DataFrame, thesis_top1: float, note: str) -> Figure:
+    """Figure 4.8: top-1 accuracy over the training of the classification layer alone."""
+    figure, axis = _figure(3.2)
+    axis.plot(log["pictures"] / 1000, 100 * log["top1"], marker="o", ms=4, color=BLUE, label="top-1")
+    axis.plot(log["pictures"] / 1000, 100 * log["top5"], marker="o", ms=4, color=SKY, label="top-5")
+    axis.set(xlabel="thousand pictures", ylabel="validation accuracy, %", ylim=(0, None),
+             title=f"The thesis ends at {thesis_top1:g} % top-1 on ImageNet")
+    axis.legend(loc="upper left")
+    return _finish(figure, note)
+
+
+@styled
+def finetuning(logs: Mapping[float, pd.DataFrame], resumed: pd.DataFrame | None, cut_at: float, note: str) -> Figure:
+    """Figure 4.9: top-1 and top-5 accuracy over fine-tuning; crosses: the same training, stopped and resumed once."""
+    figure, axes = _figure(5.6, [1, 1])
+    for axis, column in zip(axes, ("top1", "top5")):
+        for share, log in logs.items():
+            axis.plot(log["pictures"] / 1000, 100 * log[column], marker="o", ms=3, color=SHARES_LOOK[share], label=f"{share:g}")
+        if resumed is not None:
+            axis.plot(resumed["pictures"] / 1000, 100 * resumed[column], ls="", marker="x", ms=7, color="black",
+                      label="stopped and resumed")
+            axis.axvline(cut_at / 1000, color=GREY, ls=":")
+        axis.set(ylabel=f"{column[:3]}-{column[3]}, %", ylim=(0, 100))
+    axes[0].legend(loc="lower right", title="share of parameters")
+    axes[1].set(xlabel="thousand pictures")
+    return _finish(figure, note)
+
+
+@styled
+def classes(names: Seq[str], size: int, note: str) -> Figure:
+    """Sixteen of the generated classes."""
+    chosen = [(place * 9) % len(names) for place in range(16)]
+    figure, axes = plt.subplots(4, 4, figsize=(WIDTH, WIDTH + 0.6), layout="constrained")
+    for axis, label in zip(axes.flat, chosen):
+        axis.imshow(montage([label], size)[..., ::-1])
+        axis.set_title(names[label], fontsize=7)
+        axis.axis("off")
+    return _finish(figure, note)
+
+
+def resumed_finding(differences: Mapping[str, float]) -> Text:
+    """Whether the resumed training's curve lies on the uninterrupted one."""
+    worst = max(differences.values())
+    how = "the same to the last digit of the log" if worst == 0 else f"{100 * worst:.2g} % apart at most"
+    return Text(f"The resumed training and the uninterrupted one are {how}: momentum, rate and the order of the pictures go on "
+                "where they were, so there is no dip to recover from.")
+
+
+def finetuning_finding(rows: Seq[Mapping[str, Any]], reported: pd.DataFrame) -> Text:
+    """What fine-tuning does to accuracy, here and in the thesis."""
+    first, *pruned = rows
+    theirs = reported["top1"].tolist()
+    better = sum(row["top1_low"] > first["top1_high"] for row in pruned)
+    ours = [row["top1"] - first["top1"] for row in pruned]
+    return Text(f"In the thesis all {len(theirs) - 1} pruned networks beat the whole one after fine-tuning, by "
+                f"{min(theirs[1:]) - theirs[0]:.1f} to {max(theirs[1:]) - theirs[0]:.1f} points: there, too, only the last layer "
+                f"of the whole network had learned the classes. Here {better} of {len(pruned)} do, by {min(ours):.0f} to "
+                f"{max(ours):.0f} points. That says how little a frozen backbone knows of the classes, and nothing in favour of "
+                "fewer channels.")
+
+
+def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes: int, caption: str) -> Table:
+    """Table 4.4 with the thesis's columns beside those measured."""
+    heads = ["Compression", "Parameters, M", f"Top-1, % ({classes} classes)", "Top-5, %", "Thesis: parameters, M",
+             "Top-1, % (ImageNet)", "Top-5, %"]
+    rows = [[f"{row['compression']:.2f}", _number(row["parameters_m"], 3), _value(row, "top1", 1), _value(row, "top5", 1),
+             f"{theirs['parameters_m']:g}", f"{theirs['top1']:g}", f"{theirs['top5']:g}"]
+            for row, theirs in zip(measured, reported.to_dict("records"))]
+    return Table(heads, rows, f"{caption} Under a value: its 95 % interval (Wilson).")
+
+
+# -- Section 4.2.3 -------------------------------------------------------------------------------------------------------------
+
+Rows = Seq["tuple[Tracker, Measurement]"]
+
+
+def engines(rows: Rows, reported: pd.DataFrame, caption: str) -> Table:
+    """Table 4.5: every tracker on every engine, and the thesis's row of the same share, training and precision."""
+    heads = ["Backbone", "Engine", "A", "R", "EAO", "FPS", "Plan, MB", "Thesis: EAO", "FPS"]
+    order = sorted(reported["parameters_m"].unique(), reverse=True)
+    cells = []
+    for tracker, one in rows:
+        row = one.row()
+        theirs: Mapping[str, Any] = {}
+        if tracker.training != DISTILLED:
+            size = order[sorted(SHARES_LOOK, reverse=True).index(tracker.share)]
+            match = reported[(reported["parameters_m"] == size) & (reported["precision"] == one.variant.precision)
+                             & ((reported["framework"] == "PyTorch") == (one.variant.framework == "pytorch"))]
+            theirs = match.to_dict("records")[0]
+        cells.append([tracker.title, one.variant.title, *(_value(row, name, 3) for name in QUALITY),
+                      f"{one.fps_tracked:.0f}", _number(row["plan_mb"] or None, 1), _number(theirs.get("eao"), 3),
+                      _number(theirs.get("fps"), 1)])
+    return Table(heads, cells, f"{caption} {INTERVALS}")
+
+
+@styled
+def speed_quality(rows: Rows, reported: pd.DataFrame, note: str) -> Figure:
+    """Figure 4.10: EAO against speed for every share and precision, here and in the thesis."""
+    figure, axes = _figure(6.4, [1, 1])
+    looks = dict(zip(sorted(reported["parameters_m"].unique(), reverse=True), SHARES_LOOK.values()))
+    for tracker, one in rows:
+        baseline = one.variant.framework == "pytorch"
+        colour = "black" if tracker.training == DISTILLED else SHARES_LOOK[tracker.share]
+        axes[0].plot([one.fps_tracked], [one.evaluation.eao], ls="", color=colour,
+                     marker="D" if baseline else MARKS[one.variant.precision], markerfacecolor="white" if baseline else colour)
+    for row in reported.to_dict("records"):
+        baseline = row["framework"] == "PyTorch"
+        colour = looks[row["parameters_m"]]
+        axes[1].plot([row["fps"]], [row["eao"]], ls="", color=colour, marker="D" if baseline else MARKS[row["precision"]],
+                     markerfacecolor="white" if baseline else colour)
+    for share, colour in SHARES_LOOK.items():
+        axes[0].plot([], [], ls="", marker="o", color=colour, label=f"{share:g}")
+    if any(tracker.training == DISTILLED for tracker, _ in rows):
+        axes[0].plot([], [], ls="", marker="o", color="black", label="distilled")
+    for precision in COLOURS:
+        axes[1].plot([], [], ls="", marker=MARKS[precision], color=GREY, label=precision)
+    axes[1].plot([], [], ls="", marker="D", color=GREY, markerfacecolor="white", label="PyTorch FP32")
+    axes[0].set(title="Here", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second, tracked frames")
+    axes[1].set(title="Thesis, Xavier, VOT2018", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second")
+    axes[0].legend(loc="lower right", title="share of parameters", ncols=2)
+    axes[1].legend(loc="upper right", ncols=2)
+    return _finish(figure, note)
+
+
+def relations(rows: Rows, reported: pd.DataFrame) -> Table:
+    """EAO of the smallest backbone as a share of the unpruned tracker's, in the thesis, here, and trained the better way."""
+    theirs = reported[reported["framework"] == "PyTorch"].sort_values("parameters_m")["eao"]
+    small, whole = float(theirs.iloc[0]), float(theirs.iloc[-1])
+    cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{whole:g}", f"{small / whole:.2f}", ""]]
+    plain = {(tracker.share, tracker.training): one for tracker, one in rows if one.variant.framework == "pytorch"}
+    base = plain[UNPRUNED, "frozen"]
+    for (share, training), one in plain.items():
+        if share != UNPRUNED:
+            cells.append([f"{share:g}, {training}", _with_interval(one), _with_interval(base),
+                          f"{one.evaluation.eao / base.evaluation.eao:.2f}", _difference(one, base)])
+    return Table(["Pruned tracker", "Its EAO", "Unpruned", "Ratio", "Difference"], cells,
+                 "EAO of pruned trackers beside the unpruned one with a frozen backbone. Difference: on the same sequences, "
+                 "with its 95 % interval (paired bootstrap); marked * where that leaves out 0.")
+
+
+def _with_interval(one: Measurement) -> tuple[str, str]:
+    low, high = bootstrap(one.evaluation)["eao"]
+    return f"{one.evaluation.eao:.3f}", f"{low:.3f}–{high:.3f}"
+
+
+def full_size(speed: PrunedSpeed, whole: Seq[Mapping[str, Any]], caption: str) -> Table:
+    """Speed, latency and plan size of the full-size networks, pruned and whole."""
+    heads = ["Backbone, M", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32"]
+    rows = [*({**row, "parameters": 45_528_128} for row in whole), *speed.rows]
+    cells = [[f"{row['parameters'] / 1e6:.1f}", f"{row['framework']} {row['precision']}",
+              (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
+              f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}"] for row in rows]
+    return Table(heads, cells, f"{caption} Under a time: its quartiles.")
+
+
+def int8_finding(rows: Rows) -> Text:
+    """How much faster the smallest backbone's INT8 engine is than the unpruned one's."""
+    int8 = {(tracker.share, tracker.training): one for tracker, one in rows if one.variant.precision == "INT8"}
+    smallest = min(share for share, _ in int8)
+    unpruned = int8[UNPRUNED, "frozen"].fps_tracked
+    faster = [f"{int8[key].fps_tracked / unpruned:.2f} times ({key[1]})" for key in int8 if key[0] == smallest]
+    return Text(f"In INT8 the tracker with {smallest:g} of the backbone's parameters runs at {' and '.join(faster)} the speed of "
+                "the unpruned one, at demo scale, crop and decoding included.")
