@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.absent import Absent, needs_all, sentences, shows_what_is_there
+from lib.absent import needs_all, shows_what_is_there, together
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
 from lib.errors import InputError
@@ -151,9 +151,9 @@ def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], labe
 def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
     """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16": [...], "INT8": [...]}; where a row
     is absent, an `Absent`."""
-    missing = sentences(*rows)
-    if missing:
-        return cast(Dict[str, List[float]], Absent(" ".join(missing)))
+    missing = together(*rows)
+    if missing is not None:
+        return cast(Dict[str, List[float]], missing)
     return {level: [float(row[value]) for row in rows if str(row[network]).upper() == level] for level in LEVELS}
 
 

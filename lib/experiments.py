@@ -333,10 +333,10 @@ def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) 
 
 
 def absent(what: str, run: str, variant: Variant | None = None) -> Any:
-    """What a recorded run lacks, in a sentence that says why it is not measured here."""
+    """What a recorded run lacks."""
     machine = environment.label(read_json(run_folder(run) / runs.ENVIRONMENT))
-    sentence = f"run {Path(run).name}, recorded on another machine ({machine}), does not have {what}, and is only read here"
-    return Absent(sentence, **({"variant": variant} if variant else {}))
+    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
+    return Absent(what, where, **({"variant": variant} if variant else {}))
 
 
 def _load(variant: Variant, dataset: Dataset, run: str, results: Path, record: Mapping[str, Any], protocol: Protocol,
@@ -769,8 +769,9 @@ def full_size_power(run: str, framework: str, width: float = 1.0, seconds: float
         return FullSizePower([], about, run, environment.record(on))
     record = _kept(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
     if record is None:
-        return FullSizePower([], f"run {Path(run).name} has no power of the full-size network", run, {})
-    return FullSizePower(record["rows"], record["sensor"], run, record["environment"])
+        return FullSizePower([], f"no power in run {Path(run).name}, which was recorded on another machine", run, {})
+    rows = [{**row, "row": "recorded" if is_recorded(run, on) else "measured"} for row in record["rows"]]
+    return FullSizePower(rows, record["sensor"], run, record["environment"])
 
 
 def _draw_power(run: str, sensor: power.Sensor | None, frameworks: Seq[str], width: float, seconds: float, on: str
@@ -789,7 +790,7 @@ def _draw_power(run: str, sensor: power.Sensor | None, frameworks: Seq[str], wid
                 done = keep_tracking(engine, seconds, sampler.now)
         drawn = power.measure(sampler.log, done)
         parameters = sum(parameter.numel() for parameter in network.parameters())
-        rows.append({"row": "measured", "variant": f"full-size-{name}-{precision}", "framework": FRAMEWORKS[name].title,
+        rows.append({"variant": f"full-size-{name}-{precision}", "framework": FRAMEWORKS[name].title,
                      "precision": precision.upper(), "network": f"{parameters / 1e6:.1f} M parameters",
                      "dataset": "random frames, random weights", "fps_tracked": len(done) / drawn.seconds,
                      **power_columns(drawn), "run": Path(run).name})

@@ -154,6 +154,8 @@ def about_sensor(sensor: str, has_rows: bool) -> Text:
     if has_rows:
         return Text(f"Power was read from {sensor}." if sensor and not sensor.startswith("no ") else
                     "The run has power; on this machine, now: " + sensor + ".")
+    if sensor.startswith("no power in run"):
+        return Text(f"**{sensor[0].upper()}{sensor[1:]}**, and only there it can be added: `{COMMAND}`.")
     if not sensor.startswith("no power sensor"):  # there is one, but what the run has was measured without
         return Text(f"**No power in this run.** There is a sensor here ({sensor}), and what this run holds was measured without "
                     f"it. A run of another name is measured with it: `{COMMAND}`.")

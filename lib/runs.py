@@ -123,11 +123,13 @@ def recorded(section: str, besides: str = "") -> dict[str, pd.DataFrame]:
     return {name: table for name, table in tables.items() if len(table)}
 
 
-def with_power(run: str) -> pd.DataFrame:
-    """All rows of the run's section tables that may have a power; a variant that stands in several, several times."""
+def with_power(run: str, device: str) -> pd.DataFrame:
+    """All rows of the run's section tables that may have a power; a variant that stands in several, several times. Column `row`
+    says "recorded" for a run of another machine."""
     tables = [section_table(run, path.stem) for path in sorted(run_folder(run).glob("0*.csv"))]
     rows = [table for table in tables if "power_w" in table]
-    return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+    return found.assign(row="recorded") if len(found) and is_recorded(run, device) else found
 
 
 def notebook_times(run: str) -> pd.DataFrame:

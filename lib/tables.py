@@ -169,7 +169,7 @@ def _value(row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, An
     value = row.get(name)
     if not _known(value):
         return ABSENT, ""
-    if row.get("row") == "measured" or _known(row.get(f"{name}_low")):
+    if row.get("row") in ("measured", "recorded") or _known(row.get(f"{name}_low")):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
         return _number(value, digits), f"{_number(low, digits)}–{_number(high, digits)}" if _known(low) else ""
     finer = (more or {}).get(name, value)

@@ -29,9 +29,11 @@ from lib.power import (
     find_sensor,
     integrate,
     measure,
+    measure_parts,
     parse_tegrastats,
     read_log,
     thesis_power,
+    write_log,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -369,6 +371,71 @@ def test_a_killed_run_keeps_its_log_and_leaves_no_sensor(player, tmp_path):
     whole = len(log.readings)
     path.write_text(path.read_text()[:-30])  # and were the last line cut
     assert len(read_log(path).readings) == whole - 1
+
+
+# A run in parts
+
+
+def parts_log(joins=((0, 4), (6, 10)), watts=((5, 5), (9, 9)), idle=2):
+    """1 Hz readings of two parts after an idle phase of four seconds, each cut out of one log."""
+    times = [(t, idle) for t in range(-5, 0)]
+    times += [(t, watts[0][0]) for t in range(5)] + [(t, watts[1][0]) for t in range(6, 11)]
+    log = log_of(times, phases=(("idle", -5, -1),))
+    return [log.cut(start, end) for start, end in joins]
+
+
+def test_parts_of_a_log_are_logs_with_the_idle_phase():
+    first, second = parts_log()
+    assert (first.phase("run"), first.phase("idle")) == ((0, 4), (-5, -1))
+    assert [reading.seconds for reading in second.readings] == [-5, -4, -3, -2, -1, 6, 7, 8, 9, 10]
+    power = measure(second, 8)
+    assert (power.watts, power.idle_watts, power.seconds, power.gaps) == (9, 2, 4, ())
+    assert (power.energy_per_frame, power.net_energy_per_frame) == (4.5, 3.5)
+
+
+def test_parts_are_put_together_by_their_energy():
+    """5 W x 4 s in 4 frames and 9 W x 4 s in 8: 56 J in 12 frames; the thesis's power is the mean after 5 s, or after all 8."""
+    power = measure_parts(list(zip(parts_log(), (4, 8))), fps=2)
+    assert (power.seconds, power.covered, power.frames, power.joules, power.watts) == (8, 8, 12, 56, 7)
+    assert (power.energy_per_frame, power.idle_watts) == (pytest.approx(56 / 12), 2)
+    assert power.net_energy_per_frame == pytest.approx((56 - 2 * 8) / 12)
+    assert power.energy_spread == pytest.approx(np.std([5, 4.5], ddof=1))
+    assert power.thesis_watts == 9, "the sample after five seconds is in the second part"
+    assert power.thesis_energy_per_frame == 4.5
+    assert power.gaps == () and measure_parts([(Log("", 1), 3)], 1) is None and measure_parts([], 1) is None
+
+
+def test_a_part_without_readings_is_a_gap_in_the_row():
+    dead = Log("tegrastats", 1, [], [(0.0, "fault", "tegrastats ended"), (20.0, "begin", "run"), (23.0, "end", "run")])
+    power = measure_parts([(parts_log()[0], 4), (dead, 3)], fps=1)
+    assert (power.watts, power.seconds, power.covered, power.frames, power.joules) == (5, 7, 4, 7, 20)
+    assert power.gaps == (Gap(4, 7, "tegrastats ended"),)
+    assert power.energy_per_frame == pytest.approx(5 * 7 / 7)
+
+
+def test_another_sensors_watts_are_not_added():
+    first = parts_log()[0]
+    other = Log("NVML", 1, [Reading({"GPU": 100}, seconds=t) for t in range(5)], [(0.0, "begin", "run"), (4.0, "end", "run")])
+    power = measure_parts([(first, 4), (other, 4)], 1)
+    assert (power.sensor, power.watts, power.frames, power.seconds) == ("tegrastats", 5, 4, 4)
+
+
+def test_a_fault_before_a_part_is_why_it_has_no_readings():
+    log = log_of([(0, 5), (1, 5)], faults=[(1.5, "tegrastats ended (status 1)")], phases=())
+    part = log.cut(10, 14)
+    assert measure(part, 1).gaps == (Gap(10, 14, "tegrastats ended (status 1)"),)
+
+
+def test_a_part_is_written_and_read_back(tmp_path):
+    part = parts_log()[1]
+    write_log(tmp_path / "a" / "power.csv", part)
+    again = read_log(tmp_path / "a" / "power.csv")
+    assert (again.sensor, again.period, again.readings) == (part.sensor, part.period, part.readings)
+    assert sorted(again.events) == sorted(part.events)
+    assert measure(again, 8) == measure(part, 8)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"power\.csv: cannot be written"):
+        write_log(tmp_path / "file" / "power.csv", part)
 
 
 # The log

@@ -1,0 +1,174 @@
+"""Runs side by side, the page of machine and runs, and section 4.3 as a notebook, also of a run of another machine."""
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from lib import book, environment, experiments, run_views, runs, thesis
+from lib.demo import make_benchmark
+from lib.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+XAVIER = {"processor": "ARMv8 Processor rev 0", "cores": 8, "gpu": "Xavier", "device": "cuda", "power_mode": "MAXN"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """data/runs of another repository: this machine's run, and one of a Xavier with power."""
+    monkeypatch.setattr(runs, "RUNS", tmp_path)
+    here = environment.record()
+    row = {"row": "measured", "framework": "PyTorch", "precision": "FP32", "network": "3.4 M parameters", "dataset": "demo",
+           "accuracy": 0.61, "accuracy_low": 0.55, "accuracy_high": 0.66, "eao": 0.5, "fps_tracked": 12.34}
+    for name, record, more in (("local", here, {}), ("xavier", {**here, "hardware": {**here["hardware"], **XAVIER}},
+                                                     {"power_w": 21.5, "energy_j": 1.9, "sensor": "tegrastats"})):
+        runs.write_environment(name, record)
+        table = pd.DataFrame([{**row, "run": name, "hardware": environment.label(record), "date": record["date"], **more}])
+        table.to_csv(tmp_path / name / "04_1_baseline.csv", index=False)
+    return tmp_path
+
+
+def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Path) -> None:
+    table = run_views.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "Table 4.1")
+    assert [row[0][0] for row in table.rows] == ["published", "thesis", "run local", "run xavier"]
+    published, xavier, here, there = table.rows
+    assert xavier[0][1] == "NVIDIA Jetson Xavier AGX" and xavier[5] == "11" and published[2] == "0.6"
+    assert environment.processor() in here[0][1] and here[5] == "12.3" and here[2] == ("0.610", "0.550–0.660")
+    assert "8 cores ARMv8 Processor rev 0" in there[0][1] and "mode MAXN" in there[0][1]
+    assert (there[6], there[7], here[6][0], here[7]) == (("21.500", "tegrastats"), "1.9", "–", "–")
+
+
+def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None:
+    text = run_views.side_by_side("04_3_power", "local", thesis.table("table_4_6"), "x")
+    assert text.startswith("No other run under data/runs has this section.") and "make book RUN=NAME" in text
+    (folder / "xavier" / "04_1_baseline.csv").write_text("")
+    with pytest.raises(InputError, match=r"04_1_baseline\.csv: not a table"):
+        run_views.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "x")
+
+
+def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None:
+    (folder / "xavier" / "demo" / "tensorrt-fp16").mkdir(parents=True)
+    (folder / "xavier" / "demo" / "tensorrt-fp16" / "measured.json").write_text("{}")
+    local, xavier = run_views.all_runs("cpu").rows
+    assert local[0] == ("local", "this machine's own") and xavier[0] == ("xavier", "recorded on another machine: read only")
+    assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo") and xavier[3] == "04_1_baseline"
+
+
+def test_times_of_notebooks_are_those_that_a_run_holds(folder: Path) -> None:
+    assert "No run holds the times" in run_views.notebook_times()
+    times = "notebook,status,seconds,started,message\n04_1_baseline,done,12.5,2026-01-01 10:00 UTC,\n04_2_engines,failed,3,now,no GPU\n"
+    (folder / "local" / runs.NOTEBOOKS).write_text(times)
+    table = run_views.notebook_times()
+    assert table.rows[0] == ["local", "04_1_baseline", "done", "12.5", "2026-01-01 10:00 UTC", ""]
+    assert table.rows[1][-1] == "no GPU" and "16 s in all" in table.caption
+
+
+def test_this_machine_is_described(folder: Path) -> None:
+    text = str(run_views.machine(environment.record(), "no power sensor here (a desk)"))
+    assert environment.processor() in text and "no power sensor here (a desk)" in text and "torch" in text
+
+
+def test_a_jetsons_power_mode_is_part_of_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "nvpmodel"
+    program.write_text(f"#!{sys.executable}\nprint('NV Fan Mode:quiet\\nNV Power Mode: MAXN\\n0')\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    environment.power_mode.cache_clear()
+    try:
+        assert environment.hardware()["power_mode"] == "MAXN" and environment.label(environment.record()).endswith("mode MAXN")
+    finally:
+        environment.power_mode.cache_clear()
+
+
+def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(tmp_path: Path) -> None:
+    """And not when the notebooks themselves write to this machine's run."""
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "__init__.py").write_text("")
+    (tmp_path / "lib" / "run_views.py").write_text("")
+    (tmp_path / "lib" / "plain.py").write_text("")
+
+    def parts(module: str, run: str = "mine") -> dict[str, str]:
+        cells = [{"cell_type": "code", "metadata": {}, "source": f"from lib import {module}"}]
+        return book.fingerprint({"cells": cells, "metadata": {}}, tmp_path, {"run": run})
+
+    def write(run: str, name: str, text: str) -> None:
+        (tmp_path / "data" / "runs" / run).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "data" / "runs" / run / name).write_text(text)
+
+    before, plain = parts("run_views"), parts("plain")
+    for run in ("mine", "local"):
+        write(run, "04_1_baseline.csv", "a\n1\n")
+        own = {"processor": environment.processor(), "cores": environment.cores()}
+        write(run, "environment.json", json.dumps({"hardware": own}))
+    assert parts("run_views") == before
+    write("xavier", "04_1_baseline.csv", "a\n1\n")
+    assert parts("run_views") != before and parts("plain") == plain
+    write("xavier", "environment.json", json.dumps({"hardware": XAVIER}))
+    shown = parts("plain", "xavier")
+    write("xavier", "04_1_baseline.csv", "a\n22\n")
+    assert parts("plain", "xavier") != shown, "the run that is shown was recorded elsewhere and copied anew"
+
+
+# -- Section 4.3 as a notebook -------------------------------------------------------------------------------------------------
+
+
+def execute(notebook: str, folder: Path, **parameters: Any) -> dict[str, Any]:
+    pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
+    options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
+    command = [sys.executable, "-m", "papermill", f"notebooks/{notebook}.ipynb", str(folder / "out.ipynb"), "--cwd", "notebooks",
+               "-f", "profiles/demo.yaml"]
+    result = subprocess.run([*command, *options], cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
+
+
+def shown(notebook: dict[str, Any]) -> str:
+    """All text of a page's outputs, tags left out."""
+    data = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    texts = ["".join(each.get("text/html") or each.get("text/markdown") or "") for each in data]
+    return re.sub(r"<[^>]+>", " ", "\n".join(texts))
+
+
+@pytest.mark.slow
+def test_section_4_3_runs_without_a_sensor_and_shows_a_recorded_run_as_it_is(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is missing: install the `engines` extra")
+    whole, small, run = make_benchmark(experiments.DEMO_DATASET, progress=False), tmp_path / "small", tmp_path / "mine"
+    names = (whole / "list.txt").read_text().split()[:2]
+    for name in names:
+        shutil.copytree(whole / name, small / name)
+    (small / "list.txt").write_text("".join(f"{name}\n" for name in names))
+    first = execute("04_3_power", tmp_path, dataset=small, run=run)
+    text = shown(first)
+    assert "power sensor" in text and "papermill notebooks/04_3_power.ipynb" in text
+    assert "1.943" in text and "printed: 1.94 kJ" in text and "4 of 4 energies are right in joules" in text
+    assert sum("image/svg+xml" in out.get("data", {}) for cell in first["cells"] for out in cell.get("outputs", [])) == 1
+    record = pd.read_csv(run / "04_3_power.csv")
+    assert record["variant"].tolist() == ["pytorch-fp32", "openvino-fp32", "openvino-fp16", "openvino-int8"]
+
+    there = tmp_path / "there"
+    shutil.copytree(run, there)
+    for path in [there / "environment.json", *there.glob("*/*/measured.json")]:
+        value = json.loads(path.read_text())
+        value.get("environment", value)["hardware"].update(XAVIER)
+        path.write_text(json.dumps(value))
+    before = {path: path.stat().st_mtime_ns for path in there.rglob("*")}
+    shutil.rmtree(small)
+    for page in ("04_3_power", "04_1_baseline", "04_2_engines", "04_2_1_mixed_precision", "03_3_evaluation"):
+        text = shown(execute(page, tmp_path, dataset=small, run=there))
+        assert page == "04_3_power" or "8 cores ARMv8 Processor rev 0" in text, page
+    assert {path: path.stat().st_mtime_ns for path in there.rglob("*")} == before, "nothing was measured or written"
+
+
+@pytest.mark.slow
+def test_the_page_of_machine_and_runs_runs(tmp_path: Path) -> None:
+    text = shown(execute("B_runs", tmp_path, run="local"))
+    assert environment.processor() in text and "power sensor" in text
