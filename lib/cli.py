@@ -72,15 +72,18 @@ def evaluate(options: argparse.Namespace) -> int:
         _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
         return 0
     from lib import experiments
+    from lib.absent import Absent
 
     name = options.dataset if options.dataset == experiments.DEMO else str(Path(options.dataset).resolve())
     weights = options.weights if options.weights == experiments.DEMO else str(Path(options.weights).resolve())
     variant = _variant(options, weights)
-    dataset = experiments.open_dataset(name)
+    dataset = experiments.open_dataset(name, None if options.one_pass else options.run)
     if options.one_pass:
         _one_pass(options, dataset)
         return 0
     measured = experiments.measure([variant], dataset, options.run, protocol)[0]
+    if isinstance(measured, Absent):
+        raise InputError(str(measured))
     _show(options, str(measured.results), measured.evaluation)
     return 0
 

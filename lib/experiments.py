@@ -307,6 +307,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
                     time.sleep(power.IDLE_SECONDS)
             for job in waiting:
                 job.start(about)
+            runs.keep_annotations(run, dataset)
             what = f"{len(waiting)} variants on {dataset.name}"
             with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
                 for sequence in dataset:
@@ -314,7 +315,6 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
                     frames = _in_memory(sequence) if len(late) > 1 else sequence
                     for job in late:
                         job.measure(frames, bar.update, sampler)
-        runs.keep_annotations(run, dataset)
         return [job.result() for job in jobs]
 
 

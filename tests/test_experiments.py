@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import engine_views, environment, experiments, plots, power, runs, tables, zoo
+from lib import cli, engine_views, environment, experiments, plots, power, runs, tables, zoo
 from lib.errors import InputError
 from lib.experiments import Variant
 from lib.siamrpn.checkpoint import save_weights
@@ -411,6 +411,17 @@ def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(recorded: Pa
     speed = experiments.full_size_fps(data, "xavier")
     assert "the speed of the full-size network" in str(speed) and "does not have" in f"{speed.note}"
     assert state(recorded) == before
+
+
+def test_the_command_line_reads_a_recorded_run_and_names_what_it_lacks(
+    recorded: Path, benchmark: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (recorded / "benchmark" / "tiny").rename(recorded / "benchmark" / "pytorch-fp32")
+    command = ["evaluate", "--dataset", str(benchmark), "--weights", str(weights), "--run", "xavier", "--json"]
+    assert cli.main(command) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == len(NAMES) * FRAMES
+    assert cli.main([*command, "--protocol", "toolkit"]) == 2
+    assert "by this protocol, and is only read here" in capsys.readouterr().err
 
 
 def test_a_part_of_a_variant_is_no_result_of_a_recorded_run(recorded: Path, benchmark: Path, weights: Path) -> None:

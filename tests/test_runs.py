@@ -65,7 +65,8 @@ def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None
 
 def test_times_of_notebooks_are_those_that_a_run_holds(folder: Path) -> None:
     assert "No run holds the times" in run_views.notebook_times()
-    times = "notebook,status,seconds,started,message\n04_1_baseline,done,12.5,2026-01-01 10:00 UTC,\n04_2_engines,failed,3,now,no GPU\n"
+    times = ("notebook,status,seconds,started,message\n04_1_baseline,done,12.5,2026-01-01 10:00 UTC,\n"
+             "04_2_engines,failed,3,now,no GPU\n")
     (folder / "local" / runs.NOTEBOOKS).write_text(times)
     table = run_views.notebook_times()
     assert table.rows[0] == ["local", "04_1_baseline", "done", "12.5", "2026-01-01 10:00 UTC", ""]
