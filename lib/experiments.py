@@ -63,7 +63,7 @@ from lib.quantize import METHODS
 from lib.runs import is_recorded, read_json, run_folder, to_json
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.parts import NETWORKS
-from lib.siamrpn.tracker import SiamRPNTracker
+from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, load_dataset, read_numbers
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap, evaluate
@@ -159,8 +159,10 @@ def calibrations(weights: str, framework: str) -> list[Variant]:
 
 
 def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2.1: an INT8 xcorr network between FP16 ones, by every recipe, with ranges by largest value and by entropy."""
-    recipes = [Quantisation("benchmark", method, recipe) for recipe in RECIPES for method in ("minmax", "entropy")]
+    """Section 4.2.1: an INT8 xcorr network between FP16 ones, by every recipe, with ranges by entropy; by the largest value as
+    well for the recipe that is used and the one that quantises everything, which tells what clipping does."""
+    recipes = [Quantisation("benchmark", method, recipe) for recipe in RECIPES
+               for method in (("minmax", "entropy") if recipe in ("standard", "everything") else ("entropy",))]
     return [mixture(weights, framework, "fp16", "fp16", "fp16"),
             *(mixture(weights, framework, "fp16", "fp16", "int8", recipe) for recipe in recipes)]
 
@@ -477,7 +479,7 @@ class _Job:
                      "power": sensor}
             self.record = _start(self.results, self.record, self.parts, about)
             runs.write_environment(self.run, self.record["environment"])
-        self.tracker = SiamRPNTracker(network, tracker_config(self.variant.weights))
+        self.tracker = SiamRPNTracker(network, _settings(self.variant))
 
     def measure(self, sequence: Sequence, done: Callable[[int], Any], sampler: power.Sampler) -> None:
         _warm_up(self.tracker, sequence)
@@ -504,7 +506,7 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
     return {
         "weights": digest(weights_path(variant.weights, ROOT).read_bytes()),
         "dataset": contents,
-        "tracker": to_json(asdict(tracker_config(variant.weights))),
+        "tracker": to_json(asdict(_settings(variant))),
         "protocol": _resets_by(protocol),
         "precision": variant.precision,
         "framework": f"{variant.framework} {framework_module(variant.framework).version()}",
@@ -516,6 +518,10 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
 
 def _resets_by(protocol: Protocol) -> str:
     return to_json({name: getattr(protocol, name) for name in DECIDE_RESETS})
+
+
+def _settings(variant: Variant) -> TrackerConfig:
+    return tracker_config(variant.weights if variant.weights == DEMO else str(ROOT / variant.weights))
 
 
 def _quantised_by(variant: Variant) -> str:
@@ -704,7 +710,7 @@ class EngineSpeed:
         raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
 
 
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 4, calls: int = 3) -> EngineSpeed:
+def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 3, calls: int = 3) -> EngineSpeed:
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()

@@ -29,10 +29,11 @@ def weights_path(weights: str, folder: Path = Path()) -> Path:
 
 
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
-    """Settings from a YAML file; without one, those chosen for the demo model, or PySOT's for any other weights."""
-    if settings is None and weights != DEMO:
+    """Settings from a YAML file; without one, those of the `tracker.yaml` beside the weights, or PySOT's where there is none."""
+    beside = DEMO_SETTINGS if weights == DEMO else Path(weights).parent / DEMO_SETTINGS.name
+    if settings is None and not beside.is_file():
         return TrackerConfig()
-    path = Path(settings) if settings else DEMO_SETTINGS
+    path = Path(settings) if settings else beside
     try:
         data = yaml.safe_load(path.read_text()) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

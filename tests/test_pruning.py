@@ -166,3 +166,28 @@ def test_the_full_size_networks_of_the_book_have_the_thesiss_sizes():
 @pytest.mark.parametrize("share, count, low, high", [(0.5, 100, 0.4038, 0.5962), (0.0, 50, 0.0, 0.0714)])
 def test_wilsons_interval(share, count, low, high):
     assert pruned.wilson(share, count) == pytest.approx((low, high), abs=2e-4)
+
+
+def test_the_command_cuts_a_tracker_and_says_what_is_left(tmp_path, capsys):
+    from lib.cli import main
+
+    out = tmp_path / "cut.pth"
+    arguments = ["prune", "cut", "--weights", "demo", "--out", str(out)]
+    assert main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "0.5"]) == 0
+    assert "backbone of 1,4" in capsys.readouterr().out
+    assert parameter_count(load_network(out).backbone) == pytest.approx(0.5 * 2_857_232, rel=0.01)
+    assert main(arguments) == 2 and "needs --scores and --parameters" in capsys.readouterr().err
+    assert main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "1000"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_the_command_scores_quickly(tmp_path, capsys):
+    from lib.cli import main
+    from lib.siamrpn.checkpoint import save_weights
+
+    torch.manual_seed(0)
+    save_weights(tmp_path / "classifier.pth", awake(Classifier(TINY, 64)).state_dict())
+    assert main(["prune", "score", "--weights", str(tmp_path / "classifier.pth"), "--quick", "--pictures", "2", "--out",
+                 str(tmp_path / "scores.csv")]) == 0
+    assert set(pruning.read_scores(tmp_path / "scores.csv", TINY)) == set(pruning.mask_layers(TINY))
+    assert "1424 scores" in capsys.readouterr().out

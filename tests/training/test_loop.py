@@ -246,3 +246,55 @@ def test_tuning_uses_the_held_out_sequence_and_keeps_the_best(tmp_path, manifest
 def test_an_unknown_sequence_cannot_be_held_out(manifest):
     with pytest.raises(InputError, match="no sequence 'mowing' to hold out"):
         load_clips(manifest, ("mowing",))
+
+
+def pruned_tracker(path, width=0.125):
+    """Weights of a tracker whose backbone has lost channels."""
+    from lib import pruning
+    from lib.siamrpn.checkpoint import save_weights
+    from lib.siamrpn.network import NetworkConfig, SiamRPN
+
+    torch.manual_seed(1)
+    network = SiamRPN(NetworkConfig.resnet50(width))
+    keep = {name: np.arange(count) % 2 == 0 for name, count in pruning.mask_layers(network.config).items()}
+    small = pruning.cut_tracker(network, keep)
+    save_weights(path, small.state_dict())
+    return small
+
+
+def test_a_tracker_is_trained_on_a_pruned_backbone_that_stays_as_it_is(tmp_path, manifest):
+    small = pruned_tracker(tmp_path / "small.pth")
+    phases = [{"pairs": 8, "search_size": 191, "lr": [1e-3, 1e-3], "backbone_lr": 0.0}]
+    config = load_config(configuration(tmp_path, manifest, phases=phases, average=0), {"backbone": str(tmp_path / "small.pth")})
+    trained = load_network(train(config, tmp_path / "out", progress=False))
+    assert trained.config == small.config
+    before, after = read_state(tmp_path / "small.pth"), read_state(tmp_path / "out" / "weights.pth")
+    assert all(torch.equal(value, after[key]) for key, value in before.items()
+               if key.startswith("backbone.") and value.is_floating_point())
+    assert any(not torch.equal(value, after[key]) for key, value in before.items() if key.startswith("rpn_head."))
+
+
+@pytest.mark.parametrize("start", ["backbone", "initial"])
+def test_weights_of_another_width_are_refused(tmp_path, manifest, start):
+    from lib.errors import InputError
+
+    pruned_tracker(tmp_path / "wide.pth", width=0.25)
+    config = load_config(configuration(tmp_path, manifest), {start: str(tmp_path / "wide.pth")})
+    with pytest.raises(InputError, match=r"another width \(16 channels in its stem, 8 at 0\.125"):
+        train(config, tmp_path / "out", progress=False)
+
+
+def test_a_tracker_learns_from_a_larger_one(tmp_path, manifest):
+    from lib.siamrpn.checkpoint import save_weights
+    from lib.siamrpn.network import NetworkConfig, SiamRPN
+
+    torch.manual_seed(0)
+    save_weights(tmp_path / "teacher.pth", SiamRPN(NetworkConfig.resnet50(0.125)).state_dict())
+    pruned_tracker(tmp_path / "small.pth")
+    phases = [{"pairs": 160, "search_size": 191, "lr": [2e-3, 2e-3], "tracking": 0.0, "distill": 1.0}]
+    config = load_config(configuration(tmp_path, manifest, phases=phases, teacher=str(tmp_path / "teacher.pth"), log_every=16),
+                         {"initial": str(tmp_path / "small.pth")})
+    train(config, tmp_path / "out", progress=False)
+    with (tmp_path / "out" / "log.csv").open() as stream:
+        losses = [float(row["distill"]) for row in csv.DictReader(stream)]
+    assert losses[-1] < 0.6 * losses[0]
