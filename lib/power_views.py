@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib import thesis
+from lib import power, thesis
 from lib.plots import BLUE, GREEN, GREY, ORANGE, _figure, _finish, styled
 from lib.tables import ABSENT, WHOSE, Table, Text, _known, _number
 
@@ -135,6 +135,14 @@ def unit_finding() -> Text:
     return Text(f"**The unit of table 4.6.** Its head says kJ a frame. Power divided by frames a second gives "
                 f"{1000 * first.derived:.4f} J for the first row, where {first.stated} is printed: {len(wrong)} of {len(found)} "
                 "energies are right in joules and a thousand times too large in the unit printed over them. Table 4.7 says J.")
+
+
+def sampling() -> Text:
+    """How often power is read, by the thesis and here, and how long the idle power is taken before."""
+    theirs = thesis.cell("claims/power_sampling/number")
+    return Text(f"The thesis reads the sensor every {theirs} s. Here it is read every {power.PERIOD:g} s, for both definitions; "
+                f"the first takes one of these readings each {power.THESIS_PERIOD:g} s. The idle power is that of the "
+                f"{power.IDLE_SECONDS:g} s before.")
 
 
 def against_size() -> Text:

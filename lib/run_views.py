@@ -58,7 +58,7 @@ def _row(row: Mapping[Any, Any]) -> list[Any]:
 def machine(record: Mapping[str, Any], sensor: str) -> Table:
     """This machine: a record of `environment.record`, and its power sensor or why there is none."""
     hardware = record["hardware"]
-    rows = [["processor", f"{hardware['processor']}, {hardware['cores']} cores, {hardware['threads']} threads of PyTorch"],
+    rows = [["processor", f"{hardware['processor']}, cores: {hardware['cores']}, threads of PyTorch: {hardware['threads']}"],
             ["GPU", hardware["gpu"] or "none that PyTorch uses"], ["memory", f"{_number(record['memory_gib'], 1)} GiB"],
             ["power mode", hardware.get("power_mode") or "none (not a Jetson)"], ["power sensor", sensor],
             ["system", record["system"]], ["commit", record["commit"] or "not a git repository"],

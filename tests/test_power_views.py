@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lib import experiments, power_views, thesis
+from lib import experiments, power, power_views, thesis
 from lib.power import Log, Reading, measure
 
 HEAD = "Caption."
@@ -82,6 +82,7 @@ def test_the_deviations_are_all_that_the_audit_finds_of_power() -> None:
 
 def test_sentences_are_computed_from_the_tables() -> None:
     assert "4 of 4 energies are right in joules" in power_views.unit_finding() and "kJ" in power_views.unit_finding()
+    assert f"Here it is read every {power.PERIOD:g} s" in power_views.sampling() and "every 5 s." in power_views.sampling()
     found = power_views.against_size()
     assert found.count(" W at ") == 6 and "19.837 W at 30 M" in found and "2.914 W at 22.5 M" in found
 
