@@ -299,7 +299,7 @@ def read_scores(path: Union[str, Path], config: NetworkConfig, origin: str = "",
         raise InputError(f"{path}: scores that are not numbers")
     if origin and head != f"# {origin}":
         raise InputError(f"{path}: scored with other weights or pictures ({head[2:]}); name another file")
-    return scores
+    return {name: scores[name] for name in known if name in scores}
 
 
 # -- Which channels stay -------------------------------------------------------------------------------------------------------

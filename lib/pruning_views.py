@@ -33,24 +33,23 @@ SHARES_LOOK = {1.0: GREY, 0.66: BLUE, 0.5: GREEN, 0.26: ORANGE}
 def architecture(config: NetworkConfig, note: str) -> Figure:
     """Figure 3.11: the backbone stage by stage, with channels and strides; crossed out: what only a classifier has."""
     strides, dilations = (4, 8, 8, 8), (1, 1, 2, 4)
-    parts = [("Conv1", f"7×7, stride 2\n{config.stem} channels\nmax pooling")]
-    parts += [(f"Conv{stage + 1}", f"{len(part.blocks)} blocks, {part.channels} channels\nstride {stride}"
+    parts = [("Conv1", f"7×7, stride 2, {config.stem} channels, max pooling")]
+    parts += [(f"Conv{stage + 1}", f"{len(part.blocks)} blocks, {part.channels} channels, stride {stride}"
                + (f", dilation {dilation}" if dilation > 1 else ""))
               for stage, (part, stride, dilation) in enumerate(zip(config.stages, strides, dilations), 1)]
     parts += [("Avg pool", "not in the tracker"), ("FC", "not in the tracker")]
-    figure, axis = _drawing("The backbone, from the crop to the features of three levels", 6.6)
-    step = 1 / (len(parts) + 0.2)
+    figure, axis = _drawing("", 6.4)
     for index, (title, text) in enumerate(parts):
-        y = 1 - step * (index + 0.6)
-        there = index <= len(config.stages)
-        _box(axis, (0.5, y), (0.62, 0.72 * step), title, text, YELLOW if not there else SKY)
+        y, there = 10.6 - 1.62 * index, index <= len(config.stages)
+        _box(axis, (4.0, y), (7.4, 1.1), title, text, SKY if there else YELLOW)
         if not there:
-            axis.plot([0.19, 0.81], [y - 0.36 * step, y + 0.36 * step], color=ORANGE, lw=2)
-            axis.plot([0.19, 0.81], [y + 0.36 * step, y - 0.36 * step], color=ORANGE, lw=2)
+            for ends in ((-0.55, 0.55), (0.55, -0.55)):
+                axis.plot([0.3, 7.7], [y + end for end in ends], color=ORANGE, lw=2)
         if index:
-            _arrow(axis, (0.5, y + 0.64 * step), (0.5, y + 0.36 * step))
+            _arrow(axis, (4.0, y + 1.07), (4.0, y + 0.55))
         if 2 <= index <= len(config.stages):
-            axis.annotate("to the RPN", (0.81, y), (0.86, y), va="center", fontsize=9, arrowprops={"arrowstyle": "<-"})
+            _arrow(axis, (7.7, y), (8.5, y))
+            axis.text(8.6, y, "RPN", va="center", fontsize=10)
     return _finish(figure, note)
 
 
