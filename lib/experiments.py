@@ -776,7 +776,8 @@ def full_size_power(run: str, framework: str, width: float = 1.0, seconds: float
     record = _kept(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
     if record is None:
         return FullSizePower([], f"no power in run {Path(run).name}, which was recorded on another machine", run, {})
-    rows = [{**row, "row": "recorded" if is_recorded(run, on) else "measured"} for row in record["rows"]]
+    whose = {"row": "recorded" if is_recorded(run, on) else "measured", "run": Path(run).name}
+    rows = [{**row, **whose} for row in record["rows"]]
     return FullSizePower(rows, record["sensor"], run, record["environment"])
 
 
@@ -799,7 +800,7 @@ def _draw_power(run: str, sensor: power.Sensor | None, frameworks: Seq[str], wid
         rows.append({"variant": f"full-size-{name}-{precision}", "framework": FRAMEWORKS[name].title,
                      "precision": precision.upper(), "network": f"{parameters / 1e6:.1f} M parameters",
                      "dataset": "random frames, random weights", "fps_tracked": len(done) / drawn.seconds,
-                     **power_columns(drawn), "run": Path(run).name})
+                     **power_columns(drawn)})
         del engine
         give_back_memory()
     return {"rows": rows, "sensor": sensor.name if sensor else ""}

@@ -16,40 +16,45 @@ HOW = ("A run of another machine is made there with `run` set to a name of its o
        "copied here; then it stands in this place, and `make book RUN=NAME` shows all pages with it.")
 
 
-def side_by_side(section: str, run: str, reported: pd.DataFrame, title: str) -> Table | Text:
+QUALITY = ("A", "R, failures per 100 frames", "EAO", "FPS, tracked frames")
+POWER = ("FPS, tracked frames", "Power, thesis, W", "Energy a frame, thesis, J", "Power, integrated, W",
+         "Energy a frame, integrated, J")
+
+
+def side_by_side(section: str, run: str, reported: pd.DataFrame, title: str, power: bool = False) -> Table | Text:
     """A section's rows of the thesis, of this run and of all others under data/runs, each with its hardware and date; a sentence
     where there are no others. section: e.g. "04_1_baseline". reported: the thesis's table with framework and precision or
-    hardware."""
+    hardware. power: power and energy by both definitions (section 4.3) in place of quality."""
     others = runs.recorded(section, besides=run)
     if not others:
         return Text(f"No other run under data/runs has this section. {HOW}")
-    rows = [_reported(row) for row in reported.to_dict("records")]
-    for table in (runs.section_table(run, section), *others.values()):
-        rows += [_row(row) for row in table.to_dict("records")]
-    heads = ["Whose number", "Tracker", "A", "R, failures per 100 frames", "EAO", "FPS, tracked frames", "Power, W",
-             "Energy a frame, J"]
-    caption = (f"{title}: the thesis, run {Path(run).name}, and {len(others)} more under data/runs. Power is integrated over the "
-               "run (the thesis's: its own definition). Networks and data differ where the second column says so.")
-    return Table(heads, rows, caption)
+    rows = [_reported(row, power) for row in reported.to_dict("records")]
+    for name, table in {Path(run).name: runs.section_table(run, section), **others}.items():
+        rows += [_row(name, row, power) for row in table.to_dict("records")]
+    caption = (f"{title}: the thesis, run {Path(run).name}, and {len(others)} more under data/runs. Networks and data differ "
+               "where the second column says so.")
+    return Table(["Whose number", "Tracker", *(POWER if power else QUALITY)], rows, caption)
 
 
-def _reported(row: Mapping[Any, Any]) -> list[Any]:
-    """A row of the thesis; speed by PySOT's scheme, which is what it has."""
-    tracker = " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
-    joules = row.get("energy_j", row.get("energy_kj"))  # table 4.6's are in J, too: section 4.3
-    columns = ("accuracy", "robustness", "eao", "fps", "power_w")
-    return [(_text(row["row"]), _text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"), (tracker, "VOT2018"),
-            *(f"{row[name]:g}" if _known(row.get(name)) else ABSENT for name in columns),
-            f"{joules:g}" if _known(joules) else ABSENT]
+def _reported(row: Mapping[Any, Any], power: bool) -> list[Any]:
+    """A row of the thesis; its speed is by PySOT's scheme, and table 4.6's energies are in J, whatever its head says."""
+    columns = ("fps", "power_w", "energy_kj", "", "") if power else ("accuracy", "robustness", "eao", "fps")
+    return [(_text(row["row"]), _text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"), (_tracker(row), "VOT2018"),
+            *(f"{row[name]:g}" if _known(row.get(name)) else ABSENT for name in columns)]
 
 
-def _row(row: Mapping[Any, Any]) -> list[Any]:
-    tracker = " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
+def _row(run: str, row: Mapping[Any, Any], power: bool) -> list[Any]:
     network = ", ".join(filter(None, (_text(row.get("network")), _text(row.get("dataset")))))
-    power = (_number(row.get("power_w"), 3), _text(row.get("sensor")))
-    return [(f"run {_text(row.get('run'))}", _text(row.get("hardware")), _text(row.get("date"))), (tracker, network),
-            *(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), _number(row.get("fps_tracked"), 1), power,
-            f"{row['energy_j']:.3g}" if _known(row.get("energy_j")) else ABSENT]
+    speed = _number(row.get("fps_tracked"), 1)
+    sensor = ", ".join(filter(None, (_text(row.get("sensor")), _text(row.get("rail")))))
+    joules = [f"{row[name]:.3g}" if _known(row.get(name)) else ABSENT for name in ("energy_j_thesis", "energy_j")]
+    values = ([speed, (_number(row.get("power_w_thesis"), 3), sensor), joules[0], _number(row.get("power_w"), 3), joules[1]]
+              if power else [*(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), speed])
+    return [(f"run {run}", _text(row.get("hardware")), _text(row.get("date"))), (_tracker(row), network), *values]
+
+
+def _tracker(row: Mapping[Any, Any]) -> str:
+    return " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
 
 
 # -- Appendix B ----------------------------------------------------------------------------------------------------------------
@@ -74,7 +79,7 @@ def all_runs(device: str) -> Table | Text:
         record = runs.read_json(runs.run_folder(name) / runs.ENVIRONMENT)
         variants = sorted(path.parent for path in runs.run_folder(name).glob("*/*/measured.json"))
         datasets = list(dict.fromkeys(folder.parent.name for folder in variants))
-        logs = next(runs.run_folder(name).rglob("*_power.csv"), None)
+        logs = next(runs.run_folder(name).glob("*/*/baseline/*/*_power.csv"), None)
         whose = "recorded on another machine: read only" if runs.is_recorded(name, device) else "this machine's own"
         rows.append([(name, whose), (environment.label(record), record["date"], f"commit {record['commit']}"),
                      (f"{len(variants)} variants", f"on {', '.join(datasets)}" if datasets else ""),

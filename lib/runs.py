@@ -128,8 +128,10 @@ def with_power(run: str, device: str) -> pd.DataFrame:
     says "recorded" for a run of another machine."""
     tables = [section_table(run, path.stem) for path in sorted(run_folder(run).glob("0*.csv"))]
     rows = [table for table in tables if "power_w" in table]
-    found = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
-    return found.assign(row="recorded") if len(found) and is_recorded(run, device) else found
+    if not rows:
+        return pd.DataFrame()
+    whose = {"row": "recorded"} if is_recorded(run, device) else {}
+    return pd.concat(rows, ignore_index=True).assign(run=Path(run).name, **whose)
 
 
 def notebook_times(run: str) -> pd.DataFrame:

@@ -30,10 +30,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     row = {"row": "measured", "framework": "PyTorch", "precision": "FP32", "network": "3.4 M parameters", "dataset": "demo",
            "accuracy": 0.61, "accuracy_low": 0.55, "accuracy_high": 0.66, "eao": 0.5, "fps_tracked": 12.34}
     for name, record, more in (("local", here, {}), ("xavier", {**here, "hardware": {**here["hardware"], **XAVIER}},
-                                                     {"power_w": 21.5, "energy_j": 1.9, "sensor": "tegrastats"})):
+                                                     {"power_w": 21.5, "energy_j": 1.9, "sensor": "tegrastats", "rail": "GPU"})):
         runs.write_environment(name, record)
-        table = pd.DataFrame([{**row, "run": name, "hardware": environment.label(record), "date": record["date"], **more}])
-        table.to_csv(tmp_path / name / "04_1_baseline.csv", index=False)
+        about = {"run": "its name there", "hardware": environment.label(record), "date": record["date"]}
+        table = pd.DataFrame([{**row, **about, **more}])
+        for section in ("04_1_baseline", "04_3_power"):
+            table.to_csv(tmp_path / name / f"{section}.csv", index=False)
     return tmp_path
 
 
@@ -44,11 +46,16 @@ def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Pa
     assert xavier[0][1] == "NVIDIA Jetson Xavier AGX" and xavier[5] == "11" and published[2] == "0.6"
     assert environment.processor() in here[0][1] and here[5] == "12.3" and here[2] == ("0.610", "0.550–0.660")
     assert "8 cores ARMv8 Processor rev 0" in there[0][1] and "mode MAXN" in there[0][1]
-    assert (there[6], there[7], here[6][0], here[7]) == (("21.500", "tegrastats"), "1.9", "–", "–")
+
+    table = run_views.side_by_side("04_3_power", "local", thesis.table("table_4_6"), "Table 4.6", power=True)
+    assert [row[0][0] for row in table.rows] == ["thesis"] * 4 + ["run local", "run xavier"], "a run is its folder"
+    first, here, there = table.rows[0], *table.rows[4:]
+    assert first[3:] == ["21.378", "1.94", "–", "–"] and here[5] == "–"
+    assert there[2:] == ["12.3", ("–", "tegrastats, GPU"), "–", "21.500", "1.9"]
 
 
 def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None:
-    text = run_views.side_by_side("04_3_power", "local", thesis.table("table_4_6"), "x")
+    text = run_views.side_by_side("04_2_engines", "local", thesis.table("table_4_2"), "x")
     assert text.startswith("No other run under data/runs has this section.") and "make book RUN=NAME" in text
     (folder / "xavier" / "04_1_baseline.csv").write_text("")
     with pytest.raises(InputError, match=r"04_1_baseline\.csv: not a table"):
@@ -60,7 +67,11 @@ def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None
     (folder / "xavier" / "demo" / "tensorrt-fp16" / "measured.json").write_text("{}")
     local, xavier = run_views.all_runs("cpu").rows
     assert local[0] == ("local", "this machine's own") and xavier[0] == ("xavier", "recorded on another machine: read only")
-    assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo") and xavier[3] == "04_1_baseline"
+    assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo")
+    assert xavier[3:] == ["04_1_baseline, 04_3_power", "–"], "a section's table of power is no log of a sensor"
+    (folder / "xavier/demo/tensorrt-fp16/baseline/cat").mkdir(parents=True)
+    (folder / "xavier/demo/tensorrt-fp16/baseline/cat/cat_001_power.csv").write_text("")
+    assert run_views.all_runs("cpu").rows[1][4] == "yes"
 
 
 def test_times_of_notebooks_are_those_that_a_run_holds(folder: Path) -> None:
