@@ -17,8 +17,9 @@ from lib import environment, experiments, pruning
 from lib.bench import bench
 from lib.errors import InputError
 from lib.experiments import Variant
-from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
 from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.training.classify import Classifier
 from lib.zoo import DEMO_WEIGHTS, FOLDER
 
 LOGS = FOLDER / "pruning"
@@ -66,6 +67,14 @@ def variants(tracker: Tracker, framework: str) -> list[Variant]:
 def demo_config() -> NetworkConfig:
     """The demo tracker's channel counts, which the scores belong to."""
     return load_network(DEMO_WEIGHTS).config
+
+
+def classifier() -> Classifier:
+    """The demo tracker's backbone with the classification layer that was trained on it (`siambook prune head`)."""
+    state = {**{f"backbone.{key}": value for key, value in read_backbone(DEMO_WEIGHTS).items()}, **read_state(LOGS / "head.pth")}
+    network = Classifier(demo_config(), state["fc.weight"].shape[0])
+    load_state(network, state, LOGS / "head.pth")
+    return network.eval()
 
 
 def scores() -> pruning.Scores:
