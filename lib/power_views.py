@@ -60,7 +60,7 @@ def _measured(row: Mapping[Any, Any], rows: pd.DataFrame) -> list[Any]:
     left_out = f"{gap:.1f} of {row['power_s']:.0f} s without readings" if gap > 0.05 * row["power_s"] else ""
     return [
         (f"{row['framework']} {row['precision']}", f"{WHOSE[str(row['row'])]}, run {row['run']}",
-         f"{row['network']}, {row['dataset']}", f"{row['sensor']}, rail {row['rail']}"),
+         f"{row['dataset']}, {row['network']}", f"{row['sensor']}, rail {row['rail']}"),
         _number(row["power_w_thesis"], 3), _digits(row["energy_j_thesis"]), *changes,
         (_number(row["power_w"], 3), left_out), _number(row["idle_w"], 3),
         (_digits(row["energy_j"]), _give_or_take(row["energy_j_spread"])),

@@ -44,13 +44,13 @@ def _reported(row: Mapping[Any, Any], power: bool) -> list[Any]:
 
 
 def _row(run: str, row: Mapping[Any, Any], power: bool) -> list[Any]:
-    network = ", ".join(filter(None, (_text(row.get("network")), _text(row.get("dataset")))))
+    network = ", ".join(filter(None, (_text(row.get("dataset")), _text(row.get("network")))))
     speed = _number(row.get("fps_tracked"), 1)
     sensor = ", ".join(filter(None, (_text(row.get("sensor")), _text(row.get("rail")))))
     joules = [f"{row[name]:.3g}" if _known(row.get(name)) else ABSENT for name in ("energy_j_thesis", "energy_j")]
     values = ([speed, (_number(row.get("power_w_thesis"), 3), sensor), joules[0], _number(row.get("power_w"), 3), joules[1]]
               if power else [*(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), speed])
-    return [(f"run {run}", _text(row.get("hardware")), _text(row.get("date"))), (_tracker(row), network), *values]
+    return [(f"run {run}", f"on {_text(row.get('hardware'))}", f"on {_text(row.get('date'))}"), (_tracker(row), network), *values]
 
 
 def _tracker(row: Mapping[Any, Any]) -> str:

@@ -41,7 +41,7 @@ def test_table_4_6_has_joules_and_changes_against_pytorch() -> None:
 def test_measured_rows_have_both_definitions_and_their_spread() -> None:
     table = power_views.table_4_6(run_rows(), HEAD)
     first, second = table.rows[4:]
-    assert first[0] == ("PyTorch FP32", "measured now, run here", "3.4 M parameters, demo", "tegrastats, rail GPU")
+    assert first[0] == ("PyTorch FP32", "measured now, run here", "demo, 3.4 M parameters", "tegrastats, rail GPU")
     assert (second[1], second[2], second[3], second[4]) == ("5.000", "1", "-75.00 %", "-75.00 %")
     assert (second[5], second[6], second[7][0], second[8][0]) == (("5.000", ""), "2.000", "1", "0.6")
     assert second[7][1].startswith("(± ")
