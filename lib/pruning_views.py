@@ -167,7 +167,7 @@ def classes(names: Seq[str], size: int, note: str) -> Figure:
 def resumed_finding(differences: Mapping[str, float]) -> Text:
     """Whether the resumed training's curve lies on the uninterrupted one."""
     worst = max(differences.values())
-    how = "the same to the last digit of the log" if worst == 0 else f"{100 * worst:.2g} % apart at most"
+    how = "equally accurate, to the last picture," if worst == 0 else f"{100 * worst:.2g} % apart at most"
     return Text(f"The resumed training and the uninterrupted one are {how}: momentum, rate and the order of the pictures go on "
                 "where they were, so there is no dip to recover from.")
 
