@@ -396,6 +396,24 @@ def test_pictures_of_a_recorded_run_come_from_frames_that_are_here(recorded: Pat
     assert data.sequences[1].frame(0).shape == (90, 120, 3)
 
 
+def test_a_recorded_run_of_vot2018_is_evaluated_without_its_frames(
+    recorded: Path, benchmark: Path, shared: Path, tmp_path: Path
+) -> None:
+    """PySOT's own raw results stand for those of a run."""
+    data = load_dataset(shared / "vot2018" / "VOT2018.json")
+    results = recorded / "VOT2018" / "tiny"
+    shutil.copytree(shared / "vot2018" / "results" / experiments.PUBLISHED, results)
+    shutil.copy(recorded / "benchmark" / "tiny" / "measured.json", results)
+    runs.keep_annotations("xavier", data)
+    here = experiments.open_dataset(str(tmp_path / "nowhere" / "VOT2018"), "xavier")
+    [shown] = experiments.measure([Variant("tiny", "weights.pth")], here, "xavier")
+    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][experiments.PUBLISHED]
+    assert shown.evaluation.failures == 50 and shown.evaluation.eao == pytest.approx(expected["eao"]["all"], abs=2e-4)
+    assert "the thesis's benchmark" in shown.scale
+    assert "`siambook fetch vot2018`" in plots.gallery(here, shown.trajectories, shown.note)
+    assert len(tables.per_sequence(here, shown.trajectories, shown.evaluation, "c").rows) == 60
+
+
 def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(recorded: Path, benchmark: Path, weights: Path) -> None:
     data = experiments.open_dataset(str(benchmark), "xavier")
     before = state(recorded)
