@@ -119,7 +119,8 @@ def agreement(name: str, here: Union[float, Example], there: Union[float, Exampl
     apart = float(np.abs(one - two).max() / max(float(np.abs(two).max()), 1e-30))
     if not apart <= tolerance:
         raise ArithmeticError(f"{name}: {apart:.1e} apart from PyTorch, where {tolerance:.0e} is allowed")
-    return Text(f"{name} and PyTorch are {apart:.1g} of the largest value apart ({one.size} value{'s' * (one.size > 1)}).")
+    values = f"{one.size:,} values" if one.size > 1 else "the one value"
+    return Text(f"{name}: NumPy and PyTorch agree in {values}; the largest difference is {apart:.1g} of the largest value.")
 
 
 # -- A real pair of frames -----------------------------------------------------------------------------------------------------
@@ -486,7 +487,7 @@ def bottleneck_text(block: Bottleneck) -> Text:
     """What the bottleneck saves against two 3x3 convolutions on all of its channels."""
     channels, own = block.conv3.out_channels, sum(conv.weight.numel() for conv in (block.conv1, block.conv2, block.conv3))
     plain = 2 * nn.Conv2d(channels, channels, 3, bias=False).weight.numel()
-    return Text(f"Its three convolutions have {own:,} weights. Two 3×3 convolutions on {channels} channels, as in figure 2.8, "
+    return Text(f"Its three convolutions have {own:,} weights. Two 3×3 convolutions on {channels} channels "
                 f"would have {plain:,}, {plain / own:.1f} times as many.")
 
 
@@ -823,7 +824,7 @@ def _sheet(title: str, height: float, across: float, up: float) -> Tuple[Figure,
 
 
 def _neuron(axis: Axes, centre: Tuple[float, float], text: str, size: float = 34) -> None:
-    axis.plot(*centre, marker="o", ms=size, mfc="white", mec="black", mew=1, zorder=2)
+    axis.plot(*centre, marker="o", ms=size, mfc="white", mec="black", mew=1, zorder=2, clip_on=False)
     axis.text(*centre, text, ha="center", va="center", fontsize=9, zorder=3)
 
 

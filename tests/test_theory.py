@@ -1,0 +1,429 @@
+"""Chapter 2: equations and figures on real frames, references, glossary, and the table of what is made again where."""
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+import yaml
+
+matplotlib.use("Agg")
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from scipy import signal
+from torch import nn
+
+from lib import experiments, reproduction, theory
+from lib.siamrpn.anchors import STRIDE
+from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.crop import SEARCH_SIZE, as_input
+from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.tracker import SiamRPNTracker
+from lib.vot.dataset import TAGS, Dataset, axis_aligned_box, load_dataset
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+ROOT = Path(__file__).parent.parent
+PAGES = ("02_1_cnn", "02_2_tracking", "02_3_optimizing")
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return experiments.open_dataset("demo")
+
+
+@pytest.fixture(scope="module")
+def network() -> SiamRPN:
+    return load_network(experiments.weights_path("demo", ROOT))
+
+
+@pytest.fixture(scope="module")
+def pair(data: Dataset) -> theory.Pair:
+    return theory.choose_pair(data)
+
+
+@pytest.fixture
+def random() -> np.random.RandomState:
+    return np.random.RandomState(3)
+
+
+# -- Equations -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(random: np.random.RandomState) -> None:
+    x, kernel = random.normal(size=(3, 3)), random.normal(size=(2, 2))
+    y = theory.equation_2_1(x, kernel)
+    assert y == pytest.approx(signal.correlate2d(x, kernel, mode="valid"))
+    assert y != pytest.approx(signal.convolve2d(x, kernel, mode="valid"))
+
+
+def test_residual_blocks_compute_what_layers_do(random: np.random.RandomState) -> None:
+    x, first, second, projection = (random.normal(size=size) for size in (4, (5, 4), (6, 5), (6, 4)))
+    hidden = np.array([max(0.0, sum(first[i, j] * x[j] for j in range(4))) for i in range(5)])
+    assert theory.residual(x, first, second, projection) == pytest.approx(second @ hidden + projection @ x)
+    assert theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), "a block that adds nothing hands its input on"
+
+
+def test_the_correlation_of_equation_2_5_sums_over_channels_and_adds_b(random: np.random.RandomState) -> None:
+    z, x = random.normal(size=(3, 2, 4)), random.normal(size=(3, 6, 7))
+    expected = sum(signal.correlate2d(x[c], z[c], mode="valid") for c in range(3)) + 1.5
+    assert theory.correlation(z, x, 1.5) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["cls", "loc"])
+def test_equation_2_6_is_what_the_networks_branch_computes(network: SiamRPN, pair: theory.Pair, name: str) -> None:
+    kernel, maps, branch = theory.branch_features(network, pair, name)
+    with torch.inference_mode():
+        expected = branch(torch.tensor(kernel)[None], torch.tensor(maps)[None])[0].numpy()
+    assert len(expected) == {"cls": 2, "loc": 4}[name] * network.config.anchors
+    assert theory.region_outputs(kernel, maps, branch) == pytest.approx(expected, abs=1e-4 * float(np.abs(expected).max()))
+
+
+def test_losses_normalisation_and_divergence_by_hand() -> None:
+    assert theory.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
+    assert theory.binary_cross_entropy(np.array([1.0, 0.0]), np.array([0.5, 0.75])) == pytest.approx(np.log(2) * 1.5)
+    x = np.array([[[[1.0, 3.0]]], [[[5.0, 7.0]]]])
+    normal = theory.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
+    assert normal.ravel() == pytest.approx(1 + 2 * np.array([-3, -1, 1, 3]) / np.sqrt(5))
+    p, q = np.array([0.5, 0.5]), np.array([0.25, 0.75])
+    assert theory.divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert theory.divergence(p, p) == 0
+
+
+def test_a_disagreement_stops_the_page() -> None:
+    one = np.array([1.0, 2.0])
+    assert "2 values" in theory.agreement("Equation", one, torch.tensor([1.0, 2.0]))
+    for other in (np.array([1.0, 2.1]), np.array([1.0, np.nan]), np.array([[1.0, 2.0]])):
+        with pytest.raises(ArithmeticError, match="Equation"):
+            theory.agreement("Equation", one, other)
+
+
+# -- A real pair of frames -----------------------------------------------------------------------------------------------------
+
+
+def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: theory.Pair) -> None:
+    class Network:
+        def template(self, exemplar: np.ndarray) -> np.ndarray:
+            return exemplar
+
+    tracker = SiamRPNTracker(Network())  # type: ignore[arg-type]
+    box = axis_aligned_box(pair.sequence.regions[pair.first])
+    tracker.init(pair.sequence.frame(pair.first), box)
+    assert (tracker.kernels == as_input(pair.exemplar)).all()
+    crop, scale = tracker.search_crop(pair.sequence.frame(pair.second))
+    assert (crop == pair.search).all()
+    away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
+    strides = np.linalg.norm(away) / STRIDE
+    assert theory.AWAY[0] <= strides <= theory.AWAY[1]
+    width = axis_aligned_box(pair.sequence.regions[pair.second])[2]
+    assert pair.box[2] - pair.box[0] == pytest.approx((width - 1) * scale)
+
+
+def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(network: SiamRPN, pair: theory.Pair) -> None:
+    """A claim about this pair and these weights: both responses have their peak within a position of the annotation."""
+    away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
+    response = theory.correlation(*theory.features(network, pair))
+    found = theory.proposals(network, pair)
+    for score in (response, found.score.max(0)):
+        assert np.abs(theory.displacement(score) - away).max() <= STRIDE
+    assert found.overlap[found.best] > 0.7
+
+
+def test_displacement_counts_from_the_centre() -> None:
+    response = np.zeros((5, 5))
+    response[1, 4] = 1
+    assert theory.displacement(response).tolist() == [2 * STRIDE, -STRIDE]
+
+
+def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: theory.Pair) -> None:
+    anchors = theory.pair_anchors(network, pair)
+    assert anchors.overlap.shape == (network.config.anchors, 25, 25)
+    assert anchors.overlap[anchors.best] == anchors.overlap.max()
+    rest = anchors.positive.copy()
+    rest[anchors.best] = False
+    assert anchors.positive[anchors.best] and (anchors.overlap[rest] > theory.POSITIVE).all()
+    assert (anchors.overlap[~anchors.positive] <= theory.POSITIVE).all()
+    middle = anchors.boxes[:, 12, 12].reshape(-1, 2, 2).mean(1)
+    assert middle == pytest.approx(SEARCH_SIZE // 2), "the middle position looks at the middle of the crop"
+
+
+def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
+    found = theory.challenges(data)
+    for one, tag in zip(found, ("occlusion", "size_change", "illumination_change")):
+        assert one.sequence.tags[tag][one.after]
+    assert len(found) == 3
+    without = Dataset("x", data.path, tuple(
+        type(sequence)(sequence.name, sequence.frames, sequence.regions, {tag: np.zeros(len(sequence), bool) for tag in TAGS},
+                       sequence.width, sequence.height) for sequence in data))
+    assert theory.challenges(without) == [], "what no frame shows is left out"
+
+
+def test_the_similar_place_does_not_touch_the_target(data: Dataset) -> None:
+    rival = theory.find_rival(data)
+    x, y, width, height = rival.box
+    left, top, *_ = np.round(axis_aligned_box(rival.sequence.regions[0]))
+    assert abs(x - left) >= width or abs(y - top) >= height
+    assert 0.3 < rival.score <= 1 and rival.score < np.nanmax(rival.scores), "nothing is as like the target as the target"
+
+
+def test_a_channel_is_put_back_after_it_was_left_out(network: SiamRPN, pair: theory.Pair) -> None:
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    scores = theory.channel_scores(network, pair, 2)
+    assert scores.shape == (2,) and (scores > 0).all()
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+# -- Depth ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_training_and_test_patches_share_no_pixel(data: Dataset) -> None:
+    train, test = theory.frame_patches(data, right=False, each=20), theory.frame_patches(data, right=True, each=20)
+    assert train.x.shape == (200, 64) and train.y.bincount().tolist() == [20] * 10 and train.names == test.names
+    assert float(train.x.mean(1).abs().max()) < 1e-5
+    assert not {tuple(row) for row in train.x.tolist()} & {tuple(row) for row in test.x.tolist()}
+
+
+def test_learning_is_repeatable_and_learns(data: Dataset) -> None:
+    train, test = theory.frame_patches(data, right=False, each=50), theory.frame_patches(data, right=True, each=50)
+    torch.manual_seed(99)
+    one = theory.learn(train, test, 4, True, steps=60)
+    torch.rand(5)
+    two = theory.learn(train, test, 4, True, steps=60)
+    assert one.train == two.train and one.steps == [0, 30, 60]
+    assert one.train[-1] < one.train[0] - 0.2
+    layers = [module for module in theory.Deep(8, 3, 20, False).modules() if isinstance(module, nn.Linear)]
+    assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
+
+
+# -- Figures -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def drawn(data: Dataset, network: SiamRPN, pair: theory.Pair) -> dict[str, Figure]:
+    random, note = np.random.RandomState(0), "A note."
+    train = theory.frame_patches(data, right=False, each=20)
+    runs = {"one": theory.learn(train, train, 4, True, steps=30)}
+    deep = runs["one"].network
+    return {
+        "fully_connected": theory.fully_connected(np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note),
+        "neuron": theory.neuron(np.array([1.0, 2.0]), np.array([0.5, -1.0]), note),
+        "local_connections": theory.local_connections(pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note),
+        "convolution": theory.convolution(random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note),
+        "activation_functions": theory.activation_functions(theory.activations(), note),
+        "pooling": theory.pooling(np.arange(16).reshape(4, 4), note),
+        "depth_errors": theory.depth_errors(runs, note),
+        "residual_block": theory.residual_block(deep.blocks[0], deep.stem(train.x), note),
+        "bottleneck": theory.bottleneck(network.backbone.layer1[1], theory.block_input(network, pair), note),
+        "region_proposals": theory.region_proposals(pair, theory.pair_anchors(network, pair), network.config.rpn, note),
+        "tracking_challenges": theory.tracking_challenges(theory.challenges(data), theory.find_rival(data), note),
+        "siamfc": theory.siamfc(pair, *(parts := theory.features(network, pair)), theory.correlation(*parts), note),
+        "siamrpn": theory.siamrpn(pair, theory.proposals(network, pair), note),
+        "curl_blocks": theory.curl_blocks(network, 1, note),
+        "channel_figure": theory.channel_figure(np.array([2e-6, 1e-6]), note),
+    }
+
+
+def texts(figure: Figure) -> str:
+    return "\n".join(text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title, axis._left_title])
+
+
+def test_every_figure_draws_with_its_note(drawn: dict[str, Figure]) -> None:
+    for name, figure in drawn.items():
+        FigureCanvasAgg(figure).draw()
+        assert figure._supxlabel.get_text() == "A note.", name
+
+
+def test_figures_print_what_they_compute(drawn: dict[str, Figure], network: SiamRPN) -> None:
+    assert "-1.50" in texts(drawn["neuron"]) and f"{1 / (1 + np.exp(1.5)):.2f}" in texts(drawn["neuron"])
+    assert {"5", "7", "13", "15", "2.5", "12.5"} <= set(texts(drawn["pooling"]).split("\n"))
+    inside, outside = network.config.stages[0].blocks[0][0], network.config.stages[0].channels
+    assert f"{outside} → {inside}" in texts(drawn["bottleneck"]) and f"{inside}×63×63" in texts(drawn["bottleneck"])
+    numbers = texts(drawn["curl_blocks"]).split("\n")
+    assert numbers.count(str(outside)) == 4, "three convolutions give the sum's channels, and one takes them"
+
+
+def test_the_full_networks_counts_are_the_thesiss() -> None:
+    """Figure 2.14 is iterated 256 times for its block (section 2.3.1), and 3,072 and 27 are section 2.1.1's."""
+    assert NetworkConfig.resnet50().stages[0].channels == 256
+    assert "3,072" in theory.connections_text() and theory.connections_text().endswith("27.")
+
+
+# -- Pages ---------------------------------------------------------------------------------------------------------------------
+
+
+def cells(page: str) -> list[dict[str, Any]]:
+    return json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def source(page: str) -> str:
+    return "\n".join("".join(cell["source"]) for cell in cells(page))
+
+
+def captions(page: str) -> str:
+    """Captions of figures, and of tables as the code has them."""
+    shown = [cell["metadata"].get("mystnb", {}) for cell in cells(page)]
+    figures = [metadata["figure"]["caption"] for metadata in shown if "figure" in metadata]
+    return "\n".join([*figures, *re.findall(r'"(Table \d.\d[^"]*)', source(page))])
+
+
+def shows(page: str, item: str) -> bool:
+    return re.search(rf"{re.escape(item)}(?!\d)", captions(page), re.IGNORECASE) is not None
+
+
+def test_every_equation_stands_as_latex_and_is_checked() -> None:
+    text = "\n".join(map(source, PAGES))
+    for number in range(1, 9):
+        assert f"\\tag{{2.{number}}}" in text
+    assert set(re.findall(r'agreement\(f?"(Equation 2\.\d|Mean squared|Binary)', text)) == {
+        "Equation 2.1", "Mean squared", "Binary", *(f"Equation 2.{number}" for number in range(3, 9))}
+
+
+def listing() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    return re.findall(r"'file': '([\w/]+)'", str(toc))
+
+
+@pytest.fixture(scope="module")
+def thesis(shared: Path) -> str:
+    path = shared / "thesis" / "thesis.txt"
+    if not path.is_file():
+        pytest.skip(f"the thesis's text is not on this machine: {path} does not exist")
+    return path.read_text(encoding="utf-8")
+
+
+def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
+    tables, figures = thesis.split("\nList of Tables\n")[1].split("\nAcronyms\n")[0].split("\nList of Figures\n")
+    listed = [f"{kind} {number}" for kind, text in (("figure", figures), ("table", tables))  # of chapter 4 some are garbled,
+              for number in re.findall(r"^([2-4]\.\d+)\t", text, re.MULTILINE)]           # and captions have them
+    captioned = {f"{kind.lower()} {number}" for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis, re.MULTILINE)}
+    rows = set(reproduction.rows()["item"])
+    assert {*listed, *captioned} == rows and len(listed) > 30
+
+
+def test_every_row_is_made_where_it_says() -> None:
+    rows, toc = reproduction.rows(), listing()
+    assert rows["item"].is_unique and set(rows["state"]) <= set(reproduction.STATES)
+    for row in rows.to_dict("records"):
+        if row["state"] == "made":
+            assert row["page"] in toc, row["item"]
+            assert shows(Path(row["page"]).name, row["item"]), f"{row['page']} has no caption with {row['item']}"
+            assert row["data"] and row["scale"] in ("none", "demo", "thesis", "reported"), row["item"]
+        else:
+            assert not row["page"], row["item"]
+            at = [page for page in toc if page.startswith("notebooks/")
+                  and re.search(rf"^As {row['item']}(?!\d)|^{row['item']}(?!\d)", captions(Path(page).name), re.MULTILINE | re.I)]
+            assert not at, f"data/reproduction.csv says '{row['state']}' of {row['item']}, which {at} shows"
+
+
+def test_the_table_links_pages_and_names_what_is_missing() -> None:
+    rows = reproduction.rows()
+    lines = reproduction.markdown(rows).splitlines()
+    assert len(lines) == len(rows) + 2
+    assert "| Figure 4.6 | " in lines[2 + list(rows["item"]).index("figure 4.6")]
+    assert "[section 4.2.1](04_2_1_mixed_precision.ipynb)" in "\n".join(lines)
+    text = reproduction.counts(rows)
+    assert all(item in text for item in rows["item"][rows["state"] == "not yet"])
+
+
+# -- References and glossary ---------------------------------------------------------------------------------------------------
+
+
+def entries() -> dict[str, dict[str, str]]:
+    text = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    found = {}
+    for key, body in re.findall(r"^@\w+\{([\w]+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+        assert key not in found, f"{key} twice"
+        found[key] = dict(re.findall(r"^\s*(\w+)\s*= *\{?(.*?)\}?,$", body, re.MULTILINE))
+    return found
+
+
+def plain(text: str) -> str:
+    """Lower-case letters and digits of a title, without TeX or accents."""
+    return re.sub(r"[^a-z0-9]", "", re.sub(r"\\\W|\\[a-z](?=\{)", "", text).lower())
+
+
+def test_what_pages_cite_is_in_the_bibliography() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book").glob("*.md")]]
+    cited = {key.strip() for text in texts for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in keys.split(",")}
+    assert cited <= set(entries()) and len(cited) > 50
+    assert sum("{bibliography}" in text for text in texts) == 1, "a second bibliography would warn of double entries"
+
+
+def test_references_are_the_thesiss_under_its_numbers(thesis: str) -> None:
+    bibliography = thesis.split("\nBibliography\n")[1]
+    printed = re.split(r"^- (?:\[\d+\] )?", bibliography, flags=re.MULTILINE)[1:]
+    numbered = {key: int(entry["thesis"]) for key, entry in entries().items() if "thesis" in entry}
+    assert len(set(numbered.values())) == len(numbered) > 55
+    for key, number in numbered.items():
+        entry = entries()[key]
+        if number == 7:  # the thesis prints "d" as its title
+            assert "bertinetto" in plain(printed[number - 1])
+            continue
+        assert plain(entry["title"]) in plain(printed[number - 1]), key
+        years = {int(year) for year in re.findall(r"\b(?:19|20)\d\d\b", printed[number - 1])}  # of the preprint or of the paper
+        assert not years or years & {int(entry["year"]), int(entry["year"]) - 1}, key
+
+
+def glossary() -> dict[str, str]:
+    text = (ROOT / "book" / "glossary.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^(\w[\w, ]*)\n  (.+)$", text, re.MULTILINE))
+
+
+def test_the_glossary_has_every_acronym_of_the_thesis(thesis: str) -> None:
+    listed = thesis.split("\nAcronyms\n")[1].split("Chapter 1")[0]
+    found = [part.split(maxsplit=1) for part in listed.replace("*", "").split(".") if len(part.split()) > 1]
+    assert len(found) == 19
+    for acronym, name in found:
+        assert glossary()[acronym].startswith(f"{' '.join(name.split())}: "), acronym
+
+
+def test_the_glossary_names_the_thesiss_sections(thesis: str) -> None:
+    body = thesis.split("Chapter 1\n\nIntroduction")[1].split("\nBibliography\n")[0]
+    parts = {"1": ""}
+    for part in re.split(r"\n(?=\d\.\d(?:\.\d)? \**[A-Z])", body):
+        number = re.match(r"\d\.\d(?:\.\d)?", part)
+        parts[number[0] if number else "1"] = parts.get(number[0] if number else "1", "") + part
+    for term, text in glossary().items():
+        said = re.search(r"In the thesis in ([\d., ]+);", text)
+        named = re.findall(r"\d(?:\.\d)*", said[1]) if said else []
+        words = re.compile("|".join(rf"(?<![A-Za-z]){word}(?![a-rt-z])" for word in term.split(", ")))
+        used = [number for number, part in parts.items() if words.search(part)]
+        for number in named:
+            assert any(within(other, number) for other in used), f"{term}: not in {number}"
+        assert [other for other in used if not any(within(other, number) for number in named)] == [], term
+
+
+def within(section: str, outer: str) -> bool:
+    return section == outer or section.startswith(f"{outer}.")
+
+
+def test_the_glossarys_pages_use_the_term() -> None:
+    for term, text in glossary().items():
+        pages = re.findall(r"<notebooks/(\w+)>", text)
+        assert pages or "not in this book" in text, term
+        for page in pages:
+            assert f"notebooks/{page}" in listing(), page
+            words = [*term.split(", "), *([text.split(": ")[0]] if ": " in text else [])]
+            used = spelled_alike(source(page) + captions(page))
+            assert any(re.search(rf"\b{re.escape(spelled_alike(word))}", used) for word in words), f"{term} in {page}"
+
+
+def spelled_alike(text: str) -> str:
+    return text.lower().replace("-", " ").replace("isation", "ization")
+
+
+def test_the_index_of_a_hand_made_dataset_is_refused_without_a_pair(tmp_path: Path) -> None:
+    """A sequence of one frame has no second frame to show."""
+    import cv2
+
+    folder = tmp_path / "one"
+    (folder / "color").mkdir(parents=True)
+    cv2.imwrite(str(folder / "color" / "00000001.png"), np.zeros((64, 64, 3), np.uint8))
+    (folder / "groundtruth.txt").write_text("10,10,20,20\n")
+    with pytest.raises(theory.InputError, match="no two frames"):
+        theory.choose_pair(load_dataset(folder))
