@@ -329,7 +329,7 @@ def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) 
         return absent(f"{variant.title} on {dataset.name} ({variant.name})", run, variant)
     if lacking:
         return absent(f"{len(lacking)} of {len(dataset)} sequences of {dataset.name} with {variant.title}", run, variant)
-    if record["decided_by"]["protocol"] != _resets_by(protocol):
+    if record.get("decided_by", {}).get("protocol") != _resets_by(protocol):
         return absent(f"{variant.title} on {dataset.name} by this protocol", run, variant)
     return _load(variant, dataset, run, results, record, protocol, recorded=True)
 
