@@ -377,7 +377,7 @@ class Patches(NamedTuple):
     names: Tuple[str, ...]
 
 
-def frame_patches(dataset: Dataset, right: bool, side: int = 8, each: int = 300, classes: int = 10) -> Patches:
+def frame_patches(dataset: Dataset, right: bool, side: int = 8, each: int = 150, classes: int = 10) -> Patches:
     """Patches of the left or right half of the first frame of each of the first sequences, at 256x256."""
     import cv2
 
@@ -402,7 +402,7 @@ class Learned(NamedTuple):
     test: List[float]
 
 
-def learn(train: Patches, test: Patches, depth: int, shortcuts: bool, steps: int = 300, batch: int = 128, every: int = 30
+def learn(train: Patches, test: Patches, depth: int, shortcuts: bool, steps: int = 240, batch: int = 128, every: int = 30
           ) -> Learned:
     """Train a `Deep` network by SGD with momentum and cross-entropy; the same for the same arguments and PyTorch."""
     with torch.random.fork_rng():
