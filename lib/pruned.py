@@ -50,6 +50,18 @@ class Tracker:
         return f"{self.share:g}" if self.training == FROZEN else f"{self.share:g}, {self.training}"
 
 
+def tracker_of(variant: Variant) -> Tracker:
+    """The tracker that a variant of `variants` runs."""
+    training, share = Path(variant.weights).stem.rsplit("_", 1)
+    return Tracker(int(share) / 100, training)
+
+
+def about(variant: Variant) -> dict[str, Any]:
+    """Columns of a section's table: share of the backbone's parameters, and training."""
+    tracker = tracker_of(variant)
+    return {"share": tracker.share, "training": tracker.training}
+
+
 def trackers() -> list[Tracker]:
     """The thesis's four, and behind them those that were trained the better way."""
     every = [Tracker(share, training) for training in (FROZEN, DISTILLED) for share in (UNPRUNED, *SHARES)]

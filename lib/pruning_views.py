@@ -12,11 +12,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import pruning
+from lib.absent import needs_all, shows_what_is_there
 from lib.engine_views import COLOURS, MARKS, QUALITY, _difference
-from lib.experiments import Measurement
+from lib.experiments import EngineSpeed, Measurement
 from lib.figures import _arrow, _box, _drawing
 from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
-from lib.pruned import DISTILLED, UNPRUNED, PrunedSpeed, Tracker
+from lib.pruned import DISTILLED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
 from lib.tables import INTERVALS, Table, Text, _number, _value
 from lib.training.pictures import montage
@@ -197,16 +198,15 @@ def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes
 
 # -- Section 4.2.3 -------------------------------------------------------------------------------------------------------------
 
-Rows = Seq["tuple[Tracker, Measurement]"]
 
-
-def engines(rows: Rows, reported: pd.DataFrame, caption: str) -> Table:
+@shows_what_is_there
+def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) -> Table:
     """Table 4.5: every tracker on every engine, and the thesis's row of the same share, training and precision."""
     heads = ["Backbone", "Engine", "A", "R", "EAO", "FPS", "Plan, MB", "Thesis: EAO", "FPS"]
     order = sorted(reported["parameters_m"].unique(), reverse=True)
     cells = []
-    for tracker, one in rows:
-        row = one.row()
+    for one in measured:
+        tracker, row = tracker_of(one.variant), one.row()
         theirs: Mapping[str, Any] = {}
         if tracker.training != DISTILLED:
             size = order[sorted(SHARES_LOOK, reverse=True).index(tracker.share)]
@@ -219,13 +219,14 @@ def engines(rows: Rows, reported: pd.DataFrame, caption: str) -> Table:
     return Table(heads, cells, f"{caption} {INTERVALS}")
 
 
+@needs_all
 @styled
-def speed_quality(rows: Rows, reported: pd.DataFrame, note: str) -> Figure:
+def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str) -> Figure:
     """Figure 4.10: EAO against speed for every share and precision, here and in the thesis."""
     figure, axes = _figure(6.4, [1, 1])
     looks = dict(zip(sorted(reported["parameters_m"].unique(), reverse=True), SHARES_LOOK.values()))
-    for tracker, one in rows:
-        baseline = one.variant.framework == "pytorch"
+    for one in measured:
+        tracker, baseline = tracker_of(one.variant), one.variant.framework == "pytorch"
         colour = "black" if tracker.training == DISTILLED else SHARES_LOOK[tracker.share]
         axes[0].plot([one.fps_tracked], [one.evaluation.eao], ls="", color=colour,
                      marker="D" if baseline else MARKS[one.variant.precision], markerfacecolor="white" if baseline else colour)
@@ -236,7 +237,7 @@ def speed_quality(rows: Rows, reported: pd.DataFrame, note: str) -> Figure:
                      markerfacecolor="white" if baseline else colour)
     for share, colour in SHARES_LOOK.items():
         axes[0].plot([], [], ls="", marker="o", color=colour, label=f"{share:g}")
-    if any(tracker.training == DISTILLED for tracker, _ in rows):
+    if any(tracker_of(one.variant).training == DISTILLED for one in measured):
         axes[0].plot([], [], ls="", marker="o", color="black", label="distilled")
     for precision in COLOURS:
         axes[1].plot([], [], ls="", marker=MARKS[precision], color=GREY, label=precision)
@@ -248,16 +249,17 @@ def speed_quality(rows: Rows, reported: pd.DataFrame, note: str) -> Figure:
     return _finish(figure, note)
 
 
-def relations(rows: Rows, reported: pd.DataFrame) -> Table:
+@needs_all
+def relations(measured: Seq[Measurement], reported: pd.DataFrame) -> Table:
     """EAO of the smallest backbone as a share of the unpruned tracker's, in the thesis, here, and trained the better way."""
     theirs = reported[reported["framework"] == "PyTorch"].sort_values("parameters_m")["eao"]
     small, whole = float(theirs.iloc[0]), float(theirs.iloc[-1])
     cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{whole:g}", f"{small / whole:.2f}", ""]]
-    plain = {(tracker.share, tracker.training): one for tracker, one in rows if one.variant.framework == "pytorch"}
-    base = plain[UNPRUNED, "frozen"]
-    for (share, training), one in plain.items():
-        if share != UNPRUNED:
-            cells.append([f"{share:g}, {training}", _with_interval(one), _with_interval(base),
+    plain = {tracker_of(one.variant): one for one in measured if one.variant.framework == "pytorch"}
+    base = plain[Tracker(UNPRUNED)]
+    for tracker, one in plain.items():
+        if tracker.share != UNPRUNED:
+            cells.append([f"{tracker.share:g}, {tracker.training}", _with_interval(one), _with_interval(base),
                           f"{one.evaluation.eao / base.evaluation.eao:.2f}", _difference(one, base)])
     return Table(["Pruned tracker", "Its EAO", "Unpruned", "Ratio", "Difference"], cells,
                  "EAO of pruned trackers beside the unpruned one with a frozen backbone. Difference: on the same sequences, "
@@ -269,21 +271,25 @@ def _with_interval(one: Measurement) -> tuple[str, str]:
     return f"{one.evaluation.eao:.3f}", f"{low:.3f}–{high:.3f}"
 
 
-def full_size(speed: PrunedSpeed, whole: Seq[Mapping[str, Any]], caption: str) -> Table:
+@shows_what_is_there
+def full_size(speed: PrunedSpeed, whole: EngineSpeed, caption: str) -> Table:
     """Speed, latency and plan size of the full-size networks, pruned and whole."""
     heads = ["Backbone, M", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32"]
-    rows = [*({**row, "parameters": 45_528_128} for row in whole), *speed.rows]
+    compared = [row for row in whole.rows if row["precision"] == "FP32" or not str(row["framework"]).startswith("PyTorch")]
+    unpruned = pruning.backbone_parameters(NetworkConfig.resnet50())
+    rows = [*({**row, "parameters": unpruned} for row in compared), *speed.rows]
     cells = [[f"{row['parameters'] / 1e6:.1f}", f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
               f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}"] for row in rows]
     return Table(heads, cells, f"{caption} Under a time: its quartiles.")
 
 
-def int8_finding(rows: Rows) -> Text:
+@needs_all
+def int8_finding(measured: Seq[Measurement]) -> Text:
     """How much faster the smallest backbone's INT8 engine is than the unpruned one's."""
-    int8 = {(tracker.share, tracker.training): one for tracker, one in rows if one.variant.precision == "INT8"}
-    smallest = min(share for share, _ in int8)
-    unpruned = int8[UNPRUNED, "frozen"].fps_tracked
-    faster = [f"{int8[key].fps_tracked / unpruned:.2f} times ({key[1]})" for key in int8 if key[0] == smallest]
+    int8 = {tracker_of(one.variant): one.fps_tracked for one in measured if one.variant.precision == "INT8"}
+    smallest = min(tracker.share for tracker in int8)
+    faster = [f"{fps / int8[Tracker(UNPRUNED)]:.2f} times ({tracker.training})" for tracker, fps in int8.items()
+              if tracker.share == smallest]
     return Text(f"In INT8 the tracker with {smallest:g} of the backbone's parameters runs at {' and '.join(faster)} the speed of "
                 "the unpruned one, at demo scale, crop and decoding included.")

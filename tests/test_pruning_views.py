@@ -1,0 +1,117 @@
+"""Sections 3.6, 4.2.2 and 4.2.3 as notebooks, and what their tables and sentences say."""
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lib import experiments, pruned, pruning, pruning_views, thesis
+from lib.tables import ABSENT
+from lib.vot.dataset import load_dataset
+
+pytest.importorskip("openvino")
+pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
+pytestmark = pytest.mark.usefixtures("one_thread")
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def execute(name: str, folder: Path, **parameters: object) -> dict:
+    options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
+    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(folder / "out.ipynb"), "--cwd", "notebooks"]
+    result = subprocess.run([*command, "-r", "run", str(folder / "run"), *options], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
+
+
+def shown(notebook: dict, kind: str) -> list[str]:
+    outputs = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
+    return ["".join(data[kind]) for data in outputs if kind in data]
+
+
+def test_the_method_is_drawn_from_the_real_network(tmp_path):
+    notebook = execute("03_6_pruning", tmp_path)
+    figures = shown(notebook, "image/svg+xml")
+    assert len(figures) == 4 and "2048 channels" in figures[0]
+    text = " ".join(shown(notebook, "text/markdown"))
+    assert "45,528,128 parameters and 11,392 channels" in text
+    correlations = [float(value) for value in re.findall(r"(0\.\d{3,4})", text.split("Rank correlation")[1])[:2]]
+    assert correlations[0] > 0.9 and correlations[1] > 0.99
+    assert max(float(value) for value in re.findall(r"\d\.\de-\d\d", text)) < 1e-5
+    tables = shown(notebook, "text/html")
+    assert "2,857,232" in tables[0] and "45,528,128" in tables[1] and tables[0].count("<tr>") == 18
+
+
+def test_the_logs_become_table_4_4(tmp_path):
+    notebook = execute("04_2_2_pruned_backbone", tmp_path)
+    assert len(shown(notebook, "image/svg+xml")) == 3
+    rows = pd.read_csv(tmp_path / "run" / "04_2_2_pruned_backbone.csv")
+    for share, row in zip((1.0, *pruned.SHARES), rows.to_dict("records")):
+        last = pruned.log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[-1]
+        assert row["top1"] == pytest.approx(100 * last["top1"]) and row["top1_low"] < row["top1"] < row["top1_high"]
+        assert row["compression"] == pytest.approx(share, rel=0.01)
+    assert "69.796" in shown(notebook, "text/html")[0]
+
+
+@pytest.fixture(scope="module")
+def measured(small, tmp_path_factory) -> list:
+    """The unpruned tracker and the two smallest on every engine, on a few frames."""
+    chosen = [tracker for tracker in pruned.trackers() if tracker.share in (1.0, 0.26)]
+    listed = [variant for tracker in chosen for variant in pruned.variants(tracker, "openvino")]
+    assert [pruned.tracker_of(variant) for variant in listed[::4]] == chosen
+    return experiments.measure(listed, load_dataset(small), str(tmp_path_factory.mktemp("pruned") / "run"), progress=False)
+
+
+def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
+    table = pruning_views.engines(measured, thesis.table("table_4_5"), "caption")
+    assert len(table.rows) == len(measured) == 12
+    assert [row[7] for row in table.rows[:4]] == ["0.344", "0.328", "0.323", "0.240"]  # the thesis's 45.5 M
+    assert [row[7] for row in table.rows[4:8]] == ["0.212", "0.190", "0.188", "0.159"]  # and 12 M
+    assert [row[7] for row in table.rows[8:]] == [ABSENT] * 4  # it trained none the better way
+    for row, one in zip(table.rows, measured):
+        assert row[4][0] == f"{one.evaluation.eao:.3f}"
+    assert measured[3].row()["plan_mb"] > 1.5 * measured[7].row()["plan_mb"]
+
+
+def test_relations_are_quotients_and_paired_differences(measured):
+    table = pruning_views.relations(measured, thesis.table("table_4_5"))
+    assert table.rows[0][3] == "0.62"  # the thesis's 0.212 of 0.344
+    base, *others = (one.evaluation for one in measured if one.variant.framework == "pytorch")
+    for row, other in zip(table.rows[1:], others):
+        assert row[3] == f"{other.eao / base.eao:.2f}"
+        assert row[4][0].startswith(f"{other.eao - base.eao:+.3f}")
+    int8 = [one.fps_tracked for one in measured if one.variant.precision == "INT8"]
+    assert f"{int8[1] / int8[0]:.2f} times (frozen)" in pruning_views.int8_finding(measured)
+    assert pruning_views.speed_quality(measured, thesis.table("table_4_5"), "note").axes[1].lines
+
+
+def test_the_full_size_channels_are_four_times_the_demos():
+    found = pruned.scores()
+    for size, config in pruned.full_configs().items():
+        keep = pruning.choose(pruned.demo_config(), found, int(size), times=4).keep
+        assert pruning.mask_layers(config) == {name: 4 * count for name, count in pruning.counts(keep).items()}
+
+
+def test_a_resumed_training_with_a_dip_is_called_one():
+    assert "equally accurate" in pruning_views.resumed_finding({"top1": 0.0, "top5": 0.0})
+    assert "3 % apart" in pruning_views.resumed_finding({"top1": 0.03, "top5": 0.01})
+
+
+def test_fine_tuning_is_compared_with_the_thesiss():
+    rows = [{"top1": 10.0, "top1_low": 8.0, "top1_high": 12.0}, {"top1": 30.0, "top1_low": 28.0, "top1_high": 32.0},
+            {"top1": 11.0, "top1_low": 9.0, "top1_high": 13.0}]
+    text = pruning_views.finetuning_finding(rows, thesis.table("table_4_4"))
+    assert "by 4.5 to 6.2 points" in text or "by 4.6 to 6.2 points" in text
+    assert "Here 1 of 2 do, by 1 to 20 points" in text
+
+
+def test_the_demo_choices_have_the_thesiss_shares():
+    whole = pruning.backbone_parameters(pruned.demo_config())
+    for share, choice in pruned.choices().items():
+        assert choice.parameters == pytest.approx(share * whole, rel=0.01)
+        assert np.concatenate(list(choice.keep.values())).sum() >= choice.k
