@@ -45,6 +45,7 @@ from lib.vot.dataset import Dataset, Sequence, axis_aligned_box
 
 LEVEL = 3  # of the neck: the middle one of three, for pictures that show one
 POSITIVE, NEGATIVE = 0.7, 0.3  # overlaps from which an anchor is positive, or up to which it is negative (section 2.1.4)
+CHALLENGES = {"occlusion": "(a) occlusion", "size_change": "(b) rotation, scale", "illumination_change": "(c) illumination"}
 AWAY = (4, 6)  # strides that the target of a shown pair of frames has gone between them
 PAIR_FRAMES = 30  # after the first, in which such a pair is looked for
 Example = Union[np.ndarray, Tensor]
@@ -585,9 +586,9 @@ class Rival(NamedTuple):
 def challenges(dataset: Dataset) -> List[Challenge]:
     """Frames for figure 2.11 (a) to (c), found by the tags: the middle of the longest occlusion, the largest change of area, the
     largest change of brightness, each against the first frame. What no frame is tagged with is left out."""
-    found = []
-    for title, tag, measure in (("(a) occlusion", "occlusion", _run_length), ("(b) rotation, scale", "size_change", _area_change),
-                                ("(c) illumination", "illumination_change", _light_change)):
+    found, measures = [], {"occlusion": _run_length, "size_change": _area_change, "illumination_change": _light_change}
+    for tag, title in CHALLENGES.items():
+        measure = measures[tag]
         ranked: List[Tuple[float, int, Sequence]] = [(*measure(sequence, np.flatnonzero(sequence.tags[tag])), sequence)
                                                      for sequence in dataset if sequence.tags[tag].any()]
         if ranked:
@@ -659,10 +660,11 @@ def tracking_challenges(found: Seq[Challenge], rival: Rival, note: str) -> Figur
 
 
 def challenges_text(found: Seq[Challenge], rival: Rival) -> Text:
-    """What figure 2.11 shows, and which challenges the dataset has no tagged frame of."""
-    shown = "; ".join(f"{one.title}: {one.sequence.name}, frame {one.after + 1}" for one in found)
-    return Text(f"Shown with its first frame: {shown}. (d): {rival.sequence.name}. Tags of this dataset's protocol: "
-                f"{', '.join(NAMES[tag] for tag in rival.sequence.tags)}.")
+    """What figure 2.11 shows, and which challenges no frame of the dataset is tagged with."""
+    shown = [f"{one.title}: {one.sequence.name}, frame {one.after + 1}" for one in found]
+    absent = [f"{title}: no frame of this dataset is tagged {NAMES[tag]}" for tag, title in CHALLENGES.items()
+              if title not in [one.title for one in found]]
+    return Text(f"{'; '.join([*shown, *absent])}. (d) similar object: {rival.sequence.name}, {rival.score:.2f} alike.")
 
 
 @styled

@@ -2,7 +2,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +163,12 @@ def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: theory.Pa
 
 def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
     found = theory.challenges(data)
-    for one, tag in zip(found, ("occlusion", "size_change", "illumination_change")):
+    for one, tag in zip(found, theory.CHALLENGES):
         assert one.sequence.tags[tag][one.after]
     assert len(found) == 3
+    rival = theory.find_rival(data)
+    assert "no frame" not in theory.challenges_text(found, rival)
+    assert "(b) rotation, scale: no frame of this dataset is tagged size change" in theory.challenges_text(found[:1], rival)
     without = Dataset("x", data.path, tuple(
         type(sequence)(sequence.name, sequence.frames, sequence.regions, {tag: np.zeros(len(sequence), bool) for tag in TAGS},
                        sequence.width, sequence.height) for sequence in data))
@@ -433,3 +439,22 @@ def test_the_index_of_a_hand_made_dataset_is_refused_without_a_pair(tmp_path: Pa
     (folder / "groundtruth.txt").write_text("10,10,20,20\n")
     with pytest.raises(theory.InputError, match="no two frames"):
         theory.choose_pair(load_dataset(folder))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_runs_on_real_frames(shared: Path, tmp_path: Path, page: str) -> None:
+    """Every cell, on two VOT2018 sequences: all figures come as SVG, all equations agree, and nothing is written to stderr."""
+    sequences = shared / "sequences" / "VOT2018"
+    if not sequences.is_dir():
+        pytest.skip(f"the two real VOT2018 sequences are not on this machine: {sequences} does not exist")
+    command = [sys.executable, "-m", "papermill", f"notebooks/{page}.ipynb", str(tmp_path / "out.ipynb"), "--cwd", "notebooks",
+               "-r", "dataset", str(sequences)]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+    ran = json.loads((tmp_path / "out.ipynb").read_text(encoding="utf-8"))["cells"]
+    outputs = [(cell, output) for cell in ran for output in cell.get("outputs", [])]
+    assert not [output for _, output in outputs if output["output_type"] == "stream"]
+    assert all("image/svg+xml" in output["data"] for cell, output in outputs if "mystnb" in cell["metadata"])
+    agreed = [output for _, output in outputs if "agree in" in "".join(output.get("data", {}).get("text/markdown", ""))]
+    assert len(agreed) == source(page).count("theory.agreement(")
