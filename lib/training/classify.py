@@ -122,14 +122,16 @@ class _Run:
         trained = [p for p in self.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.SGD(trained, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
         self.done = 0
+        self.unlogged: List[Tuple[float, float]] = []  # loss and share of right answers of the steps since the log's last row
 
     def state(self) -> Dict[str, Any]:
-        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done}
+        return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict(), "done": self.done,
+                "unlogged": self.unlogged}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.done = state["done"]
+        self.done, self.unlogged = state["done"], [(loss, right) for loss, right in state["unlogged"]]
 
 
 def train_classifier(classifier: Classifier, config: ClassifyConfig, out: Union[str, Path], device: str = "cpu",
@@ -179,19 +181,18 @@ def _train(run: _Run, config: ClassifyConfig, pictures: Union[Generated, Folders
                for start in range(run.done, end, config.batch_size)]
     own = [distributed.share(batch) for batch in batches]
     loader = DataLoader(pictures, batch_sampler=own, num_workers=config.workers)  # type: ignore[arg-type]
-    waiting: List[Tuple[float, float]] = []
     with tqdm(total=config.pictures, initial=run.done, unit="picture", smoothing=0.05,
               disable=not (progress and distributed.is_first())) as bar:
         for indices, (images, labels) in zip(batches, loader):
-            waiting.append(_step(run, config, images.to(device, memory_format=torch.channels_last), labels.to(device)))
+            run.unlogged.append(_step(run, config, images.to(device, memory_format=torch.channels_last), labels.to(device)))
             before, run.done = run.done, run.done + len(indices)
             if run.done // config.evaluate_every > before // config.evaluate_every or run.done >= config.pictures:
                 if distributed.is_first():
-                    loss, right = (sum(values) / len(waiting) for values in zip(*waiting))
+                    loss, right = (sum(values) / len(run.unlogged) for values in zip(*run.unlogged))
                     top1, top5 = accuracy(run.network, config, device)
                     log.add(run.done, rate(config, before), loss, right, top1, top5)
                     bar.set_postfix_str(f"top-1 {top1:.3f}")
-                waiting.clear()
+                run.unlogged.clear()
                 distributed.wait()
             if run.done // config.save_every > before // config.save_every and distributed.is_first():
                 save_whole(checkpoint, {**run.state(), "config": asdict(config)})
