@@ -147,7 +147,7 @@ def _observer(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
     open_model = copy.deepcopy(model)
     open_model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
                                    for name in tensors if name not in outputs and name not in inputs)
-    runtime, inner = session(open_model), [name for name in tensors if name not in inputs]
+    runtime, inner = session(open_model, every_tensor=True), [name for name in tensors if name not in inputs]
 
     def run(feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
         for name, shape in inputs.items():

@@ -191,3 +191,19 @@ def test_the_command_scores_quickly(tmp_path, capsys):
                  str(tmp_path / "scores.csv")]) == 0
     assert set(pruning.read_scores(tmp_path / "scores.csv", TINY)) == set(pruning.mask_layers(TINY))
     assert "1424 scores" in capsys.readouterr().out
+
+
+def test_a_pruned_network_is_calibrated_and_quantised_like_any_other():
+    """Channel counts that are no multiple of a vector's length, which ONNX Runtime's layouts stumble over."""
+    from lib.export import export_network, random_feeds
+    from lib.quantize import activation_bounds, to_int8
+
+    torch.manual_seed(0)
+    tracker = awake(SiamRPN(NetworkConfig.resnet50(0.25)))
+    keep = pruned.choices()[0.26].keep
+    small = pruning.cut_tracker(tracker, keep)
+    model = export_network(small, ["search"])["search"]
+    bounds = activation_bounds(model, [random_feeds("search", small.config.rpn)])
+    int8 = to_int8(model, bounds["minmax"])
+    assert sum(node.op_type == "QuantizeLinear" for node in int8.graph.node) > 40
+    assert int8.ByteSize() < 0.4 * model.ByteSize()
