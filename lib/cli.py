@@ -7,7 +7,7 @@ import sys
 import time
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 from lib.errors import InputError
 
@@ -257,11 +257,14 @@ def bench(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Train a network as a configuration file says, or go on where a stopped run was."""
+    from lib.training.config import read_yaml
     from lib.training.loop import load_config
     from lib.training.loop import train as run
 
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
-    overrides = {key: value for key, value in given.items() if value}
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value}
+    if options.shift is not None:
+        overrides["pairs"] = {**(read_yaml(options.config).get("pairs") or {}), "shift": options.shift}
     weights = run(load_config(options.config, overrides), options.out, options.device, stop_after=options.stop_after)
     print(weights)
     return 0
@@ -470,6 +473,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--data", metavar="PATH", help="manifest or folder in place of the configuration's")
     sub.add_argument("--initial", metavar="WEIGHTS", help="weights to start from in place of the configuration's")
     sub.add_argument("--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from")
+    sub.add_argument("--shift", type=float, metavar="PX", help="largest shift of the target in search crops, see figure 3.1")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
     sub.add_argument("--stop-after", type=_positive, metavar="PAIRS", help="stop with a checkpoint after this many pairs")
 
