@@ -166,5 +166,5 @@ def test_running_again_measures_nothing_again(executed: Executed, tmp_path: Path
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert rows(again, "Whose number") == [*table[:2], *table[3:]], "without raw results the published row is the paper's alone"
     assert any("No raw results of VOT2018 were given" in text for text in outputs(again, "text/markdown"))
-    assert len(outputs(evaluation, "image/svg+xml")) == 4
+    assert len(outputs(evaluation, "image/svg+xml")) == 6
     assert rows(evaluation, "EAO over")[0][2] == table[3][3], "both chapters count the same failures"
