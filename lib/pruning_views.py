@@ -250,20 +250,23 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
 
 
 @needs_all
-def relations(measured: Seq[Measurement], reported: pd.DataFrame) -> Table:
-    """EAO of the smallest backbone as a share of the unpruned tracker's, in the thesis, here, and trained the better way."""
+def relations(measured: Seq[Measurement], shipped: Measurement, reported: pd.DataFrame) -> Table:
+    """EAO of pruned trackers as a share of the unpruned one's: in the thesis, here with frozen backbones, and trained the better
+    way. shipped: the tracker that the channels were taken out of, whose backbone was trained for tracking."""
     theirs = reported[reported["framework"] == "PyTorch"].sort_values("parameters_m")["eao"]
-    small, whole = float(theirs.iloc[0]), float(theirs.iloc[-1])
-    cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{whole:g}", f"{small / whole:.2f}", ""]]
+    small, large = float(theirs.iloc[0]), float(theirs.iloc[-1])
+    cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{large:g}", f"{small / large:.2f}", ""]]
     plain = {tracker_of(one.variant): one for one in measured if one.variant.framework == "pytorch"}
     base = plain[Tracker(UNPRUNED)]
     for tracker, one in plain.items():
         if tracker.share != UNPRUNED:
-            cells.append([f"{tracker.share:g}, {tracker.training}", _with_interval(one), _with_interval(base),
-                          f"{one.evaluation.eao / base.evaluation.eao:.2f}", _difference(one, base)])
-    return Table(["Pruned tracker", "Its EAO", "Unpruned", "Ratio", "Difference"], cells,
-                 "EAO of pruned trackers beside the unpruned one with a frozen backbone. Difference: on the same sequences, "
-                 "with its 95 % interval (paired bootstrap); marked * where that leaves out 0.")
+            whole = [("unpruned, frozen", base), *([("demo tracker", shipped)] if tracker.training == DISTILLED else [])]
+            cells += [[f"{tracker.share:g}, {tracker.training}", _with_interval(one), (name, *_with_interval(other)),
+                       f"{one.evaluation.eao / other.evaluation.eao:.2f}", _difference(one, other)] for name, other in whole]
+    return Table(["Pruned tracker", "Its EAO", "Beside", "Ratio", "Difference"], cells,
+                 "EAO of pruned trackers beside the unpruned one with a frozen backbone, and beside the demo tracker, whose "
+                 "backbone was trained for tracking. Difference: on the same sequences, with its 95 % interval (paired "
+                 "bootstrap); marked * where that leaves out 0.")
 
 
 def _with_interval(one: Measurement) -> tuple[str, str]:

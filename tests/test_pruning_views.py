@@ -79,12 +79,15 @@ def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
 
 
 def test_relations_are_quotients_and_paired_differences(measured):
-    table = pruning_views.relations(measured, thesis.table("table_4_5"))
+    [shipped] = experiments.measure(experiments.baseline("demo"), measured[0].dataset, measured[0].run, progress=False)
+    table = pruning_views.relations(measured, shipped, thesis.table("table_4_5"))
     assert table.rows[0][3] == "0.62"  # the thesis's 0.212 of 0.344
-    base, *others = (one.evaluation for one in measured if one.variant.framework == "pytorch")
-    for row, other in zip(table.rows[1:], others):
-        assert row[3] == f"{other.eao / base.eao:.2f}"
-        assert row[4][0].startswith(f"{other.eao - base.eao:+.3f}")
+    base, frozen, distilled = (one.evaluation for one in measured if one.variant.framework == "pytorch")
+    pairs = ((frozen, base), (distilled, base), (distilled, shipped.evaluation))
+    for row, (one, other) in zip(table.rows[1:], pairs):
+        assert row[3] == f"{one.eao / other.eao:.2f}"
+        assert row[4][0].startswith(f"{one.eao - other.eao:+.3f}")
+    assert len(table.rows) == 1 + len(pairs)
     int8 = [one.fps_tracked for one in measured if one.variant.precision == "INT8"]
     assert f"{int8[1] / int8[0]:.2f} times (frozen)" in pruning_views.int8_finding(measured)
     assert pruning_views.speed_quality(measured, thesis.table("table_4_5"), "note").axes[1].lines
