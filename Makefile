@@ -7,6 +7,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS  = book,test,engines
+WORKERS ?= 2
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed
 
@@ -28,8 +29,9 @@ book: $(STAMP)
 	$(BIN)/jupyter-book build -W --keep-going book/
 	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
 
+# Two files of tests at a time, and one thread in each: PyTorch's threads wait for each other without resting.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
