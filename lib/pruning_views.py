@@ -148,7 +148,7 @@ def finetuning(logs: Mapping[float, pd.DataFrame], resumed: pd.DataFrame | None,
                       label="stopped and resumed")
             axis.axvline(cut_at / 1000, color=GREY, ls=":")
         axis.set(ylabel=f"{column[:3]}-{column[3]}, %", ylim=(0, 100))
-    axes[0].legend(loc="lower right", title="share of parameters")
+    axes[0].legend(loc="upper left", title="share of parameters", ncols=2)
     axes[1].set(xlabel="thousand pictures")
     return _finish(figure, note)
 
@@ -168,9 +168,10 @@ def classes(names: Seq[str], size: int, note: str) -> Figure:
 def resumed_finding(differences: Mapping[str, float]) -> Text:
     """Whether the resumed training's curve lies on the uninterrupted one."""
     worst = max(differences.values())
-    how = "equally accurate, to the last picture," if worst == 0 else f"{100 * worst:.2g} % apart at most"
-    return Text(f"The resumed training and the uninterrupted one are {how}: momentum, rate and the order of the pictures go on "
-                "where they were, so there is no dip to recover from.")
+    if worst == 0:
+        return Text("At every point the resumed training gets as many pictures right as the uninterrupted one: momentum, rate and "
+                    "the order of the pictures go on where they were, so there is no dip to recover from.")
+    return Text(f"The resumed training and the uninterrupted one are up to {100 * worst:.2g} points apart.")
 
 
 def finetuning_finding(rows: Seq[Mapping[str, Any]], reported: pd.DataFrame) -> Text:

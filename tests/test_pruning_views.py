@@ -101,8 +101,8 @@ def test_the_full_size_channels_are_four_times_the_demos():
 
 
 def test_a_resumed_training_with_a_dip_is_called_one():
-    assert "equally accurate" in pruning_views.resumed_finding({"top1": 0.0, "top5": 0.0})
-    assert "3 % apart" in pruning_views.resumed_finding({"top1": 0.03, "top5": 0.01})
+    assert "no dip to recover" in pruning_views.resumed_finding({"top1": 0.0, "top5": 0.0})
+    assert "3 points apart" in pruning_views.resumed_finding({"top1": 0.03, "top5": 0.01})
 
 
 def test_fine_tuning_is_compared_with_the_thesiss():
