@@ -169,8 +169,8 @@ def resumed_finding(differences: Mapping[str, float]) -> Text:
     """Whether the resumed training's curve lies on the uninterrupted one."""
     worst = max(differences.values())
     if worst == 0:
-        return Text("At every point the resumed training gets as many pictures right as the uninterrupted one: momentum, rate and "
-                    "the order of the pictures go on where they were, so there is no dip to recover from.")
+        return Text("At every point the resumed training gets as many pictures right as the uninterrupted one: momentum, rate "
+                    "and the order of the pictures go on where they were, so there is no dip to recover from.")
     return Text(f"The resumed training and the uninterrupted one are up to {100 * worst:.2g} points apart.")
 
 
