@@ -141,6 +141,7 @@ FORMULAS: Dict[str, Callable[..., float]] = {  # of audit.csv; "count" there nam
     "energy saving": lambda watt, fps, watt_before, fps_before: -change(watt / fps, watt_before / fps_before),
     "part more": lambda new, old: new / old - 1, "percent": lambda part: 100 * part, "rest": lambda percent: 100 - percent,
     "rounded up": lambda all_of_them, groups: ceil(all_of_them / groups),
+    "ratio of ratios": lambda a, b, c, d: (a / b) / (c / d),
     "failures more": lambda robustness, before: nearest_count(robustness) - nearest_count(before),
 }
 
@@ -194,6 +195,7 @@ def counts() -> Dict[str, float]:
         "steps up in FPS": (np.diff(fps, axis=0) > 0).sum(), "steps down in EAO": (np.diff(eao, axis=0) < 0).sum(),
         "above 45.5 M in power": (power[1:] > power[0]).sum(), "steps up in power": (np.diff(power, axis=0) > 0).sum(),
         "power and energy orders": (np.diff([power, energy]) < 0).all(-1).sum(),
+        "INT8 xcorr in EAO": change(*(float(mixed.loc[mixed["xcorr"] == level, "eao"].median()) for level in ("INT8", "FP32"))),
         "12 M better than 30 M": sum(quality[3, 2] > quality[1, 2] for quality in (accuracy, -robustness, eao)),
     }
 
