@@ -1,0 +1,231 @@
+"""Sections 3.1 to 3.3: parts add up to what is exported, crops are the crops, a bias is seen, resets count as they were run."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lib import experiments, methodology, thesis
+from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
+from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
+from lib.tables import Table, Text
+from lib.vot.dataset import Dataset, load_dataset
+from lib.vot.protocol import PYSOT, Trajectory, frames_per_second
+
+QUARTER = NetworkConfig.resnet50(0.25)
+
+
+@pytest.fixture(scope="module")
+def dataset(small: Path) -> Dataset:
+    return load_dataset(small)
+
+
+# -- Section 3.1 ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_parts_are_the_whole_network() -> None:
+    for config in (QUARTER, NetworkConfig.resnet50()):
+        assert sum(part.parameters for part in methodology.blocks(config)) == parameter_count(SiamRPN(config))
+
+
+def test_operations_and_shapes_are_those_of_the_exported_networks() -> None:
+    pytest.importorskip("onnx", reason="onnx is missing: install the `engines` extra")
+    from lib.export import describe, export_network
+
+    known = {name: describe(model) for name, model in export_network(SiamRPN(QUARTER).eval()).items()}
+    parts = {part.name: part for part in methodology.blocks(QUARTER)}
+    assert sum(part.gflop[0] for part in parts.values()) == pytest.approx(known["target"]["gflop"])
+    assert sum(part.gflop[1] for part in parts.values()) == pytest.approx(known["search"]["gflop"] + known["xcorr"]["gflop"])
+    assert parts["map convolutions"].shapes[1] == known["search"]["outputs"]["map_cls2"]
+    channels, _, *side = known["target"]["outputs"]["kernel_cls2"]
+    assert parts["kernel convolutions"].shapes[0] == (1, channels, *side)
+
+
+def test_the_full_network_is_the_one_that_the_thesis_describes() -> None:
+    text = methodology.network_finding(NetworkConfig.resnet50())
+    assert "45.528 M parameters in the backbone (45.5 M)" in text and "15×15 (15)" in text and "7×7 (7)" in text
+    table = methodology.network_table(NetworkConfig.resnet50(), "x")
+    assert table.rows[-1][0] == "all" and table.rows[4][:3] == ["Conv5", "2048×15×15", "2048×31×31"]
+
+
+def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(dataset: Dataset) -> None:
+    for sequence in dataset:
+        found = methodology.crops(sequence)
+        assert found.exemplar.shape == (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3) and found.search.shape == (SEARCH_SIZE, SEARCH_SIZE, 3)
+        width, height = found.box[2:] - found.box[:2]
+        assert found.side ** 2 == pytest.approx((width + found.context) * (height + found.context))
+        small, large = found.windows
+        assert (large[2] - large[0]) / (small[2] - small[0]) == pytest.approx(SEARCH_SIZE / EXEMPLAR_SIZE)
+        assert (small[:2] + small[2:]) == pytest.approx(found.box[:2] + found.box[2:])
+        middle = found.search[64:191, 64:191].astype(float)  # the exemplar's window, at nearly the exemplar's scale
+        assert np.corrcoef(middle.ravel(), found.exemplar.astype(float).ravel())[0, 1] > 0.9
+
+
+def test_what_lies_outside_of_the_frame_is_counted(dataset: Dataset) -> None:
+    sequence = dataset.sequences[0]
+    width, height = sequence.width, sequence.height
+    assert methodology.outside(np.array([0, 0, width, height]), sequence) == 0
+    assert methodology.outside(np.array([-width, 0, width, height]), sequence) == pytest.approx(0.5)
+    assert methodology.outside(np.array([2 * width, 0, 3 * width, height]), sequence) == 1
+    inside, beyond = methodology.inside_and_beyond(dataset)
+    shares = [methodology.outside(methodology.crops(each).windows[1], each) for each in (inside, beyond)]
+    assert shares[0] < shares[1]
+    assert isinstance(methodology.crop_table([inside, beyond], "x"), Table)
+
+
+def test_a_dataset_without_frames_has_a_sentence_in_place_of_crops(dataset: Dataset) -> None:
+    from dataclasses import replace
+
+    bare = replace(dataset.sequences[0], frames=tuple(Path("nowhere") / frame.name for frame in dataset.sequences[0].frames))
+    assert not bare.has_frames
+    for view in (methodology.crop_table, methodology.crop_figure):
+        found = view([bare], "x")
+        assert isinstance(found, Text) and "not on this machine" in found
+
+
+# -- Figure 3.1 ----------------------------------------------------------------------------------------------------------------
+
+
+def answers(scores: np.ndarray) -> torch.Tensor:
+    """(1, 10, 25, 25) scores whose target probability is (25, 25) for every anchor."""
+    probability = np.clip(scores, 1e-6, 1 - 1e-6)
+    target = np.log(probability / (1 - probability))[None].repeat(5, 0)
+    return torch.from_numpy(np.concatenate([np.zeros_like(target), target])[None].astype(np.float32))
+
+
+def test_a_network_that_only_knows_the_centre_shows_it(dataset: Dataset) -> None:
+    peak = np.zeros((25, 25))
+    peak[12, 12] = 0.9
+    found = methodology.position_distribution(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
+    assert found.sum() == pytest.approx(1) and found[12, 12] > 0.9 and methodology.inner_share(found) > 0.99
+
+
+def test_a_network_that_answers_everywhere_alike_has_no_bias(dataset: Dataset) -> None:
+    found = methodology.position_distribution(lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2)
+    assert found == pytest.approx(1 / 625) and methodology.inner_share(found) == pytest.approx(25 / 625)
+
+
+def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Dataset) -> None:
+    """Told by template matching in the crops that a network is given."""
+    seen: list[np.ndarray] = []
+
+    def network(exemplar: torch.Tensor, search: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        template = exemplar[0, :, 44:83, 44:83]
+        windows = search[0].unfold(1, 39, 8).unfold(2, 39, 8)  # (3, n, n, 39, 39), every 8 pixels
+        distance = ((windows - template[:, None, None]) ** 2).mean((0, 3, 4)).numpy()
+        seen.append((np.array(np.unravel_index(distance.argmin(), distance.shape)) * 8 + 19 - 127).astype(float))
+        return answers(np.full((25, 25), 0.5)), torch.zeros(1)
+
+    methodology.position_distribution(network, dataset, pairs=12, reach=48)
+    places = np.array(seen)
+    assert (np.abs(places) <= 48 + 16).mean() > 0.8, "targets lie within the square"
+    assert np.ptp(places, axis=0).min() > 40, "and not all in one place"
+
+
+def test_without_the_three_weights_the_commands_stand_in_the_figures_place(
+        dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methodology, "shift_weights", lambda: {shift: tmp_path / f"{shift}.pth" for shift in methodology.SHIFTS})
+    found = methodology.figure_3_1(dataset, "note")
+    assert isinstance(found, Text)
+    for shift in methodology.SHIFTS:
+        assert f"siambook train data/recipes/shift.yaml --shift {shift} --out train/shift-{shift}" in found
+
+
+def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import asdict
+
+    from lib import cli
+    from lib.training import loop
+
+    given: list[loop.TrainConfig] = []
+
+    def train(config: loop.TrainConfig, out: str, *_: object, **__: object) -> str:
+        given.append(config)
+        return out
+
+    monkeypatch.setattr(loop, "train", train)
+    for shift in methodology.SHIFTS:
+        line = ["train", str(experiments.ROOT / methodology.SHIFT_RECIPE), "--shift", str(shift), "--out", str(tmp_path)]
+        assert cli.main(line) == 0
+    assert [config.pairs.shift for config in given] == list(methodology.SHIFTS)
+    plain = loop.load_config(experiments.ROOT / methodology.SHIFT_RECIPE)
+    for config in given:
+        one, other = asdict(config), asdict(plain)
+        one["pairs"].pop("shift"), other["pairs"].pop("shift")
+        assert one == other
+
+
+# -- Sections 3.2 and 3.3 ------------------------------------------------------------------------------------------------------
+
+
+def test_the_machines_of_the_thesis_are_what_its_text_says(shared: Path) -> None:
+    text = (shared / "thesis" / "thesis.txt").read_text(encoding="utf-8").replace("\n", " ")
+    hardware = thesis.table("hardware").set_index(["machine", "part"])["value"]
+    xavier = hardware["NVIDIA Jetson AGX Xavier"]
+    assert xavier["processor"] in text and "512core NVIDIA Volta GPU" in text and "16GB of LPDDR4x memory" in text
+    for fact in ("JetPack 4.6.2 and CUDA 10.2", "version 8.2.1.8", "PyTorch framework of version 1.9.0", "of the 32.6.1 release",
+                 "two NVIDIA A100 cards (40GB memory each)", "highest performance mode (MAXN)"):
+        assert fact in text
+    for part, value in (("TensorRT", "8.2.1.8"), ("CUDA", "10.2"), ("PyTorch", "1.9.0"), ("power mode", "MAXN")):
+        assert xavier[part] == value
+
+
+def test_this_machine_stands_beside_the_thesiss_two() -> None:
+    from lib import environment
+
+    record = environment.record()
+    table = methodology.hardware_table(record, "none here", "x")
+    rows = {row[0]: row[1:] for row in table.rows}
+    assert record["hardware"]["processor"] in rows["processor"][0] and rows["power sensor"] == ["none here", "Tegrastats", "–"]
+    assert rows["PyTorch"][:2] == [record["versions"]["torch"], "1.9.0"] and len(table.heads) == 4
+
+
+def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Dataset) -> None:
+    vot = load_dataset(shared / "vot2018" / "VOT2018.json")
+    table = methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
+    said, small, counted = table.rows
+    assert said[1:3] == counted[1:3] == ["60", "21,356"] and said[3] == "–"
+    assert small[1:3] == [str(len(dataset)), str(sum(map(len, dataset)))]
+    flags = sum(int(sequence.tags["occlusion"].sum()) for sequence in vot)
+    column = table.heads.index("Occlusion")
+    assert counted[column][0] == f"{100 * flags / 21356:.0f} % of frames"
+
+
+def trajectory(kinds: str, track: float = 0.02, init: float = 0.01) -> Trajectory:
+    """i: initialised, t: tracked, f: failure, s: skipped."""
+    entries = {"i": np.array([1.0]), "f": np.array([2.0]), "s": np.array([0.0]), "t": np.array([0.0, 0, 5, 5])}
+    seconds = {"i": init, "f": track, "s": 0.0, "t": track}
+    return Trajectory(tuple(entries[kind] for kind in kinds), np.array([seconds[kind] for kind in kinds]))
+
+
+def test_times_are_told_apart_and_give_the_speeds_of_the_protocol() -> None:
+    runs = {"a": trajectory("ittttfssssitt"), "b": trajectory("ittt")}
+    found = methodology.times(runs)
+    assert (len(found.tracked), len(found.initialised), found.skipped, found.restarts, found.failures) == (10, 3, 4, 1, 1)
+    assert found.fps_scheme == pytest.approx(frames_per_second(runs.values()))
+    assert found.fps_tracked == pytest.approx(frames_per_second(runs.values(), tracked_only=True)) == pytest.approx(50)
+
+
+def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows() -> None:
+    """Against a run that is put together: 200 failures in a long video, so that its first start weighs nothing."""
+    times = methodology.times({"long": trajectory("i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200, 0.02, 0.01)})
+    frames = len(times.tracked) + times.skipped + times.restarts
+    expected = methodology.distortion(times.failures / frames, PYSOT, init=0.01, track=0.02)
+    assert times.fps_scheme / times.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
+    assert methodology.distortion(0, PYSOT, 0.01, 0.02) == 0
+    assert methodology.distortion(0.01, PYSOT, 0.0, 0.02) > methodology.distortion(0.01, PYSOT, 0.02, 0.02) > 0
+
+
+def test_a_run_that_was_tracked_is_shown_with_its_own_times(dataset: Dataset, tmp_path: Path, one_thread: None) -> None:
+    [one] = experiments.measure(experiments.baseline("demo"), dataset, str(tmp_path), progress=False)
+    found = methodology.times(one.trajectories)
+    assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(one.fps_tracked)
+    [row] = methodology.latency_table([one], "x").rows
+    assert float(row[7]) == pytest.approx(one.fps, abs=0.006) and float(row[8]) == pytest.approx(one.fps_tracked, abs=0.006)
+    text = methodology.reset_finding(one, PYSOT)
+    low, high = methodology.thesis_robustness()
+    assert f"{low:g} to {high:g} times in 100 frames" in text and low < thesis.table("table_4_5")["robustness"].max() <= high
+    axis = methodology.reset_figure(one, PYSOT, one.note).axes[0]
+    assert axis.get_xlabel() == "failures per 100 frames" and np.size(axis.lines[1].get_xdata()) == len(dataset)
