@@ -8,7 +8,8 @@ import pandas as pd
 from lib.tables import ABSENT, Text
 
 FILE = Path(__file__).resolve().parent.parent / "data" / "reproduction.csv"
-STATES = ("made", "not yet", "exception")
+STATES = ("made", "after training", "not yet", "exception")
+WITH_PAGE = STATES[:2]
 
 
 def rows() -> pd.DataFrame:

@@ -206,7 +206,7 @@ def test_counts_are_those_of_numpys_histogram_over_all_feeds(models, feeds):
         values = [run_onnx(models["xcorr"], feed)[0] if tensor == "cls" else feed[tensor] for feed in feeds["xcorr"]]
         values = np.abs(np.stack(values)).ravel()
         expected = np.histogram(values, BINS, (0, values.max()))[0]
-        assert found[tensor].largest == values.max()
+        assert found[tensor].largest == pytest.approx(values.max(), rel=1e-6)  # ONNX Runtime optimises the two graphs apart
         assert found[tensor].counts.sum() == values.size
         assert np.abs(found[tensor].counts - expected).sum() <= 1e-3 * values.size  # at edges of bins FP32 and FP64 may differ
 
