@@ -171,7 +171,7 @@ class PrunedSpeed:
     note: str
 
 
-def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
+def full_size_speed(run: str, framework: str, rounds: int = 1, calls: int = 3) -> PrunedSpeed:
     """Time the full-size pruned networks on PyTorch and the framework, or load what the run has."""
     on = experiments.device()
     configs = full_configs()
