@@ -395,16 +395,15 @@ def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
         cells = []
         for tag in TAGS:
             flags = [sequence.tags[tag] for sequence in dataset]
-            cells.append((f"{100 * np.concatenate(flags).mean():.0f} % of frames",
-                          f"in {sum(bool(each.any()) for each in flags)} sequences"))
+            cells.append((f"{100 * np.concatenate(flags).mean():.0f} %", f"{sum(bool(each.any()) for each in flags)} sequences"))
         rows.append([(name, "counted"), str(len(dataset)), f"{sum(lengths):,}",
                      f"{min(lengths)}, {np.median(lengths):g}, {max(lengths)}", *cells])
-    return Table(heads, rows, caption)
+    return Table(heads, rows, f"{caption} Under an attribute: the share of frames that carry it, and in how many sequences.")
 
 
 @styled
 def lengths(datasets: Mapping[str, Dataset], note: str) -> Figure:
-    """Lengths of the sequences, a row of marks and a box a dataset, on a logarithmic scale."""
+    """Lengths of the sequences, a row of marks and a box a dataset."""
     figure, axis = _figure(0.8 + 0.75 * len(datasets))
     for row, dataset in enumerate(datasets.values()):
         counted = [len(sequence) for sequence in dataset]
@@ -412,7 +411,7 @@ def lengths(datasets: Mapping[str, Dataset], note: str) -> Figure:
                      medianprops={"color": ORANGE, "lw": 2})
         axis.plot(counted, np.full(len(counted), row + 0.33), "|", color=BLUE, ms=9)
     axis.set_yticks(range(len(datasets)), list(datasets))
-    axis.set(xscale="log", xlabel="frames of a sequence", title="Lengths of the sequences", ylim=(-0.5, len(datasets) - 0.3))
+    axis.set(xlim=(0, None), xlabel="frames of a sequence", title="Lengths of the sequences", ylim=(-0.5, len(datasets) - 0.3))
     return _finish(figure, note)
 
 

@@ -22,7 +22,7 @@ from typing import Sequence as Seq
 import numpy as np
 from matplotlib.figure import Figure
 
-from lib import environment, pruned, runs, thesis
+from lib import pruned, runs, thesis
 from lib.engine_views import LEVELS, by_precision
 from lib.methodology import blocks
 from lib.plots import GREEN, GREY, ORANGE, _figure, _finish, styled
@@ -450,28 +450,39 @@ def _out_of_place(needs: str, evidence: Evidence) -> str:
     """Why an absolute value of the thesis's machine or data cannot be compared with this run's; "" where it can."""
     record = runs.read_json(runs.run_folder(evidence.run) / runs.ENVIRONMENT)
     if needs == "Xavier" and "Xavier" not in json.dumps(record.get("hardware", {})):
-        where = environment.label(record) if record else "unknown hardware"
-        return f"a speed of the Jetson AGX Xavier; this run was made on {where}"
+        return "a speed of the Jetson AGX Xavier, and this is another machine"
     frames = sum(map(len, evidence.dataset))
     if needs == "VOT2018" and (len(evidence.dataset), frames) != (thesis.VOT2018_SEQUENCES, thesis.VOT2018_FRAMES):
-        return f"a value on VOT2018; this run is on {evidence.dataset.name} with another network"
+        return f"a value on VOT2018, and this is {evidence.dataset.name}"
     return ""
 
 
 # -- Views ---------------------------------------------------------------------------------------------------------------------
 
 
-def table(judged: Seq[Score], caption: str) -> Table:
-    """A row a finding: the thesis's words and number, this run's with its interval, the rule, the verdict and its reason."""
+def scale(evidence: Evidence) -> Text:
+    """What the run's quality and its speeds were measured with."""
+    frames = sum(map(len, evidence.dataset))
+    try:
+        network = f"a network of {evidence.row(BASE)['network']}"
+    except CannotTell:
+        network = "no engines yet"
+    return Text(f"Quality here: {evidence.quality}, {frames:,} frames, with {network}. Speed here: the {FULL}.")
+
+
+def table(judged: Seq[Score], verdict: str, caption: str) -> Table:
+    """A row a finding with a verdict: the thesis's words and number, this run's with its interval, the rule; where it cannot be
+    told, why."""
     rows = []
-    for score in judged:
+    for score in (score for score in judged if score.verdict == verdict):
         finding, measured = score.finding, score.measured
         here: Any = ABSENT
         if measured is not None:
             here = (digits(measured.value), span(measured) or "no interval", measured.source)
         rows.append([(finding.words, finding.section), (digits(finding.number), finding.unit, finding.audited), here,
-                     finding.rule, (score.verdict, score.reason)])
-    return Table(["The thesis says", "Its number", "This run", "Holds if", "Verdict"], rows, caption)
+                     finding.rule, *([score.reason] if verdict == OPEN else [])])
+    heads = ["The thesis says", "Its number", "This run", "Holds if", *(["Why not"] if verdict == OPEN else [])]
+    return Table(heads, rows, f"{len(rows)} findings: {verdict}. {caption}")
 
 
 def span(measured: Measured) -> str:

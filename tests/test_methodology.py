@@ -190,7 +190,7 @@ def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Datas
     assert small[1:3] == [str(len(dataset)), str(sum(map(len, dataset)))]
     flags = sum(int(sequence.tags["occlusion"].sum()) for sequence in vot)
     column = table.heads.index("Occlusion")
-    assert counted[column][0] == f"{100 * flags / 21356:.0f} % of frames"
+    assert counted[column][0] == f"{100 * flags / 21356:.0f} %"
 
 
 def trajectory(kinds: str, track: float = 0.02, init: float = 0.01) -> Trajectory:

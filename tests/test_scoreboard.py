@@ -277,10 +277,12 @@ def test_accuracy_after_pruning_is_counted_by_its_intervals(evidence: Evidence) 
 def test_the_table_shows_number_interval_rule_and_verdict(tracked: list[experiments.Measurement]) -> None:
     evidence = Evidence(tracked[0].run, tracked[0].dataset)
     judged = scoreboard.scores(evidence)
-    table = scoreboard.table(judged, "x")
-    assert len(table.rows) == len(judged)
-    [row] = [row for row, score in zip(table.rows, judged) if score.finding.id == "quality_fp16"]
-    assert row[1][:2] == ("0.025", "EAO") and row[2][:2] == ("0", "(0 to 0)") and row[3:] == ["at most 0.025", (HOLDS, "")]
+    tables = {verdict: scoreboard.table(judged, verdict, "x") for verdict in scoreboard.VERDICTS}
+    assert sum(len(table.rows) for table in tables.values()) == len(judged), "each in one table"
+    [row] = [row for row in tables[HOLDS].rows if "keeps the quality" in row[0][0]]
+    assert row[1][:2] == ("0.025", "EAO") and row[2][:2] == ("0", "(0 to 0)") and row[3:] == ["at most 0.025"]
+    assert all(row[4] for row in tables[OPEN].rows), "what cannot be told says why"
+    assert "3.4 M parameters" in scoreboard.scale(evidence) and f"{len(evidence.dataset)} sequences" in scoreboard.scale(evidence)
     figure = scoreboard.figure(judged, "x")
     drawn = sum(patch.get_width() for patch in figure.axes[0].patches)  # type: ignore[attr-defined]
     assert drawn == len(judged)
