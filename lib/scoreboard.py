@@ -317,17 +317,20 @@ def _pruned_variants(evidence: Evidence) -> list[list[str]]:
 
 def steps_worse(evidence: Evidence) -> Measured:
     """Steps to a smaller backbone that lower a tracker's EAO, of 3 steps and 4 trackers. low: by more than noise; high: or within
-    it."""
+    it (Bonferroni's intervals)."""
     sizes = _pruned_variants(evidence)
-    found = [evidence.difference(small, large) for one, other in zip(sizes, sizes[1:]) for large, small in zip(one, other)]
+    pairs = [pair for one, other in zip(sizes, sizes[1:]) for pair in zip(one, other)]
+    found = [evidence.difference(small, large, level=1 - 0.05 / len(pairs)) for large, small in pairs]
     return _counts([[value < 0, high < 0, low <= 0] for value, low, high in found], evidence.quality)
 
 
 def sizes_pytorch_best(evidence: Evidence) -> Measured:
-    """Sizes at which all engines have a lower EAO than PyTorch. low: by more than noise; high: none is higher by more than it."""
-    counted = []
-    for base, *engines in _pruned_variants(evidence):
-        found = [evidence.difference(engine, base) for engine in engines]
+    """Sizes at which all engines have a lower EAO than PyTorch. low: by more than noise; high: none is higher by more than it
+    (Bonferroni's intervals)."""
+    counted, sizes = [], _pruned_variants(evidence)
+    level = 1 - 0.05 / sum(len(engines) for _, *engines in sizes)
+    for base, *engines in sizes:
+        found = [evidence.difference(engine, base, level=level) for engine in engines]
         counted.append([all(value < 0 for value, _, _ in found), all(high < 0 for _, _, high in found),
                         all(low <= 0 for _, low, _ in found)])
     return _counts(counted, evidence.quality)
@@ -514,7 +517,8 @@ def commands(judged: Seq[Score], run: str) -> Text:
     if not pages:
         return Text("The run has every section that the findings need.")
     named = Path(run).name
-    lines = "\n".join(f"    papermill notebooks/{page}.ipynb out.ipynb --cwd notebooks -r run {named}" for page in pages)
+    lines = "\n".join(f"    papermill notebooks/{page}.ipynb out.ipynb --cwd notebooks -r run {named}"
+                      + (" (where there is a power sensor)" if page == "04_3_power" else "") for page in pages)
     return Text(f"What is missing in run {named} is measured by\n\n{lines}")
 
 
