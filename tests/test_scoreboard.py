@@ -1,6 +1,8 @@
 """The scoreboard: numbers come from the thesis's files, verdicts from rules and a run's files, and what is missing is said."""
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +237,40 @@ def test_quality_is_compared_by_the_paired_interval_of_the_raw_results(tracked: 
 
 
 def test_a_run_without_raw_results_compares_no_quality(tracked: list[experiments.Measurement], tmp_path: Path) -> None:
-    import shutil
-
     shutil.copytree(tracked[0].run, tmp_path / "run")
     [raw] = (tmp_path / "run" / tracked[0].dataset.name).glob("engine-fp16/baseline/face/face_001.txt")
     raw.unlink()
     with pytest.raises(CannotTell, match="lacks raw results of engine-fp16"):
         scoreboard.eao_loss(Evidence(str(tmp_path / "run"), tracked[0].dataset), "engine FP16", "PyTorch FP32")
+
+
+def test_pruned_trackers_are_compared_size_by_size(tracked: list[experiments.Measurement], tmp_path: Path) -> None:
+    """The smallest one is the same tracking with boxes of half the sides: worse in every sequence, without a doubt."""
+    run, name = tmp_path / "run", tracked[0].dataset.name
+    shutil.copytree(tracked[0].run, run)
+    shutil.copytree(run / name / "engine-fp16", run / name / "worse")
+    for raw in (run / name / "worse").rglob("*_001.txt"):
+        boxes = [line.split(",") for line in raw.read_text().split()]
+        raw.write_text("\n".join(line[0] if len(line) == 1 else f"{line[0]},{line[1]},{float(line[2]) / 2},{float(line[3]) / 2}"
+                                 for line in boxes) + "\n")
+    evidence, trackers = Evidence(str(run), tracked[0].dataset), []
+    for share in scoreboard.TRACKERS_SHARES:
+        for framework, precision in (("PyTorch", "FP32"), *(("OpenVINO", level) for level in ("FP32", "FP16", "INT8"))):
+            trackers.append({"share": share, "training": "frozen", "framework": framework, "precision": precision,
+                             "variant": "worse" if share == 0.26 else tracked[0].variant.name})
+    trackers.append({**trackers[0], "share": 0.26, "training": "distilled"})
+    write(evidence, "04_2_3_pruned_engines", trackers)
+    assert tuple(scoreboard.steps_worse(evidence))[:3] == (4, 4, 12), "the last step for all four, the others possibly"
+    assert tuple(scoreboard.sizes_pytorch_best(evidence))[:3] == (0, 0, 4), "engines are as good as PyTorch"
+    base, worse = (evidence.evaluation(variant).eao for variant in (tracked[0].variant.name, "worse"))
+    assert scoreboard.eao_share(evidence, "0.26 frozen", "PyTorch FP32").value == pytest.approx(worse / base)
+    assert scoreboard.eao_loss(evidence, "0.26 frozen FP16", "1 frozen").value == pytest.approx(base - worse)
+    assert scoreboard.distilled_gain(evidence).low > 0
+    judged = {score.finding.id: score.verdict for score in scoreboard.scores(evidence)}
+    assert judged["quality_pruned"] == HOLDS and judged["retrained"] == FAILS and judged["smaller_worse"] == OPEN
+    write(evidence, "04_2_3_pruned_engines", [row for row in trackers if row["share"] != 0.5])
+    with pytest.raises(CannotTell, match=r"no row of 0\.5 frozen"):
+        scoreboard.steps_worse(evidence)
 
 
 def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
@@ -251,8 +280,6 @@ def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
     failed = np.zeros_like(base.failed)
     failed[0, 0] = 4
     changed = scoreboard.evaluate  # the same sums with four failures in one sequence, for both
-    from dataclasses import replace
-
     monkeypatch.setattr(scoreboard, "evaluate", lambda *arguments: replace(changed(*arguments), failed=failed))
     found = scoreboard.change(Evidence(tracked[0].run, tracked[0].dataset), "robustness", "engine FP16", "PyTorch FP32")
     assert tuple(found)[:3] == pytest.approx((0, -12.5, 12.5))
