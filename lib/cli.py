@@ -276,12 +276,14 @@ def prune(options: argparse.Namespace) -> int:
     from lib.experiments import weights_of
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
+    from lib.zoo import FOLDER
 
     weights = weights_of(options.weights)
     if options.action == "cut":
         print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum))
         return 0
-    config = load_classify_config(options.config)
+    usual = FOLDER / "pruning" / ("finetune.yaml" if options.action == "finetune" else "head.yaml")
+    config = load_classify_config(options.config or usual)
     if options.action == "score":
         scored = pruning.score_file(weights, config, options.pictures, Path(options.out), options.precision, options.quick,
                                     options.device, say=lambda text: print(text, file=sys.stderr))
@@ -481,8 +483,8 @@ def parser() -> argparse.ArgumentParser:
                   "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth")
     sub.add_argument("action", choices=("head", "score", "cut", "finetune"),
                      help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out")
-    sub.add_argument("config", nargs="?", default="data/demo/pruning/head.yaml", metavar="YAML",
-                     help="classification training, whose pictures `score` uses as well, see data/demo/pruning")
+    sub.add_argument("config", nargs="?", metavar="YAML",
+                     help="classification training, whose pictures `score` uses as well (default: data/demo/pruning has them)")
     sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="`demo`, a tracker's, a backbone's or a classifier's")
     sub.add_argument("--out", required=True, metavar="PATH", help="folder of a training, CSV of scores, or weights")
     sub.add_argument("--scores", metavar="CSV", help="cut: what `score` wrote")

@@ -15,6 +15,7 @@ import torch
 
 from lib import environment, experiments, pruning
 from lib.bench import bench
+from lib.deploy import framework_module
 from lib.errors import InputError
 from lib.experiments import Variant
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
@@ -112,6 +113,11 @@ def full_configs() -> dict[float, NetworkConfig]:
     return configs
 
 
+def tracker_log(tracker: Tracker) -> pd.DataFrame:
+    """The log of a tracker's training."""
+    return log(Path(tracker.weights).stem)
+
+
 def log(name: str) -> pd.DataFrame:
     """A training's log.csv from data/demo/pruning, e.g. "finetune_26". Raises InputError where it is missing."""
     path = LOGS / f"{name}.csv"
@@ -163,20 +169,21 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class PrunedSpeed:
-    """Speed of the full-size pruned networks. rows: of `bench.Timed.row`, with parameters and compute_ratio: how much faster
-    than PyTorch FP32 of the same network."""
+    """Speed of the full-size pruned networks. rows: of `bench.Timed.row`, with the backbone's parameters; ratios are to PyTorch
+    FP32 with the same network. missing: what could not be timed here, in sentences."""
 
     rows: Seq[Mapping[str, Any]]
     missing: Seq[str]
     note: str
 
 
-def full_size_speed(run: str, framework: str, rounds: int = 1, calls: int = 3) -> PrunedSpeed:
+def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
     """Time the full-size pruned networks on PyTorch and the framework, or load what the run has."""
     on = experiments.device()
     configs = full_configs()
     parts = {"networks": experiments.to_json([config.to_dict() for config in configs.values()]), "turns": f"{rounds} of {calls}",
              "machine": experiments.to_json(environment.hardware(on)),
+             "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
              "code": experiments.digest((experiments._code_digest(framework) + experiments._source("bench.py")).encode())}
     record = experiments._kept(run, f"pruned_speed_{framework}.json", parts,
                                lambda: _time(configs, framework, rounds, calls, on))

@@ -447,18 +447,6 @@ def _tensors(output: Any) -> List[Tensor]:
     return [output] if isinstance(output, Tensor) else list(output)
 
 
-def table(config: NetworkConfig, small: NetworkConfig) -> List[Dict[str, Any]]:
-    """Channels of every block, before and after: rows of block, conv1, conv2, sum as "12 of 16"."""
-    before, after = mask_layers(config), mask_layers(small)
-    rows = []
-    for stage, part in enumerate(config.stages, 1):
-        for block in range(len(part.blocks)):
-            names = {"conv1": f"layer{stage}.{block}.conv1", "conv2": f"layer{stage}.{block}.conv2", "sum": f"layer{stage}.{SUM}"}
-            rows.append({"block": f"layer{stage}.{block}",
-                         **{column: f"{after[name]} of {before[name]}" for column, name in names.items()}})
-    return rows
-
-
 # -- Files ---------------------------------------------------------------------------------------------------------------------
 
 

@@ -187,6 +187,18 @@ def finetuning_finding(rows: Seq[Mapping[str, Any]], reported: pd.DataFrame) -> 
                 "fewer channels.")
 
 
+@styled
+def tracker_training(logs: Mapping[Tracker, pd.DataFrame], note: str) -> Figure:
+    """Loss of the trackers on pruned backbones over the pairs seen; steps are changes to larger search crops."""
+    figure, axis = _figure(3.6)
+    for tracker, log in logs.items():
+        colour = "black" if tracker.training == DISTILLED else SHARES_LOOK[tracker.share]
+        axis.plot(log["pairs"] / 1000, log["total"], color=colour, label=tracker.title)
+    axis.set(xlabel="thousand pairs", ylabel="loss of classes and boxes", yscale="log")
+    axis.legend(loc="upper right", title="share of parameters", ncols=2)
+    return _finish(figure, note)
+
+
 def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes: int, caption: str) -> Table:
     """Table 4.4 with the thesis's columns beside those measured."""
     heads = ["Compression", "Parameters, M", f"Top-1, % ({classes} classes)", "Top-5, %", "Thesis: parameters, M",
@@ -246,7 +258,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     axes[0].set(title="Here", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second, tracked frames")
     axes[1].set(title="Thesis, Xavier, VOT2018", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second")
     axes[0].legend(loc="lower right", title="share of parameters", ncols=2)
-    axes[1].legend(loc="upper right", ncols=2)
+    axes[1].legend(loc="lower left", ncols=2)
     return _finish(figure, note)
 
 
@@ -285,7 +297,8 @@ def full_size(speed: PrunedSpeed, whole: EngineSpeed, caption: str) -> Table:
     cells = [[f"{row['parameters'] / 1e6:.1f}", f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
               f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}"] for row in rows]
-    return Table(heads, cells, f"{caption} Under a time: its quartiles.")
+    missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""
+    return Table(heads, cells, f"{caption} Under a time: its quartiles.{missing}")
 
 
 @needs_all

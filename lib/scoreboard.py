@@ -36,7 +36,7 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 VERDICTS = {HOLDS: GREEN, FAILS: ORANGE, OPEN: GREY}
 PAGES = {"04_2_speed": "04_2_engines", "04_2_calibration": "04_2_engines", "04_2_3_full_size": "04_2_3_pruned_engines"}
 BASE = "PyTorch FP32"
-COUNTS = (45.5, 30, 22.5, 12)  # millions of parameters of the thesis's four backbones, in the order of pruned.SHARES
+COUNTS = tuple(thesis.table("table_4_4")["parameters_m"])  # of the thesis's four backbones, millions, from the whole one down
 TRACKERS_SHARES = (pruned.UNPRUNED, *pruned.SHARES)
 
 

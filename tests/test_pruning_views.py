@@ -49,7 +49,7 @@ def test_the_method_is_drawn_from_the_real_network(tmp_path):
 
 def test_the_logs_become_table_4_4(tmp_path):
     notebook = execute("04_2_2_pruned_backbone", tmp_path)
-    assert len(shown(notebook, "image/svg+xml")) == 3
+    assert len(shown(notebook, "image/svg+xml")) == 4
     rows = pd.read_csv(tmp_path / "run" / "04_2_2_pruned_backbone.csv")
     for share, row in zip((1.0, *pruned.SHARES), rows.to_dict("records")):
         last = pruned.log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[-1]

@@ -5,7 +5,6 @@ Stopped at any moment, a run goes on to the same weights: momentum, rate and the
 """
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from math import cos, pi
 from pathlib import Path
@@ -19,11 +18,11 @@ from tqdm import tqdm
 
 from lib.engines.pytorch import usable_device
 from lib.errors import InputError
-from lib.files import whole_file
 from lib.siamrpn.checkpoint import load_state, read_backbone, read_plain, read_state, save_weights, save_whole
 from lib.siamrpn.network import Backbone, NetworkConfig, backbone_config
 from lib.training import distributed
 from lib.training.config import build, read_yaml
+from lib.training.log import TrainingLog
 from lib.training.pictures import GENERATED, Folders, Generated, open_pictures
 
 COLUMNS = ("pictures", "lr", "loss", "train_top1", "top1", "top5")
@@ -148,7 +147,7 @@ def train_classifier(classifier: Classifier, config: ClassifyConfig, out: Union[
         raise InputError(f"{config.data}: {len(pictures.classes)} classes of pictures, {classifier.classes} of the network")
     with distributed.processes(device) as place:
         run = _Run(classifier, config, place)
-        checkpoint, log = out / "checkpoint.pt", _Log(out / "log.csv")
+        checkpoint, log = out / "checkpoint.pt", TrainingLog(out / "log.csv", COLUMNS)
         if checkpoint.exists():
             _resume(run, checkpoint, config)
             say(f"{checkpoint}: continuing after {run.done} pictures")
@@ -175,8 +174,8 @@ def _resume(run: _Run, checkpoint: Path, config: ClassifyConfig) -> None:
     run.restore(state)
 
 
-def _train(run: _Run, config: ClassifyConfig, pictures: Union[Generated, Folders], end: int, device: torch.device, log: _Log,
-           checkpoint: Path, progress: bool) -> None:
+def _train(run: _Run, config: ClassifyConfig, pictures: Union[Generated, Folders], end: int, device: torch.device,
+           log: TrainingLog, checkpoint: Path, progress: bool) -> None:
     batches = [list(range(start, min(start + config.batch_size, config.pictures)))
                for start in range(run.done, end, config.batch_size)]
     own = [distributed.share(batch) for batch in batches]
@@ -190,7 +189,7 @@ def _train(run: _Run, config: ClassifyConfig, pictures: Union[Generated, Folders
                 if distributed.is_first():
                     loss, right = (sum(values) / len(run.unlogged) for values in zip(*run.unlogged))
                     top1, top5 = accuracy(run.network, config, device)
-                    log.add(run.done, rate(config, before), loss, right, top1, top5)
+                    log.add(run.done, f"{rate(config, before):.4g}", *(f"{value:.5f}" for value in (loss, right, top1, top5)))
                     bar.set_postfix_str(f"top-1 {top1:.3f}")
                 run.unlogged.clear()
                 distributed.wait()
@@ -235,24 +234,3 @@ def accuracy(classifier: Classifier, config: ClassifyConfig, device: Union[str, 
         best = answer.topk(min(5, classifier.classes), 1).indices == labels[:, None]
         right = [right[0] + int(best[:, 0].sum()), right[1] + int(best.any(1).sum())]
     return right[0] / count, right[1] / count
-
-
-class _Log:
-    """log.csv: a row for every evaluation; rows behind a resumed checkpoint are dropped."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def start(self, done: int) -> None:
-        kept: List[Dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open() as stream:
-                kept = [row for row in csv.DictReader(stream) if (row.get("pictures") or "x").isdigit()]
-        with whole_file(self.path) as temporary, temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(row for row in kept if int(row["pictures"]) <= done)
-
-    def add(self, done: int, lr: float, *values: float) -> None:
-        with self.path.open("a", newline="") as stream:
-            csv.writer(stream).writerow([done, f"{lr:.4g}", *(f"{value:.5f}" for value in values)])

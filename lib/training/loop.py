@@ -5,7 +5,6 @@ A folder holds `checkpoint.pt` (everything the next step depends on), `log.csv` 
 """
 from __future__ import annotations
 
-import csv
 import functools
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from tqdm import tqdm
 
 from lib.engines.pytorch import usable_device
 from lib.errors import InputError
-from lib.files import whole_file
 from lib.siamrpn.checkpoint import (
     load_backbone,
     load_network,
@@ -33,6 +31,7 @@ from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
 from lib.training import distributed
 from lib.training.config import build, read_yaml
 from lib.training.distill import Distiller, Teacher, TrackerTeacher
+from lib.training.log import TrainingLog
 from lib.training.losses import tracking_loss
 from lib.training.pairs import PairConfig, PairDataset, load_clips
 from lib.training.schedule import Phase, learning_rate
@@ -196,7 +195,9 @@ def _train(config: TrainConfig, out: Path, device: torch.device, progress: bool,
         _resume(run, checkpoint, config)
         say(f"{checkpoint}: continuing after {run.done} pairs")
     distributed.wait()
-    log = _Log(out / "log.csv", run.done)
+    log = _Log(out / "log.csv")
+    if distributed.is_first():
+        log.start(run.done)
     total = sum(phase.pairs for phase in config.phases)
     end = total if stop_after is None else min(total, stop_after)
     shown = progress and distributed.is_first()
@@ -262,7 +263,7 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
         before, run.done = run.done, run.done + len(indices)
         if config.average and stepped:
             run.step_average(config.average)
-        log.add({key: float(value.detach()) for key, value in losses.items()})
+        log.waiting.append({key: float(value.detach()) for key, value in losses.items()})
         if run.done // config.log_every > before // config.log_every or indices is batches[-1]:
             row = log.write(run.done, number, rate)
             bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
@@ -304,30 +305,16 @@ def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Te
     return {**losses, "sum": phase.tracking * losses["total"] + phase.distill * losses["distill"]}
 
 
-class _Log:
-    """Mean losses since the last row, appended to a CSV; rows behind a resumed checkpoint are dropped."""
+class _Log(TrainingLog):
+    """Mean losses since the last row; of several processes the first writes, of its own share."""
 
-    def __init__(self, path: Path, done: int) -> None:
-        self.path = path
-        kept: List[Dict[str, str]] = []
-        if path.exists():
-            try:
-                with path.open() as stream:
-                    kept = [row for row in csv.DictReader(stream) if int(row["pairs"]) <= done]
-            except (KeyError, TypeError, ValueError):
-                raise InputError(f"{path}: not the log of a training run") from None
-        with whole_file(path) as temporary, temporary.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, COLUMNS)
-            writer.writeheader()
-            writer.writerows(kept)
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, COLUMNS)
         self.waiting: List[Dict[str, float]] = []
 
-    def add(self, losses: Dict[str, float]) -> None:
-        self.waiting.append(losses)
-
     def write(self, done: int, phase: int, rate: float) -> Dict[str, float]:
-        means = {key: sum(row[key] for row in self.waiting) / len(self.waiting) for key in ("cls", "loc", "total", "distill")}
+        means = {key: sum(row[key] for row in self.waiting) / len(self.waiting) for key in COLUMNS[3:]}
         self.waiting.clear()
-        with self.path.open("a", newline="") as stream:
-            csv.writer(stream).writerow([done, phase, f"{rate:.3g}", *(f"{means[key]:.5f}" for key in COLUMNS[3:])])
+        if distributed.is_first():
+            self.add(done, phase, f"{rate:.3g}", *(f"{value:.5f}" for value in means.values()))
         return means
