@@ -352,6 +352,16 @@ def _box(text: str) -> List[float]:
         values = []
     if len(values) != 4:
         raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
+def run(options: argparse.Namespace) -> int:
+    """Execute the notebooks, or go on where a killed batch was."""
+    from lib import batch
+
+    failed = batch.run(profile=options.profile, only=options.only, name=options.run)
+    for line in failed:
+        print(f"siambook: {line}", file=sys.stderr)
+    return 1 if failed else 0
+
+
     return values
 
 
@@ -522,6 +532,12 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can mend."""
     options = parser().parse_args(arguments)
     try:
+    sub = command(run, "run", "execute the notebooks in the book's order, or go on where a killed batch was",
+                  "siambook run --profile profiles/xavier.yaml --only 04")
+    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
+    sub.add_argument("--only", nargs="+", default=[], metavar="PREFIX", help="notebooks whose names begin so, e.g. 04_2 05")
+    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
+
         return int(options.function(options))
     except InputError as error:
         print(f"siambook: {error}", file=sys.stderr)

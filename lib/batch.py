@@ -1,0 +1,252 @@
+"""The notebooks as one batch, for machines where a run takes hours and no book is built (`siambook run`; chapter 4 on a Jetson).
+
+Every notebook of _toc.yml is executed through papermill, in that order, with the parameters of a profile. The run keeps
+
+    notebooks.csv                       a row a notebook: done or failed, seconds, when it started, why it failed
+    notebooks/<notebook>.ipynb          executed to its end
+    notebooks/<notebook>.failed.ipynb   executed up to the cell that failed
+    notebooks/<notebook>.log            what it and its kernel printed
+
+A failure is written down and the rest still done. Killed at any moment and started again, a batch goes on where it was: a
+notebook is finished when it lies under its own name, which is given to it last and at once, and its code cells are those that
+would be executed now. One of these cells is `lib.book`'s, with the digest of all that decides the outputs. What a notebook had
+measured before it was killed is in the run already (`lib.experiments`).
+
+The kernel is the interpreter that runs the batch, whatever kernels are installed, and it dies with the batch. One batch works in
+a run at a time. Needs papermill, ipykernel and nbformat, which are imported where they are used, and no Jupyter Book.
+"""
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Iterator, Sequence, TextIO
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from lib import runs
+from lib.book import DEFAULT_PROFILE, chosen_parameters, fingerprint, refuse_unknown, with_parameters
+from lib.errors import InputError
+from lib.files import write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+NEEDS = ("papermill", "ipykernel", "nbformat")
+LOCK = ".batch"
+DONE, FAILED = "done", "failed"
+# Linux ends the kernel together with the batch that started it; elsewhere ipykernel looks every second whether it is there.
+KERNEL = """
+import ctypes, os, signal
+if hasattr(ctypes.CDLL(None), "prctl"):
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
+    raise SystemExit  # the batch ended before that
+from ipykernel.kernelapp import launch_new_instance
+launch_new_instance()
+"""
+
+
+# -- What there is to do -------------------------------------------------------------------------------------------------------
+
+
+def in_order(contents: Any) -> list[str]:
+    """The files that a table of contents (as read from _toc.yml) names, in the order of the book."""
+    if isinstance(contents, list):
+        return [file for part in contents for file in in_order(part)]
+    if not isinstance(contents, dict):
+        return []
+    own = [str(contents[key]) for key in ("root", "file") if key in contents]
+    return own + [file for part in contents.values() for file in in_order(part)]
+
+
+def notebooks(root: Path) -> dict[str, dict[str, Any]]:
+    """The book's notebooks by name, in its order. Raises InputError for a file that is none."""
+    files = [root / f"{file}.ipynb" for file in in_order(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))]
+    return {path.stem: _read(path) for path in files if path.is_file()}  # the other pages are not executed
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not a notebook ({' '.join(str(error).split())})") from None
+
+
+def choose(names: Sequence[str], only: Sequence[str]) -> list[str]:
+    """The names that begin with one of the prefixes; all without prefixes. Raises InputError for a prefix of none."""
+    for prefix in only:
+        if not any(name.startswith(prefix) for name in names):
+            raise InputError(f"--only {prefix}: no notebook begins with that (there are {', '.join(names)})")
+    return [name for name in names if not only or name.startswith(tuple(only))]
+
+
+def prepare(notebook: dict[str, Any], root: Path, values: dict[str, Any], profile: str) -> dict[str, Any]:
+    """The notebook with the cell of `lib.book`: the digest of what decides its outputs, and its parameters."""
+    parts = fingerprint(notebook, root, values)
+    parts.pop(f"contents of {values['run']}", None)  # a run given by its path: what is measured into it decides nothing
+    return with_parameters(notebook, values, parts, profile)
+
+
+def same_code(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two notebooks have the same code cells."""
+    codes = [["".join(cell["source"]) for cell in each["cells"] if cell["cell_type"] == "code"] for each in (one, other)]
+    return codes[0] == codes[1]
+
+
+def sentence(error: BaseException) -> str:
+    """Why a notebook failed, on one line: what its cell raised, or what kept it from being executed."""
+    kind, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    text = " ".join(text.split())
+    return text if kind == InputError.__name__ and text else f"{kind}: {text}" if text else str(kind)
+
+
+# -- Doing it ------------------------------------------------------------------------------------------------------------------
+
+
+def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (), name: str | None = None) -> list[str]:
+    """Execute the notebooks that the run has not finished; returns what failed, in sentences.
+
+    profile: a file, else that of SIAMBOOK_PROFILE, else the demo's. only: prefixes of notebooks. name: of the run, in place of
+    the profile's. Raises InputError where nothing can be executed: a package, profile or notebook that is not there, a run that
+    was recorded on another machine, or one that another batch works in.
+    """
+    missing = [package for package in NEEDS if not find_spec(package)]
+    if missing:
+        raise InputError(f"{', '.join(missing)} not installed, and notebooks need it: pip install {' '.join(NEEDS)}")
+    given = {"SIAMBOOK_PROFILE": str(Path(profile).resolve()) if profile and Path(profile).is_file() else profile,
+             "SIAMBOOK_RUN": name}
+    environ = {**os.environ, **{key: value for key, value in given.items() if value}}
+    values = chosen_parameters(root, environ)
+    values["run"] = str(values.get("run") or runs.LOCAL)
+    shown = os.path.relpath(root / (environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE), root)
+    book = notebooks(root)
+    refuse_unknown(values, book.values(), shown)
+    chosen, folder = choose(list(book), only), runs.run_folder(values["run"])
+    _refuse_recorded(values["run"])
+    with _alone(folder):
+        unwritten, rows = "", {row["notebook"]: dict(row) for row in runs.notebook_times(values["run"]).to_dict("records")}
+        with tqdm(chosen, unit="notebook") as bar:
+            for notebook in bar:
+                bar.set_description(notebook)
+                rows[notebook] = _one(notebook, root, values, shown, folder / "notebooks", bar)
+                table = pd.DataFrame([rows[each] for each in book if each in rows])
+                unwritten = _written(folder / runs.NOTEBOOKS, table)
+    failed = [f"{each}: {rows[each]['message']}" for each in chosen if rows[each]["status"] == FAILED]
+    return failed + [unwritten] if unwritten else failed
+
+
+def _one(name: str, root: Path, values: dict[str, Any], profile: str, folder: Path, bar: tqdm) -> dict[Any, Any]:
+    """Execute a notebook, unless it is finished, and keep it; returns its row."""
+    partial, kept, failed = folder / f".{name}.ipynb", folder / f"{name}.ipynb", folder / f"{name}.failed.ipynb"
+    started, begin = datetime.now(timezone.utc), time.perf_counter()
+    try:
+        prepared = prepare(_read(root / "notebooks" / f"{name}.ipynb"), root, values, profile)
+        if not _finished(kept, prepared):
+            write_text(partial, json.dumps(prepared))
+            _execute(partial, folder / f"{name}.log", root, bar)
+            os.replace(partial, kept)
+        failed.unlink(missing_ok=True)
+        return _done(name, _read(kept))
+    except Exception as error:  # whatever stops a notebook does not stop the rest
+        with suppress(OSError):
+            os.replace(partial, failed)
+        bar.write(f"{name}: {sentence(error)}", file=sys.stderr)
+        return _row(name, FAILED, time.perf_counter() - begin, started, sentence(error))
+
+
+def _finished(kept: Path, prepared: dict[str, Any]) -> bool:
+    with suppress(InputError):  # there is none, or a power cut emptied it
+        return same_code(_read(kept), prepared)
+    return False
+
+
+def _done(name: str, executed: dict[str, Any]) -> dict[Any, Any]:
+    about = executed["metadata"]["papermill"]
+    return _row(name, DONE, about["duration"], datetime.fromisoformat(about["start_time"]), "")
+
+
+def _row(name: str, status: str, seconds: float, started: datetime, message: str) -> dict[Any, Any]:
+    return {"notebook": name, "status": status, "seconds": round(seconds, 1), "started": f"{started:%Y-%m-%d %H:%M} UTC",
+            "message": message}
+
+
+def _execute(path: Path, log: Path, root: Path, bar: tqdm) -> None:
+    """Execute a notebook in place. Raises what papermill raises."""
+    from papermill import execute_notebook
+
+    with open(log, "w", encoding="utf-8") as file:
+        told = _Log(file, bar)
+        execute_notebook(str(path), str(path), cwd=str(root / "notebooks"), kernel_name="python3", progress_bar=False,
+                         kernel_manager_class=_kernel_manager(root, file), stdout_file=told, stderr_file=told)
+
+
+class _Log:
+    """A notebook's output to its file; its last line stands behind the progress bar."""
+
+    def __init__(self, file: TextIO, bar: tqdm) -> None:
+        self.file, self.bar, self.flush = file, bar, file.flush
+
+    def write(self, text: str) -> None:
+        self.file.write(text)
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        self.bar.set_postfix_str(lines[-1][:60] if lines else "", refresh=sys.stderr.isatty())
+
+
+def _kernel_manager(root: Path, log: TextIO) -> Any:
+    """A class of kernels that are this interpreter with this library, whose own output goes to the log."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+
+    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
+    spec = KernelSpec(argv=[sys.executable, "-c", KERNEL, "-f", "{connection_file}"], display_name="Python 3", language="python",
+                      env={"PYTHONPATH": path})
+
+    class Kernel(AsyncKernelManager):
+        kernel_spec = spec
+
+        async def start_kernel(self, **more: Any) -> None:  # type: ignore[override]
+            await super().start_kernel(**more, stdout=log, stderr=log)
+
+    return Kernel
+
+
+def _written(path: Path, table: pd.DataFrame) -> str:
+    """Write a table; returns why not, where it cannot be."""
+    try:
+        write_text(path, table.to_csv(index=False))
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _refuse_recorded(run: str) -> None:
+    if (runs.run_folder(run) / runs.ENVIRONMENT).is_file():
+        from lib.experiments import device  # which imports PyTorch
+
+        if runs.is_recorded(run, device()):
+            raise InputError(f"run {run} was recorded on another machine and is only read here; --run names another one")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """The run's folder, made if need be, for this batch alone; the lock goes with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / LOCK, "a")  # noqa: SIM115 closed below
+    except OSError as error:
+        raise InputError(f"{folder}: the run cannot be written there ({error.strerror or error})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another `siambook run` is working in this run") from None
+        yield
