@@ -4,7 +4,7 @@ Every notebook of _toc.yml is executed through papermill, in that order, with th
 
     notebooks.csv                       a row a notebook: done or failed, seconds, when it started, why it failed
     notebooks/<notebook>.ipynb          executed to its end
-    notebooks/<notebook>.failed.ipynb   executed up to the cell that failed
+    notebooks/<notebook>.failed.ipynb   executed up to the cell that raised something
     notebooks/<notebook>.log            what it and its kernel printed
 
 A failure is written down and the rest still done. Killed at any moment and started again, a batch goes on where it was: a
@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Iterator, Sequence, TextIO
+from typing import Any, BinaryIO, Iterator, Sequence
 
 import pandas as pd
 import yaml
@@ -94,19 +94,15 @@ def prepare(notebook: dict[str, Any], root: Path, values: dict[str, Any], profil
     return with_parameters(notebook, values, parts, profile)
 
 
-def same_code(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """Whether two notebooks have the same code cells."""
-    codes = [["".join(cell["source"]) for cell in each["cells"] if cell["cell_type"] == "code"] for each in (one, other)]
-    return codes[0] == codes[1]
+def code(notebook: dict[str, Any]) -> list[str]:
+    """Its code cells."""
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
 def sentence(error: BaseException) -> str:
     """Why a notebook failed, on one line: what its cell raised, or what kept it from being executed."""
-    kind, text = getattr(error, "ename", type(error).__name__), str(getattr(error, "evalue", error))
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    text = " ".join(text.split())
-    return text if kind == InputError.__name__ and text else f"{kind}: {text}" if text else str(kind)
+    kind, text = getattr(error, "ename", type(error).__name__), " ".join(str(getattr(error, "evalue", error)).split())
+    return text if kind == InputError.__name__ else f"{kind}: {text}" if text else kind
 
 
 # -- Doing it ------------------------------------------------------------------------------------------------------------------
@@ -122,26 +118,22 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
     missing = [package for package in NEEDS if not find_spec(package)]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed, and notebooks need it: pip install {' '.join(NEEDS)}")
-    given = {"SIAMBOOK_PROFILE": str(Path(profile).resolve()) if profile and Path(profile).is_file() else profile,
-             "SIAMBOOK_RUN": name}
-    environ = {**os.environ, **{key: value for key, value in given.items() if value}}
-    values = chosen_parameters(root, environ)
+    chosen = profile or os.environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE
+    profile = os.path.relpath(chosen if Path(chosen).is_file() else root / chosen, root)  # one spelling of it in every page
+    values = chosen_parameters(root, {"SIAMBOOK_PROFILE": profile, "SIAMBOOK_RUN": name or os.environ.get("SIAMBOOK_RUN", "")})
     values["run"] = str(values.get("run") or runs.LOCAL)
-    shown = os.path.relpath(root / (environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE), root)
-    book = notebooks(root)
-    refuse_unknown(values, book.values(), shown)
-    chosen, folder = choose(list(book), only), runs.run_folder(values["run"])
+    book, folder = notebooks(root), runs.run_folder(values["run"])
+    refuse_unknown(values, book.values(), profile)
+    names = choose(list(book), only)
     _refuse_recorded(values["run"])
     with _alone(folder):
-        unwritten, rows = "", {row["notebook"]: dict(row) for row in runs.notebook_times(values["run"]).to_dict("records")}
-        with tqdm(chosen, unit="notebook") as bar:
-            for notebook in bar:
-                bar.set_description(notebook)
-                rows[notebook] = _one(notebook, root, values, shown, folder / "notebooks", bar)
-                table = pd.DataFrame([rows[each] for each in book if each in rows])
-                unwritten = _written(folder / runs.NOTEBOOKS, table)
-    failed = [f"{each}: {rows[each]['message']}" for each in chosen if rows[each]["status"] == FAILED]
-    return failed + [unwritten] if unwritten else failed
+        rows = {row["notebook"]: dict(row) for row in runs.notebook_times(values["run"]).to_dict("records")}
+        with tqdm(names, unit="notebook") as bar:
+            for each in bar:
+                bar.set_description(each)
+                rows[each] = _one(each, root, values, profile, folder / "notebooks", bar)
+                unwritten = _write(folder / runs.NOTEBOOKS, pd.DataFrame([rows[one] for one in book if one in rows]))
+    return [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED] + unwritten
 
 
 def _one(name: str, root: Path, values: dict[str, Any], profile: str, folder: Path, bar: tqdm) -> dict[Any, Any]:
@@ -155,26 +147,24 @@ def _one(name: str, root: Path, values: dict[str, Any], profile: str, folder: Pa
             _execute(partial, folder / f"{name}.log", root, bar)
             os.replace(partial, kept)
         failed.unlink(missing_ok=True)
-        return _done(name, _read(kept))
+        about = _read(kept)["metadata"]["papermill"]
+        return _row(name, DONE, about["duration"], datetime.fromisoformat(about["start_time"]))
     except Exception as error:  # whatever stops a notebook does not stop the rest
         with suppress(OSError):
-            os.replace(partial, failed)
+            if hasattr(error, "ename"):  # raised in a cell, which the page shows
+                os.replace(partial, failed)
+            partial.unlink()
         bar.write(f"{name}: {sentence(error)}", file=sys.stderr)
         return _row(name, FAILED, time.perf_counter() - begin, started, sentence(error))
 
 
 def _finished(kept: Path, prepared: dict[str, Any]) -> bool:
     with suppress(InputError):  # there is none, or a power cut emptied it
-        return same_code(_read(kept), prepared)
+        return code(_read(kept)) == code(prepared)
     return False
 
 
-def _done(name: str, executed: dict[str, Any]) -> dict[Any, Any]:
-    about = executed["metadata"]["papermill"]
-    return _row(name, DONE, about["duration"], datetime.fromisoformat(about["start_time"]), "")
-
-
-def _row(name: str, status: str, seconds: float, started: datetime, message: str) -> dict[Any, Any]:
+def _row(name: str, status: str, seconds: float, started: datetime, message: str = "") -> dict[Any, Any]:
     return {"notebook": name, "status": status, "seconds": round(seconds, 1), "started": f"{started:%Y-%m-%d %H:%M} UTC",
             "message": message}
 
@@ -183,25 +173,31 @@ def _execute(path: Path, log: Path, root: Path, bar: tqdm) -> None:
     """Execute a notebook in place. Raises what papermill raises."""
     from papermill import execute_notebook
 
-    with open(log, "w", encoding="utf-8") as file:
+    with open(log, "wb", buffering=0) as file:
         told = _Log(file, bar)
+        # Saved at the end alone: a disk that is full for a moment must not end a measurement of hours.
         execute_notebook(str(path), str(path), cwd=str(root / "notebooks"), kernel_name="python3", progress_bar=False,
-                         kernel_manager_class=_kernel_manager(root, file), stdout_file=told, stderr_file=told)
+                         request_save_on_cell_execute=False, kernel_manager_class=_kernel_manager(root, file),
+                         stdout_file=told, stderr_file=told)
 
 
 class _Log:
-    """A notebook's output to its file; its last line stands behind the progress bar."""
+    """A notebook's output to its file, as far as there is room; its last line stands behind the progress bar."""
 
-    def __init__(self, file: TextIO, bar: tqdm) -> None:
-        self.file, self.bar, self.flush = file, bar, file.flush
+    def __init__(self, file: BinaryIO, bar: tqdm) -> None:
+        self.file, self.bar = file, bar
 
     def write(self, text: str) -> None:
-        self.file.write(text)
+        with suppress(OSError):
+            self.file.write(text.encode("utf-8", "replace"))
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         self.bar.set_postfix_str(lines[-1][:60] if lines else "", refresh=sys.stderr.isatty())
 
+    def flush(self) -> None:
+        """Nothing waits to be written."""
 
-def _kernel_manager(root: Path, log: TextIO) -> Any:
+
+def _kernel_manager(root: Path, log: BinaryIO) -> Any:
     """A class of kernels that are this interpreter with this library, whose own output goes to the log."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
@@ -219,13 +215,13 @@ def _kernel_manager(root: Path, log: TextIO) -> Any:
     return Kernel
 
 
-def _written(path: Path, table: pd.DataFrame) -> str:
+def _write(path: Path, table: pd.DataFrame) -> list[str]:
     """Write a table; returns why not, where it cannot be."""
     try:
         write_text(path, table.to_csv(index=False))
     except InputError as error:
-        return str(error)
-    return ""
+        return [str(error)]
+    return []
 
 
 def _refuse_recorded(run: str) -> None:
