@@ -67,6 +67,8 @@ def evaluate(options: argparse.Namespace) -> int:
     protocol = PROTOCOLS[options.protocol]
     if options.one_pass and (options.results is not None or options.intervals):
         raise InputError("--one-pass runs a tracker and gives its average overlap alone: no RESULTS and no --intervals with it")
+    if options.scheduler and (options.results is not None or options.one_pass):
+        raise InputError("--scheduler says where a tracker runs, with resets: no RESULTS and no --one-pass with it")
     if options.results is not None:
         dataset = load_dataset(options.dataset)
         _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
@@ -80,6 +82,12 @@ def evaluate(options: argparse.Namespace) -> int:
     dataset = experiments.open_dataset(name, None if options.one_pass else options.run)
     if options.one_pass:
         _one_pass(options, dataset)
+        return 0
+    if options.scheduler:
+        from lib import cluster
+
+        folder, evaluation = cluster.measure([variant], dataset, options.run, options.scheduler, protocol)[0]
+        _show(options, str(folder), evaluation)
         return 0
     measured = experiments.measure([variant], dataset, options.run, protocol)[0]
     if isinstance(measured, Absent):
@@ -444,6 +452,9 @@ def parser() -> argparse.ArgumentParser:
                      help="fp32, fp16 or int8, for all networks or for target,search,xcorr")
     sub.add_argument("--calibration", default="training", choices=("training", "benchmark"),
                      help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis")
+    sub.add_argument("--scheduler", metavar="ADDRESS",
+                     help="run the tracker on a Dask cluster, for quality without times: tcp://HOST:PORT, or `local` for this "
+                          "machine's cores")
 
     sub = command(export, "export", "write the target, search and xcorr networks as ONNX files",
                   "siambook export --out onnx --precision fp32,fp16,int8")
