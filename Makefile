@@ -1,5 +1,6 @@
 # make book   builds the book into book/_build/html      make test   runs the tests
 # make lab    opens JupyterLab on the notebooks          make lint   ruff, mypy, and lib/ against Python 3.8
+# make test38 runs the tests on Python 3.8, as a Jetson has it (once: makes .venv38, 5 GB)
 #
 # make book PROFILE=profiles/workstation.yaml RUN=my-run   builds with other parameters (see README.md)
 # make book PYTHON=python3.12                              makes .venv with another Python
@@ -22,7 +23,7 @@ ifdef RUN
 export SIAMBOOK_RUN = $(RUN)
 endif
 
-.PHONY: book test lab lint install clean
+.PHONY: book test test38 lab lint install clean
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
@@ -32,6 +33,9 @@ book: $(STAMP)
 # Two files of tests at a time, and one thread in each: PyTorch's threads wait for each other without resting.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+test38:
+	WORKERS=$(WORKERS) .ci/python38 $(ARGS)
 
 lab: $(STAMP)
 	$(BIN)/jupyter lab --notebook-dir=. $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
@@ -52,4 +56,4 @@ $(STAMP): pyproject.toml Makefile
 	touch $@
 
 clean:
-	rm -rf book/_build $(VENV)
+	rm -rf book/_build $(VENV) .venv38

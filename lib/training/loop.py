@@ -104,7 +104,7 @@ class _Run:
                   [p for part in (self.network.neck, self.network.rpn_head, self.distiller) for p in part.parameters()]]
         kind = functools.partial(torch.optim.SGD, momentum=0.9) if config.optimizer == "sgd" else torch.optim.AdamW
         self.optimizer: torch.optim.Optimizer = kind([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+        self.scaler = _scaler(device.type, config.precision == "fp16")
         self.done = 0
 
     def state(self) -> Dict[str, Any]:
@@ -129,6 +129,13 @@ class _Run:
                 self.average[key].lerp_(value.detach(), 1 - decay)
             else:
                 self.average[key].copy_(value)
+
+
+def _scaler(device: str, enabled: bool) -> Any:
+    """Keeps the gradients of fp16 from vanishing. PyTorch before 2.3 (JetPack has 2.1 at most) knows it for CUDA alone."""
+    if hasattr(torch.amp, "GradScaler"):
+        return torch.amp.GradScaler(device, enabled=enabled)
+    return torch.cuda.amp.GradScaler(enabled=enabled and device == "cuda")
 
 
 def network_config(config: TrainConfig) -> NetworkConfig:

@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 
 from lib.errors import InputError  # noqa: E402
 from lib.siamrpn.checkpoint import load_network, read_state  # noqa: E402
-from lib.training.loop import load_config, train  # noqa: E402
+from lib.training.loop import _scaler, load_config, train  # noqa: E402
 from lib.training.pairs import PairConfig, PairDataset, load_clips, paste  # noqa: E402
 
 
@@ -314,3 +314,8 @@ def test_two_processes_write_one_log_and_one_goes_on(tmp_path, manifest):
     with (tmp_path / "out" / "log.csv").open() as stream:
         assert [int(row["pairs"]) for row in csv.DictReader(stream)] == [4, 8, 12, 16]
     assert load_network(tmp_path / "out" / "weights.pth").config.stem == 8
+
+
+def test_the_scaler_of_older_pytorch_is_cudas_alone(monkeypatch):
+    monkeypatch.delattr(torch.amp, "GradScaler", raising=False)
+    assert not _scaler("cpu", True).is_enabled() and not _scaler("cuda", False).is_enabled()
