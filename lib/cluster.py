@@ -72,7 +72,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, scheduler: str, 
     if is_recorded(run, device()):
         raise InputError(f"run {Path(run).name} was recorded on another machine, and nothing is measured into it")
     contents, folder = dataset_digest(dataset), run_folder(run) / "quality"
-    with _locked(folder):
+    with _locked(run_folder(run)):
         deployments, waiting = Deployments(dataset, contents), []
         for variant in variants:
             results, parts = folder / dataset.name / variant.name, decided_by(variant, contents, protocol, device())
@@ -194,7 +194,8 @@ def _check(order: Order) -> None:
     names = [name for name in sorted({*own, *theirs}) if own.get(name) != theirs.get(name)]
     if names:
         told = ", ".join(f"{name} ({own.get(name, 'none')} there, {theirs.get(name, 'none')} here)" for name in names)
-        raise InputError(f"results could differ, because this does: {' '.join(told.split())}; start it where all is the same")
+        raise InputError(f"results could differ, as this does on {socket.gethostname()}: {' '.join(told.split())}; start it "
+                         "where all is the same")
     _dataset(order.dataset, order.contents)
 
 

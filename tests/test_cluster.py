@@ -100,10 +100,10 @@ def serial(variants: List[experiments.Variant], dataset: Dataset, tmp_path_facto
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """Two workers. The second has two threads, and a tracker for one target at a time all the same."""
+    """Two workers. PyTorch would use two threads in the first, and the second could do two tasks at a time."""
     started = Processes(tmp_path_factory.mktemp("dask") / "cluster")
     try:
-        started.add("one")
+        started.add("one", OMP_NUM_THREADS="2")
         started.add("two", threads=2)
         started.wait_for("one", "two")
         yield started
@@ -111,18 +111,25 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         started.close()
 
 
+def of(files: Dict[str, bytes], variant: str) -> Dict[str, bytes]:
+    found = {name: data for name, data in files.items() if name.startswith(f"{variant}/")}
+    assert len(found) == 2
+    return found
+
+
 def raw_files(folder: Path) -> Dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*_001.txt")}
 
 
 def test_raw_files_are_those_of_the_serial_run_byte_for_byte(processes, variants, dataset, serial, tmp_path):
-    answers = cluster.measure(variants, dataset, str(tmp_path), processes.address, progress=False)
-    assert raw_files(tmp_path / "quality" / dataset.name) == serial and len(serial) == 6
-    assert [folder.name for folder, _ in answers] == [variant.name for variant in variants]
+    chosen = [variants[0], variants[2]]
+    answers = cluster.measure(chosen, dataset, str(tmp_path), processes.address, progress=False)
+    assert raw_files(tmp_path / "quality" / dataset.name) == {**of(serial, "tiny"), **of(serial, "openvino-int8")}
+    assert [folder.name for folder, _ in answers] == ["tiny", "openvino-int8"]
     assert not list(tmp_path.rglob("*_time.value"))  # the times of a cluster say nothing
     with distributed.Client(processes.address) as client:
-        assert all(client.run(lambda: "lib.cluster" in sys.modules and sys.modules["lib.cluster"]._tracker.cache_info().currsize)
-                   .values())  # both had a part in it
+        assert all(client.run(lambda: sys.modules["lib.cluster"]._tracker.cache_info().currsize).values())  # both took part
+        assert client.submit(torch.get_num_threads, workers=["one"], pure=False).result() == 1  # as many as here
 
 
 def test_an_evaluation_goes_on_with_what_is_missing(processes, variants, dataset, serial, tmp_path):
@@ -144,8 +151,8 @@ def test_an_evaluation_goes_on_with_what_is_missing(processes, variants, dataset
 def test_the_command_starts_a_cluster_of_its_own(small, tiny, serial, tmp_path, capsys):
     assert main(["evaluate", "--dataset", str(small), "--weights", tiny, "--run", str(tmp_path), "--scheduler", "local"]) == 0
     assert "2 sequences, 48 frames" in capsys.readouterr().out
-    assert raw_files(tmp_path / "quality" / "small" / "pytorch-fp32") == {
-        name[len("tiny/"):]: data for name, data in serial.items() if name.startswith("tiny/")}
+    found = raw_files(tmp_path / "quality" / "small" / "pytorch-fp32")
+    assert {f"tiny/{name}": data for name, data in found.items()} == of(serial, "tiny")
 
 
 class Killer(threading.Thread):
@@ -179,8 +186,7 @@ def test_what_a_killed_worker_had_runs_on_another_one(failures, variants, datase
                 cluster.measure(variants[1:2], dataset, str(tmp_path), processes.address, progress=False)
         else:
             cluster.measure(variants[1:2], dataset, str(tmp_path), processes.address, progress=False)
-            assert raw_files(tmp_path / "quality" / dataset.name) == {
-                name: data for name, data in serial.items() if name.startswith("pytorch-fp32/")}
+            assert raw_files(tmp_path / "quality" / dataset.name) == of(serial, "pytorch-fp32")
         killer.join(10)
         assert killer.had and sorted(process.poll() is None for process in processes.workers.values()) == [False, True]
     finally:
@@ -219,7 +225,7 @@ def test_an_address_without_a_scheduler_is_said_soon(listens, small, tiny, tmp_p
 
 
 @pytest.mark.parametrize("fault, sentence", [
-    ("code", r"worker tcp://127.*: results could differ, because this does: code \(\w{16} there, \w{16} here\)"),
+    ("code", r"worker tcp://127.*: results could differ, as this does on .+: code \(\w{16} there, \w{16} here\)"),
     ("absent", "cannot run this repository's code .ModuleNotFoundError.*start it in"),
 ])
 def test_a_worker_with_other_code_is_refused(fault, sentence, processes, variants, dataset, tmp_path):
@@ -257,8 +263,20 @@ def ordered(variant: experiments.Variant, path: Path, **changed: str) -> cluster
 ])
 def test_whatever_decides_results_and_differs_is_named(decided, sentence, variants, dataset):
     cluster._check(ordered(variants[0], dataset.path))
-    with pytest.raises(InputError, match="results could differ, because this does: " + sentence):
+    with pytest.raises(InputError, match="results could differ, as this does on .+: " + sentence):
         cluster._check(ordered(variants[0], dataset.path, **decided))
+
+
+def test_a_worker_that_runs_the_code_from_before_an_edit_is_refused(variants, dataset, monkeypatch):
+    order = ordered(variants[0], dataset.path)
+    monkeypatch.setitem(cluster.CODE, "pytorch", "before")  # what the process read when it was started
+    with pytest.raises(InputError, match=r"code \(before there, \w{16} here\)"):
+        cluster._track(order, "cup", "")  # the task itself looks: its worker may have come late
+    monkeypatch.undo()
+    cup = experiments.dataset_digest(Dataset("cup", dataset.path, (dataset["cup"],)))
+    before = cluster._tracker.cache_info().misses
+    assert len(cluster._track(order, "cup", cup)) == len(cluster._track(order, "cup", cup)) == len(dataset["cup"])
+    assert cluster._tracker.cache_info().misses == before + 1  # one tracker for all sequences
 
 
 def test_a_worker_without_the_dataset_or_with_other_frames_is_refused(variants, dataset, tmp_path):
