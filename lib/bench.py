@@ -60,11 +60,10 @@ class Timed:
         """A line of the table: milliseconds (medians, quartiles of the frame), ratios to PyTorch FP32 (medians, smallest and
         largest round), megabytes."""
         low, middle, high = (float(value) for value in np.percentile(1000 * self.times.frame, [25, 50, 75]))
-        ratios = np.median(self.reference.frame, 1) / np.median(self.times.frame, 1)
         row: Dict[str, Any] = {
             "framework": self.version, "device": self.device, "precision": self.precision.upper(), "executed": self.executed,
             "frame_ms": middle, "frame_ms_low": low, "frame_ms_high": high, "fps": 1000 / middle,
-            "ratio": float(np.median(ratios)), "ratio_low": float(ratios.min()), "ratio_high": float(ratios.max()),
+            **dict(zip(("ratio", "ratio_low", "ratio_high"), times_faster(self.times, self.reference))),
         }
         for name in NETWORKS:
             own, base = (float(np.median(times.engines[name])) for times in (self.times, self.reference))
@@ -74,6 +73,13 @@ class Timed:
         row.update({"crop_ms": medians["crop"], "decode_ms": medians["decode"], "outside_ms": medians["crop"] + medians["decode"],
                     "plan_mb": self.plan_bytes / 1e6, "build_s": self.build_seconds})
         return row
+
+
+def times_faster(one: Times, other: Times) -> Tuple[float, float, float]:
+    """How many frames the one tracks in the time that the other takes for a frame: median, smallest and largest of the rounds,
+    in which the two took turns."""
+    ratios = np.median(other.frame, 1) / np.median(one.frame, 1)
+    return float(np.median(ratios)), float(ratios.min()), float(ratios.max())
 
 
 # -- Networks to time ----------------------------------------------------------------------------------------------------------
@@ -149,11 +155,67 @@ def _time(framework: str, precision: str, make: Callable[[Seq[str]], Dict[str, E
     for engine in engines.values():
         executed.update(engine.executed())
         sizes.append((engine.plan_bytes, engine.build_seconds))
-    times, base = (Times(frames["frame"], {part: frames[part] for part in FRAME_PARTS}, {**single, **{
-        name: frames[name] for name in ("search", "xcorr")}}) for single, frames in ((once, always), (base_once, base_always)))
+    times, base = (_as_times({**single, **frames}) for single, frames in ((once, always), (base_once, base_always)))
     size, seconds = map(sum, zip(*sizes))
     return Timed(framework, network.search.framework, network.search.device, precision, describe_executed(executed), int(size),
                  float(seconds), times, base)
+
+
+@dataclass(frozen=True)
+class Ready:
+    """An engine network that is built and waits to be timed. place: of its weights among the networks that are compared."""
+
+    place: int
+    framework: str
+    precision: str
+    deployment: Deployment = field(repr=False)
+    network: EngineNetwork = field(repr=False)
+
+
+def make_ready(networks: Seq[SiamRPN], frameworks: Seq[str], device: str = "cpu",
+               report: Callable[[str], None] = lambda text: None) -> List[Ready]:
+    """Every network in PyTorch FP32 and with every framework at every precision, by framework and precision; report hears what
+    is missing here, in a sentence."""
+    absent = missing_frameworks(frameworks)
+    for sentence in absent.values():
+        report(sentence)
+    ready = []
+    for framework, precision in [("pytorch", "fp32"), *pairs_to_time([name for name in frameworks if name not in absent])]:
+        for place, network in enumerate(networks):
+            deployment = timing_deployment(network, framework, device)
+            try:
+                engines = deployment.network(dict.fromkeys(NETWORKS, precision))
+            except InputError as error:
+                report(f"{FRAMEWORKS[framework].title} {precision.upper()}: {error}")
+                break  # the other networks lack it as well
+            ready.append(Ready(place, framework, precision, deployment, engines))
+    return ready
+
+
+def time_together(ready: Seq[Ready], rounds: int = 3, calls: int = 2) -> List[Timed]:
+    """Time engines in turns, all with all others, so that any two may be compared; each one's reference is PyTorch FP32 of the
+    same place. All are in memory at once, which `bench` avoids."""
+    blocks = []
+    for each in ready:
+        feeds = {name: random_feeds(name, target_channels(each.network.target)) for name in NETWORKS}
+        blocks.append(_joined(_frame_block(each.network, feeds, calls), _engine_block([each.network.target], feeds, calls)))
+    found = [_as_times(seconds) for seconds in in_turns(blocks, rounds, [each.framework for each in ready])]
+    plain = {each.place: times for each, times in zip(ready, found) if (each.framework, each.precision) == ("pytorch", "fp32")}
+    return [_timed(each.framework, each.precision, each.network.engines, times, plain[each.place])
+            for each, times in zip(ready, found)]
+
+
+def _timed(framework: str, precision: str, engines: Mapping[str, Engine], times: Times, reference: Times) -> Timed:
+    executed = Counter(engines["search"].executed()) + Counter(engines["xcorr"].executed())
+    size = sum(engine.plan_bytes for engine in engines.values())
+    seconds = sum(engine.build_seconds for engine in engines.values())
+    search = engines["search"]
+    return Timed(framework, search.framework, search.device, precision, describe_executed(executed), size, seconds, times,
+                 reference)
+
+
+def _as_times(seconds: Mapping[str, np.ndarray]) -> Times:
+    return Times(seconds["frame"], {part: seconds[part] for part in FRAME_PARTS}, {name: seconds[name] for name in NETWORKS})
 
 
 def target_channels(target: Engine) -> int:
@@ -164,15 +226,26 @@ def target_channels(target: Engine) -> int:
 Block = Callable[[], Dict[str, List[float]]]
 
 
-def in_turns(blocks: Seq[Block], rounds: int) -> List[Dict[str, np.ndarray]]:
-    """Run the blocks one after the other, `rounds` times over: for each, name -> seconds (rounds, calls)."""
+def in_turns(blocks: Seq[Block], rounds: int, whose: Optional[Seq[str]] = None) -> List[Dict[str, np.ndarray]]:
+    """Run the blocks one after the other, `rounds` times over: for each, name -> seconds (rounds, calls).
+
+    whose: the framework of each block, where neighbours of one framework need no rest between them.
+    """
     found: List[Dict[str, List[List[float]]]] = [{} for _ in blocks]
+    before = None
     for _ in range(rounds):
-        for block, times in zip(blocks, found):
-            time.sleep(REST)
+        for place, (block, times) in enumerate(zip(blocks, found)):
+            if whose is None or whose[place] != before:
+                time.sleep(REST)
+            before = whose[place] if whose else None
             for name, seconds in block().items():
                 times.setdefault(name, []).append(list(seconds))
     return [{name: np.array(seconds) for name, seconds in times.items()} for times in found]
+
+
+def _joined(*blocks: Block) -> Block:
+    """One block that runs several, with what all of them found."""
+    return lambda: {name: seconds for block in blocks for name, seconds in block().items()}
 
 
 def _engine_block(engines: Seq[Engine], feeds: Mapping[str, Mapping[str, Any]], calls: int) -> Block:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, Mapping, NamedTuple, Sequence, Union
+from typing import TYPE_CHECKING, Collection, Dict, List, Mapping, NamedTuple, Sequence, Union
 
 import numpy as np
 import pandas as pd
@@ -135,18 +135,27 @@ def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) 
 
     Raises InputError for an empty or unusable set.
     """
+    return calibrate_ways(models, pairs, ["own"])["own"]
+
+
+def calibrate_ways(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]) -> Dict[str, Ranges]:
+    """Ranges by every method for each of some ways to put the xcorr network's set together (XCORR_FEEDS); what the networks
+    before it put out is computed once.
+
+    A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for recipes that fix the
+    kernels' scales. Raises as `calibrate`.
+    """
     if not pairs:
         raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
-    return {name: activation_bounds(models[name], feeds[name]) for name in NETWORKS}
+    own = {name: activation_bounds(models[name], feeds[name]) for name in NETWORKS if name != "xcorr"}
+    return {how: {**own, "xcorr": _xcorr_bounds(models["xcorr"], feeds["xcorr"], how)} for how in ways}
 
 
-def calibrate_xcorr(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], how: str) -> Dict[str, Bounds]:
-    """Ranges of the xcorr network alone, its set put together in one of the ways of XCORR_FEEDS; with the bounds of the first
-    feed's kernels channel by channel, for recipes that fix the kernels' scales."""
-    feeds = xcorr_feeds(network_feeds(models, pairs)["xcorr"], how)
-    channels = channel_bounds(feeds[0])
-    return {method: {**bounds, **channels} for method, bounds in activation_bounds(models["xcorr"], feeds).items()}
+def _xcorr_bounds(model: onnx.ModelProto, own: Sequence[Feeds], how: str) -> Dict[str, Bounds]:
+    feeds = xcorr_feeds(own, how)
+    channels = channel_bounds(feeds[0]) if how != "own" else {}
+    return {method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()}
 
 
 def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: str) -> None:

@@ -30,6 +30,7 @@ import sys
 import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, cast
 from typing import Sequence as Seq
@@ -41,8 +42,17 @@ from tqdm import tqdm
 
 from lib import environment, power, runs
 from lib.absent import Absent, sentences, there
-from lib.bench import bench, full_size_network, keep_tracking, layer_times, pairs_to_time, reinitialisation, timing_deployment
-from lib.calibration import Ranges, calibrate, calibrate_xcorr, read_ranges, thesis_pairs, write_ranges
+from lib.bench import (
+    full_size_network,
+    keep_tracking,
+    layer_times,
+    make_ready,
+    pairs_to_time,
+    reinitialisation,
+    time_together,
+    timing_deployment,
+)
+from lib.calibration import Ranges, calibrate_ways, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
 from lib.deploy import (
     FRAMEWORKS,
@@ -298,7 +308,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
         return [_recorded(variant, dataset, run, protocol) for variant in variants]
     contents = dataset_digest(dataset)
     with _locked(run_folder(run)):
-        deployments = Deployments(dataset, contents)
+        deployments = Deployments(dataset, contents, variants)
         jobs = [_Job(variant, deployments, run, contents, protocol) for variant in variants]
         waiting = [job for job in jobs if job.missing]
         total = sum(len(sequence) for job in waiting for sequence in job.missing)
@@ -307,8 +317,9 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
             if sensor is not None:
                 with sampler.phase("idle"):
                     time.sleep(power.IDLE_SECONDS)
+            machine = environment.record(device()) if waiting else {}
             for job in waiting:
-                job.start(about)
+                job.start(about, machine)
             runs.keep_annotations(run, dataset)
             what = f"{len(waiting)} variants on {dataset.name}"
             with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
@@ -369,10 +380,13 @@ def power_columns(drawn: power.Power | None) -> dict[str, Any]:
 
 
 class Deployments:
-    """The engines of the variants of one measurement, each made once."""
+    """The engines of the variants of one measurement, each made once. variants: all of them, whose calibrations are made
+    together."""
 
-    def __init__(self, dataset: Dataset, contents: str) -> None:
+    def __init__(self, dataset: Dataset, contents: str, variants: Seq[Variant] = ()) -> None:
         self.dataset, self.contents = dataset, contents
+        self._calibrated = {(one.weights, RECIPES[one.quantisation.recipe].feeds) for one in variants
+                            if "int8" in one.precisions.values() and one.quantisation.calibration == "benchmark"}
         self._made: dict[tuple[str, str], Deployment] = {}
         self._made_ranges: dict[tuple[str, str], Ranges] = {}
 
@@ -380,41 +394,38 @@ class Deployments:
         """What the variant's engines are made with; a calibration is made or read when the first INT8 engine that needs it is."""
         key = (variant.weights, variant.framework)
         if key not in self._made:
-            weights = weights_path(variant.weights, ROOT)
-            deployment = Deployment(load_network(weights), variant.framework, device(),
-                                    ranges=lambda quantisation: self.ranges(deployment, weights, quantisation))
+            deployment = Deployment(load_network(weights_path(variant.weights, ROOT)), variant.framework, device(),
+                                    ranges=lambda quantisation: self.ranges(deployment, variant, quantisation))
             self._made[key] = deployment
         return self._made[key]
 
     def network(self, variant: Variant) -> EngineNetwork:
         return self.of(variant).network(variant.precisions, variant.quantisation)
 
-    def ranges(self, deployment: Deployment, weights: Path, quantisation: Quantisation) -> Ranges:
+    def ranges(self, deployment: Deployment, variant: Variant, quantisation: Quantisation) -> Ranges:
         """The ranges of a calibration: those beside the weights, or made from the dataset and kept in data/cache."""
-        own, how = digest(weights.read_bytes()), RECIPES[quantisation.recipe].feeds
+        weights, how = weights_path(variant.weights, ROOT), RECIPES[quantisation.recipe].feeds
         if quantisation.calibration == "training":
             if how != "own":
                 raise InputError(f"the recipe '{quantisation.recipe}' has a calibration of its own, from the benchmark")
             return training_ranges(weights)
-        key = (own, how)
-        if key not in self._made_ranges:
-            origin = f"{own} on {self.contents}, {how}, {_code_digest(deployment.framework)}"
-            path = CACHE / "calibration" / f"{digest(origin.encode())}.csv"
-            if not path.is_file():
-                ranges, source = self._calibrate(deployment, weights, how)
-                write_ranges(path, ranges, source, origin)
-            self._made_ranges[key] = read_ranges(path, origin)
-        return self._made_ranges[key]
+        own = digest(weights.read_bytes())
+        if (own, how) not in self._made_ranges:
+            wanted = [how, *sorted(way for name, way in self._calibrated if name == variant.weights and way != how)]
+            origins = {way: f"{own} on {self.contents}, {way}, {_code_digest(deployment.framework)}" for way in wanted}
+            paths = {way: CACHE / "calibration" / f"{digest(origin.encode())}.csv" for way, origin in origins.items()}
+            if not paths[how].is_file():
+                self._calibrate(deployment, {way: (paths[way], origins[way]) for way in wanted if not paths[way].is_file()})
+            self._made_ranges[own, how] = read_ranges(paths[how], origins[how])
+        return self._made_ranges[own, how]
 
-    def _calibrate(self, deployment: Deployment, weights: Path, how: str) -> tuple[Ranges, str]:
-        """Ranges from the frames that are tested, and where they come from in words."""
+    def _calibrate(self, deployment: Deployment, files: Mapping[str, tuple[Path, str]]) -> None:
+        """Write ranges from the frames that are tested. files: way -> its file, and what it is made from."""
         pairs = thesis_pairs(self.dataset, requested_frames(self.dataset))
         models = {name: deployment.model(name, "fp32") for name in NETWORKS}
-        source = f"{len(pairs)} frames of {self.dataset.name}, as in section 4.2"
-        if how == "own":
-            return calibrate(models, pairs), source
-        usual = self.ranges(deployment, weights, Quantisation("benchmark"))
-        return {**usual, "xcorr": calibrate_xcorr(models, pairs, how)}, f"{source}, xcorr: {how}"
+        for way, ranges in calibrate_ways(models, pairs, files).items():
+            source = f"{len(pairs)} frames of {self.dataset.name}, as in section 4.2"
+            write_ranges(files[way][0], ranges, source if way == "own" else f"{source}, xcorr: {way}", files[way][1])
 
 
 def calibration_path(weights: Path) -> Path:
@@ -468,15 +479,15 @@ class _Job:
         self.fresh = self.record.get("decided_by") == self.parts
         self.missing = [s for s in self.dataset if not self.fresh or not result_path(self.results, s.name).is_file()]
 
-    def start(self, sensor: str) -> None:
+    def start(self, sensor: str, machine: Mapping[str, Any]) -> None:
         """Build the engines and, where nothing of it is measured yet, write down what decides the results. sensor: of power, or
-        why there is none."""
+        why there is none. machine: `environment.record`."""
         network = self.deployments.network(self.variant)
         for sequence in self.missing:
             sequence.frame(0)  # frames that are not there are a fault now, not after an hour
         if not self.fresh:
             about = {"parameters": self.deployments.of(self.variant).parameters, "engines": _about_engines(network),
-                     "power": sensor}
+                     "power": sensor, "environment": dict(machine)}
             self.record = _start(self.results, self.record, self.parts, about)
             runs.write_environment(self.run, self.record["environment"])
         self.tracker = SiamRPNTracker(network, _settings(self.variant))
@@ -542,7 +553,7 @@ def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], a
     with contextlib.suppress(FileNotFoundError):
         (results / MEASURED).unlink()
     shutil.rmtree(results, ignore_errors=True)
-    new = {"decided_by": dict(parts), **about, "environment": environment.record(device())}
+    new = {"decided_by": dict(parts), **about}
     write_text(results / MEASURED, to_json(new))
     return new
 
@@ -710,7 +721,7 @@ class EngineSpeed:
         raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
 
 
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, calls: int = 3) -> EngineSpeed:
+def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 3, calls: int = 3) -> EngineSpeed:
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()
@@ -732,20 +743,15 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, 
 def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
     network = full_size_network(width)
     missing: list[str] = []
-    rows = [timed.row() for timed in bench(network, frameworks, on, rounds, calls, missing.append)]
+    ready = make_ready([network], frameworks, on, missing.append)
+    rows = [timed.row() for timed in time_together(ready, rounds, calls)]
     layers, again = {}, {}
-    for name, precision in [("pytorch", "fp32"), *pairs_to_time(frameworks)]:
-        deployment = timing_deployment(network, name, on)
-        try:
-            times = layer_times(deployment, precision, calls)
-        except InputError:
-            continue  # the row is missing already, and says why
-        layers[f"{name} {precision}"] = {part: by_type(found) for part, found in times.items()}
-        if name == frameworks[-1] != "pytorch":
-            again[precision] = {way: [] if seconds is None else seconds.tolist()
-                                for way, seconds in reinitialisation(deployment, precision).items()}
-        del deployment
-        give_back_memory()
+    for each in ready:
+        times = layer_times(each.deployment, each.precision, calls)
+        layers[f"{each.framework} {each.precision}"] = {part: by_type(found) for part, found in times.items()}
+        if each.framework == frameworks[-1] != "pytorch":
+            again[each.precision] = {way: [] if seconds is None else seconds.tolist()
+                                     for way, seconds in reinitialisation(each.deployment, each.precision).items()}
     return {"rows": rows, "layers": layers, "reinitialisation": again, "missing": missing,
             "parameters": sum(parameter.numel() for parameter in network.parameters())}
 
@@ -867,6 +873,7 @@ def dataset_digest(dataset: Dataset) -> str:
     return sha.hexdigest()[:16]
 
 
+@lru_cache(maxsize=None)
 def _code_digest(framework: str) -> str:
     """The code between a frame and its raw result: network, crop, tracker, engine, protocol and the overlap that it resets by."""
     lib = ROOT / "lib"

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from lib import environment, experiments, pruning
-from lib.bench import bench
+from lib.bench import make_ready, time_together, times_faster
 from lib.deploy import framework_module
 from lib.errors import InputError
 from lib.experiments import Variant
@@ -27,6 +27,7 @@ LOGS = FOLDER / "pruning"
 SCORES = LOGS / "scores.csv"
 SHARES = (0.66, 0.5, 0.26)             # of the backbone's parameters that stay (thesis table 4.4)
 FULL_SIZES = (30e6, 22.5e6, 12e6)      # parameters of the full-size backbones
+VECTOR = 32                            # channels; what processors multiply at once is a divisor of it, or twice as much
 UNPRUNED, FROZEN, DISTILLED = 1.0, "frozen", "distilled"
 
 
@@ -102,15 +103,25 @@ def choices() -> dict[float, pruning.Choice]:
     return {share: pruning.choose(config, found, round(share * whole)) for share in SHARES}
 
 
-def full_configs() -> dict[float, NetworkConfig]:
-    """Channel counts of full-size networks with backbones of about `FULL_SIZES` parameters, by the demo network's scores."""
+def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
+    """Channel counts of full-size networks with backbones of about `FULL_SIZES` parameters, by the demo network's scores.
+
+    multiple: of the full-size channels that every layer keeps.
+    """
     config, found = demo_config(), scores()
     times = NetworkConfig.resnet50().stem // config.stem
     configs = {}
     for size in FULL_SIZES:
-        keep = pruning.choose(config, found, int(size), times=times).keep
+        keep = pruning.choose(config, found, int(size), times=times, multiple=max(1, multiple // times)).keep
         configs[size] = pruning.wider(pruning.cut_config(config, pruning.counts(keep)), times)
     return configs
+
+
+def timed_configs() -> list[tuple[int, NetworkConfig]]:
+    """The full-size networks that are timed, each with the multiple of channels it keeps: the whole one, the thesis's three, and
+    the smallest again in multiples of `VECTOR`."""
+    return [(1, NetworkConfig.resnet50()), *((1, config) for config in full_configs().values()),
+            (VECTOR, full_configs(VECTOR)[FULL_SIZES[-1]])]
 
 
 def tracker_log(tracker: Tracker) -> pd.DataFrame:
@@ -169,19 +180,21 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class PrunedSpeed:
-    """Speed of the full-size pruned networks. rows: of `bench.Timed.row`, with the backbone's parameters; ratios are to PyTorch
-    FP32 with the same network. missing: what could not be timed here, in sentences."""
+    """Speed of the full-size networks, whole and pruned, timed in turns. rows: of `bench.Timed.row`, with the backbone's
+    parameters, the multiple of channels that it keeps, and how many times faster it is than the whole network with the same
+    engine (whole_ratio, whole_ratio_low, whole_ratio_high: median, smallest and largest of the rounds). missing: what could not
+    be timed here, in sentences."""
 
     rows: Seq[Mapping[str, Any]]
     missing: Seq[str]
     note: str
 
 
-def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
-    """Time the full-size pruned networks on PyTorch and the framework, or load what the run has."""
+def full_size_speed(run: str, framework: str, rounds: int = 3, calls: int = 2) -> PrunedSpeed:
+    """Time the full-size networks, whole and pruned, on PyTorch and the framework, or load what the run has."""
     on = experiments.device()
-    configs = full_configs()
-    parts = {"networks": experiments.to_json([config.to_dict() for config in configs.values()]), "turns": f"{rounds} of {calls}",
+    configs = timed_configs()
+    parts = {"networks": experiments.to_json([config.to_dict() for _, config in configs]), "turns": f"{rounds} of {calls}",
              "machine": experiments.to_json(environment.hardware(on)),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
              "code": experiments.digest((experiments._code_digest(framework) + experiments._source("bench.py")).encode())}
@@ -192,14 +205,20 @@ def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -
     return PrunedSpeed(record["rows"], record["missing"], experiments._note(run, record["environment"]))
 
 
-def _time(configs: Mapping[float, NetworkConfig], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:
-    rows: list[dict[str, Any]] = []
+def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:
     missing: list[str] = []
-    for config in configs.values():
+    networks = []
+    for _, config in configs:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            network = SiamRPN(config).eval()
-        parameters = pruning.backbone_parameters(config)
-        rows += [{**timed.row(), "parameters": parameters}
-                 for timed in bench(network, [framework], on, rounds, calls, missing.append)]
-    return {"rows": rows, "missing": sorted(set(missing))}
+            networks.append(SiamRPN(config).eval())
+    ready = make_ready(networks, [framework], on, missing.append)
+    timed = time_together(ready, rounds, calls)
+    whole = {(each.framework, each.precision): one for each, one in zip(ready, timed) if each.place == 0}
+    rows: list[dict[str, Any]] = []
+    for each, one in zip(ready, timed):
+        multiple, config = configs[each.place]
+        ratios = times_faster(one.times, whole[each.framework, each.precision].times)
+        rows.append({**one.row(), "parameters": pruning.backbone_parameters(config), "multiple": multiple, "place": each.place,
+                     **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratios))})
+    return {"rows": sorted(rows, key=lambda row: row["place"]), "missing": sorted(set(missing))}

@@ -313,8 +313,9 @@ class Choice(NamedTuple):
     parameters: int
 
 
-def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE) -> Keep:
-    """The k channels with the highest scores of all, and of every layer at least its best `minimum` of them."""
+def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE, multiple: int = 1) -> Keep:
+    """The k channels with the highest scores of all, and of every layer at least its best `minimum` of them, filled up with the
+    next best to a multiple of channels."""
     names = list(scores)
     every = np.concatenate([scores[name] for name in names])
     rank = np.empty(len(every), int)
@@ -322,9 +323,9 @@ def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE) -> Keep:
     keep, start = {}, 0
     for name in names:
         size = len(scores[name])
-        stays = rank[start:start + size] < k
-        own = np.argsort(-scores[name], kind="stable")[:math.ceil(minimum * size)]
-        stays[own] = True
+        least = max(int((rank[start:start + size] < k).sum()), math.ceil(minimum * size))
+        stays = np.zeros(size, bool)
+        stays[np.argsort(-scores[name], kind="stable")[:math.ceil(least / multiple) * multiple]] = True
         keep[name], start = stays, start + size
     return keep
 
@@ -334,14 +335,16 @@ def counts(keep: Keep) -> Dict[str, int]:
     return {name: int(stays.sum()) for name, stays in keep.items()}
 
 
-def choose(config: NetworkConfig, scores: Scores, target: int, minimum: float = MINIMUM_RATE, times: int = 1) -> Choice:
+def choose(config: NetworkConfig, scores: Scores, target: int, minimum: float = MINIMUM_RATE, times: int = 1,
+           multiple: int = 1) -> Choice:
     """Find k by bisection so that the backbone has as close to `target` parameters as it gets.
 
-    times: counts channels so often, to size a wider network after the scores of a narrow one. Raises InputError for a target
+    times: counts channels so often, to size a wider network after the scores of a narrow one. multiple: of channels that every
+    layer keeps; processors compute 16 or more at once, and an odd number wastes what is left. Raises InputError for a target
     that the minimum rates, or the whole network, make impossible.
     """
     def at(k: int) -> Choice:
-        keep = keep_best(scores, k, minimum)
+        keep = keep_best(scores, k, minimum, multiple)
         return Choice(k, keep, backbone_parameters(wider(cut_config(config, counts(keep)), times)))
 
     low, high = 0, sum(map(len, scores.values()))
@@ -471,10 +474,11 @@ def sample(config: ClassifyConfig, count: int) -> Tensor:
     return torch.from_numpy(np.stack([pictures[index * step][0] for index in range(count)]))
 
 
-def cut_file(weights: Path, scores: Optional[str], target: Optional[float], out: Path, minimum: float = MINIMUM_RATE) -> str:
+def cut_file(weights: Path, scores: Optional[str], target: Optional[float], out: Path, minimum: float = MINIMUM_RATE,
+             multiple: int = 1) -> str:
     """Write a tracker's or a classifier's weights without the channels that go; says what is left.
 
-    target: parameters of the backbone, a share where it is at most 1. Raises InputError.
+    target: parameters of the backbone, a share where it is at most 1. minimum, multiple: as in `choose`. Raises InputError.
     """
     if scores is None or target is None:
         raise InputError("cutting needs --scores and --parameters")
@@ -483,7 +487,7 @@ def cut_file(weights: Path, scores: Optional[str], target: Optional[float], out:
     network: Any = load_network(weights) if tracker else load_classifier(weights)
     before = backbone_parameters(network.config)
     wanted = round(target * before if target <= 1 else target)
-    choice = choose(network.config, read_scores(scores, network.config), wanted, minimum)
+    choice = choose(network.config, read_scores(scores, network.config), wanted, minimum, multiple=multiple)
     small = cut_tracker(network, choice.keep) if tracker else cut_classifier(network, choice.keep)
     save_weights(out, small.state_dict())
     total = sum(map(len, choice.keep.values()))

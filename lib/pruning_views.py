@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from lib import pruning
 from lib.absent import needs_all, shows_what_is_there
 from lib.engine_views import COLOURS, MARKS, QUALITY, _difference
-from lib.experiments import EngineSpeed, Measurement
+from lib.experiments import Measurement
 from lib.figures import _arrow, _box, _drawing
 from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
 from lib.pruned import DISTILLED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
@@ -288,17 +288,41 @@ def _with_interval(one: Measurement) -> tuple[str, str]:
 
 
 @shows_what_is_there
-def full_size(speed: PrunedSpeed, whole: EngineSpeed, caption: str) -> Table:
-    """Speed, latency and plan size of the full-size networks, pruned and whole."""
-    heads = ["Backbone, M", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32"]
-    compared = [row for row in whole.rows if row["precision"] == "FP32" or not str(row["framework"]).startswith("PyTorch")]
-    unpruned = pruning.backbone_parameters(NetworkConfig.resnet50())
-    rows = [*({**row, "parameters": unpruned} for row in compared), *speed.rows]
-    cells = [[f"{row['parameters'] / 1e6:.1f}", f"{row['framework']} {row['precision']}",
+def full_size(speed: PrunedSpeed, caption: str) -> Table:
+    """Speed, latency and plan size of the full-size networks, whole and pruned."""
+    heads = ["Backbone, M", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
+    cells = [[_size_name(row), f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
-              f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}"] for row in rows]
+              f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}",
+              (f"{row['whole_ratio']:.2f}", f"{row['whole_ratio_low']:.2f}–{row['whole_ratio_high']:.2f}")]
+             for row in speed.rows]
     missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""
-    return Table(heads, cells, f"{caption} Under a time: its quartiles.{missing}")
+    return Table(heads, cells, f"{caption} Under a time: its quartiles; under a ratio: its smallest and largest value of the "
+                 f"rounds, in which all took turns. × PyTorch FP32: with the same network; × whole network: with the same engine."
+                 f"{missing}")
+
+
+def _size_name(row: Mapping[str, Any]) -> str:
+    multiple = f" (multiples of {row['multiple']})" if row["multiple"] > 1 else ""
+    return f"{row['parameters'] / 1e6:.1f}{multiple}"
+
+
+@needs_all
+def full_size_finding(speed: PrunedSpeed, aim: float) -> Text:
+    """Whether the smallest backbone makes an INT8 engine `aim` times as fast as the whole network's, with the channel counts of
+    the scores and in multiples."""
+    rows = [row for row in speed.rows if row["precision"] == "INT8"]
+    if not rows:
+        return Text("No INT8 engine could be timed here.")
+    verdicts = []
+    for multiple in sorted({row["multiple"] for row in rows}):
+        row = min((row for row in rows if row["multiple"] == multiple), key=lambda row: row["parameters"])
+        low, high = row["whole_ratio_low"], row["whole_ratio_high"]
+        verdict = "at least" if low >= aim else "less than" if high < aim else "more in some rounds and less in others than"
+        verdicts.append(f"{_size_name(row)} M: {row['whole_ratio']:.2f} times ({low:.2f}–{high:.2f}), {verdict} {aim:g} times")
+    return Text(f"INT8 beside the whole network's INT8 engine: {'; '.join(verdicts)}. Crop, decoding and the unpruned neck and "
+                "heads are part of both. CURL counts parameters, and a processor computes in vectors: a vector that channels do "
+                "not fill costs as much as a full one.")
 
 
 @needs_all

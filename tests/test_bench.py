@@ -20,10 +20,13 @@ from lib.bench import (  # noqa: E402
     full_size_network,
     in_turns,
     layer_times,
+    make_ready,
     pairs_to_time,
     reinitialisation,
     target_channels,
     time_engine,
+    time_together,
+    times_faster,
     timing_deployment,
 )
 from lib.engines import ov  # noqa: E402
@@ -70,6 +73,22 @@ def test_there_is_a_row_for_every_framework_and_precision_and_pytorchs_own_comes
     assert [(each.framework, each.precision) for each in timed] == expected
     assert len(said) == 3 - len(HERE)
     assert pairs_to_time(["pytorch", "openvino"]) == [("pytorch", "fp16"), *(("openvino", p) for p in ("fp32", "fp16", "int8"))]
+
+
+def test_networks_that_are_timed_together_are_compared_with_their_own_pytorch_and_with_each_other(network):
+    said = []
+    ready = make_ready([network, full_size_network(0.0625)], ["openvino"], report=said.append)
+    assert [(each.place, each.framework, each.precision) for each in ready] == \
+        [(place, *pair) for pair in [("pytorch", "fp32"), *(("openvino", precision) for precision in HERE)] for place in (0, 1)]
+    assert len(said) == 3 - len(HERE)
+    timed = time_together(ready, rounds=3, calls=2)
+    for each, one in zip(ready, timed):
+        plain = timed[each.place]
+        assert one.reference is plain.times and one.times.frame.shape == (3, 2)
+        assert one.row()["ratio"] == pytest.approx(np.median(np.median(plain.times.frame, 1) / np.median(one.times.frame, 1)))
+    assert timed[0].row()["ratio_low"] == timed[0].row()["ratio_high"] == 1
+    median, low, high = times_faster(timed[1].times, timed[0].times)
+    assert low <= median <= high and high > 1, "a quarter of the multiplications"
 
 
 def test_rows_say_what_ran_and_are_numbers_above_zero(rows):

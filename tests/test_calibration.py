@@ -18,7 +18,7 @@ from lib.calibration import (  # noqa: E402
     XCORR_FEEDS,
     CropPair,
     calibrate,
-    calibrate_xcorr,
+    calibrate_ways,
     frames_per_sequence,
     network_feeds,
     read_ranges,
@@ -224,12 +224,20 @@ def test_every_network_gets_a_range_for_every_activation_by_every_method(models,
 
 def test_a_recipe_with_fixed_scales_gets_the_bounds_of_the_kernels_it_saw_first(models, pairs):
     own = network_feeds(models, pairs)["xcorr"]
-    found = calibrate_xcorr(models, pairs, "one-target")
+    found = calibrate_ways(models, pairs, ["one-target"])["one-target"]["xcorr"]
     for bounds in found.values():
         assert bounds["kernel_loc3[7]"] == float(np.abs(own[0]["kernel_loc3"][7]).max())
         assert sum("[" in tensor for tensor in bounds) == 6 * 32
         to_int8(models["xcorr"], bounds, (), fixed_kernels=True)
     assert found["minmax"]["kernel_loc3"] == float(np.abs(own[0]["kernel_loc3"]).max())
+
+
+def test_ways_that_are_asked_for_together_get_what_they_get_alone(models, pairs, ranges):
+    found = calibrate_ways(models, pairs, ["own", "misbound"])
+    assert found["own"] == ranges
+    assert found["misbound"] == calibrate_ways(models, pairs, ["misbound"])["misbound"]
+    assert found["misbound"]["xcorr"]["minmax"]["map_cls2"] == ranges["xcorr"]["minmax"]["map_loc4"]
+    assert found["misbound"]["search"] == ranges["search"]
 
 
 def test_an_empty_set_is_refused(models):
