@@ -288,7 +288,8 @@ def prune(options: argparse.Namespace) -> int:
 
     weights = weights_of(options.weights)
     if options.action == "cut":
-        print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum))
+        print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum,
+                               options.multiple))
         return 0
     usual = FOLDER / "pruning" / ("finetune.yaml" if options.action == "finetune" else "head.yaml")
     config = load_classify_config(options.config or usual)
@@ -352,14 +353,6 @@ def demo_data(options: argparse.Namespace) -> int:
     return 0
 
 
-def _box(text: str) -> List[float]:
-    """x,y,w,h for argparse."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks, or go on where a killed batch was."""
     from lib import batch
@@ -370,6 +363,14 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _box(text: str) -> List[float]:
+    """x,y,w,h for argparse."""
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
     return values
 
 
@@ -512,6 +513,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--parameters", type=_share_or_count, metavar="N",
                      help="cut: of the backbone that stays, a share (0.26) or a number (12e6)")
     sub.add_argument("--minimum", type=float, default=0.3, help="cut: share of every layer's channels that stays in any case")
+    sub.add_argument("--multiple", type=_positive, default=1, metavar="N", help="cut: every layer keeps a multiple of N channels")
     sub.add_argument("--pictures", type=_positive, default=32, help="score: how many")
     sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
     sub.add_argument("--quick", action="store_true", help="score: first-order estimates, in seconds")
@@ -532,6 +534,12 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", metavar="URL|PATH", help="a mirror, or a local copy, in place of the original place")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
 
+    sub = command(run, "run", "execute the notebooks in the book's order, or go on where a killed batch was",
+                  "siambook run --profile profiles/xavier.yaml --only 04")
+    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
+    sub.add_argument("--only", nargs="+", default=[], metavar="PREFIX", help="notebooks whose names begin so, e.g. 04_2 05")
+    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
+
     sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout",
                   "siambook demo-data data/cache/demo-benchmark")
     sub.add_argument("folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it")
@@ -543,12 +551,6 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can mend."""
     options = parser().parse_args(arguments)
     try:
-    sub = command(run, "run", "execute the notebooks in the book's order, or go on where a killed batch was",
-                  "siambook run --profile profiles/xavier.yaml --only 04")
-    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
-    sub.add_argument("--only", nargs="+", default=[], metavar="PREFIX", help="notebooks whose names begin so, e.g. 04_2 05")
-    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
-
         return int(options.function(options))
     except InputError as error:
         print(f"siambook: {error}", file=sys.stderr)
