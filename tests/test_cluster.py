@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Dict, Iterator, List
@@ -277,6 +278,16 @@ def test_a_worker_that_runs_the_code_from_before_an_edit_is_refused(variants, da
     before = cluster._tracker.cache_info().misses
     assert len(cluster._track(order, "cup", cup)) == len(cluster._track(order, "cup", cup)) == len(dataset["cup"])
     assert cluster._tracker.cache_info().misses == before + 1  # one tracker for all sequences
+
+
+def test_a_worker_with_several_threads_follows_one_target_at_a_time(variants, dataset):
+    order = ordered(variants[0], dataset.path)
+    jobs = [(name, experiments.dataset_digest(Dataset(name, dataset.path, (dataset[name],)))) for name in ("face", "cup")]
+    alone = [cluster._track(order, *job) for job in jobs]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda job: cluster._track(order, *job), jobs))
+    assert [[entry.tolist() for entry in entries] for entries in together] == [
+        [entry.tolist() for entry in entries] for entries in alone]
 
 
 def test_a_worker_without_the_dataset_or_with_other_frames_is_refused(variants, dataset, tmp_path):
