@@ -300,8 +300,24 @@ def _fingerprints(env: BuildEnvironment) -> dict[str, dict[str, str]]:
     return env.siambook_fingerprints  # type: ignore[attr-defined]
 
 
+def launch_buttons(repository: str) -> dict[str, Any]:
+    """Options of the theme for a book whose repository is public: buttons that open a page's notebook on Binder or Colab, and one
+    that leads to the repository. repository: its address."""
+    return {"repository_url": repository.rstrip("/"), "repository_branch": "main", "use_repository_button": True,
+            "path_to_docs": "book",
+            "launch_buttons": {"binderhub_url": "https://mybinder.org", "colab_url": "https://colab.research.google.com",
+                               "notebook_interface": "jupyterlab"}}
+
+
+def _published(app: Sphinx, config: Any) -> None:
+    """config-inited: with SIAMBOOK_REPOSITORY set, pages get `launch_buttons`."""
+    if os.environ.get("SIAMBOOK_REPOSITORY"):
+        config.html_theme_options = {**config.html_theme_options, **launch_buttons(os.environ["SIAMBOOK_REPOSITORY"])}
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     book = Book(app)
+    app.connect("config-inited", _published)
     app.connect("env-get-outdated", book.outdated)
     app.connect("source-read", book.read)
     app.connect("build-finished", book.finished)

@@ -323,8 +323,10 @@ def test_jupyter_book_runs_again_what_changed_and_nothing_else(project: Path) ->
     (project / "lib/vot/protocol.py").write_text(CODE["lib/vot/protocol.py"])
     assert made(build()) == (first, other), "the change taken back: the former run is still known"
 
-    third, same = made(build(SIAMBOOK_RUN="tonight"))
+    pages = build(SIAMBOOK_RUN="tonight", SIAMBOOK_REPOSITORY="https://github.com/owner/thesis")
+    third, same = made(pages)
     assert third != first and third.endswith("tonight") and same == other, "a parameter that one of them has"
+    assert "https://mybinder.org/v2/gh/owner/thesis/main?urlpath=lab/tree/book/notebooks/other.ipynb" in pages
 
 
 @pytest.mark.slow
