@@ -31,7 +31,7 @@ from tqdm import tqdm
 from lib import environment
 from lib.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.experiments import MEASURED, ROOT, Deployments, Variant, _code_digest, _locked, dataset_digest, decided_by, device
+from lib.experiments import MEASURED, ROOT, Deployments, Variant, code_digest, dataset_digest, decided_by, device, locked
 from lib.files import write_text
 from lib.runs import is_recorded, read_json, run_folder, to_json
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
@@ -44,7 +44,7 @@ LOCAL = "local"  # as a scheduler: a cluster of this machine's cores, for as lon
 CONNECT_SECONDS = 5.0
 WORKER_SECONDS = 30.0  # without any worker
 # Read when the module is: a worker that was started before an edit runs the code from before it.
-CODE = {framework: _code_digest(framework) for framework in FRAMEWORKS}
+CODE = {framework: code_digest(framework) for framework in FRAMEWORKS}
 _ALONE = threading.Lock()  # a tracker follows one target at a time, however many threads a worker has
 
 
@@ -72,7 +72,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, scheduler: str, 
     if is_recorded(run, device()):
         raise InputError(f"run {Path(run).name} was recorded on another machine, and nothing is measured into it")
     contents, folder = dataset_digest(dataset), run_folder(run) / "quality"
-    with _locked(run_folder(run)):
+    with locked(run_folder(run)):
         deployments, waiting = Deployments(dataset, contents), []
         for variant in variants:
             results, parts = folder / dataset.name / variant.name, decided_by(variant, contents, protocol, device())

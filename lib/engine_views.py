@@ -17,7 +17,7 @@ from lib.absent import needs_all, shows_what_is_there, together
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
 from lib.errors import InputError
-from lib.experiments import EngineSpeed, Measurement
+from lib.experiments import EngineSpeed, Measurement, frames_tracked
 from lib.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, _figure, _finish, _point, styled
 from lib.tables import ABSENT, INTERVALS, Table, Text, _known, _number, _value
 from lib.vot.dataset import TAGS
@@ -207,6 +207,18 @@ def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mappin
                      *(_value(row, name, 3) for name in QUALITY), _difference(one, base),
                      _number(one.fps_tracked, 1), f"{thesis['eao']:g}", f"{thesis['fps']:g}"])
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
+
+
+@needs_all
+def sharing(measured: Seq[Measurement]) -> Text:
+    """How much of the searching variants shared, and what that means for the speeds."""
+    tracked = sum(frames_tracked(trajectory) for one in measured for trajectory in one.trajectories.values())
+    shared = sum(one.shared for one in measured)
+    if not shared:
+        return Text("Every variant searched every frame itself.")
+    return Text(f"Of {tracked:,} tracked frames, {shared:,} ({100 * shared / tracked:.0f} %) were searched once for several "
+                "mixtures: the same engine was asked about the same crop, pixel by pixel. Each of them is charged with the "
+                "seconds that this search took when it was computed; everything else of a frame is computed and timed for each.")
 
 
 @shows_what_is_there

@@ -10,6 +10,7 @@ data/runs/<run>/:
     <dataset>/<variant>/measured.json                         all that decided the results below
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001.txt, _001_time.value     the VOT toolkit's raw file, seconds a frame
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001_lost.csv                 where the tracker was at each failure
+    <dataset>/<variant>/baseline/<sequence>/<sequence>_001_shared.value             frames whose search another variant had done
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001_power.csv                what the power sensor saw, where there is one
     <dataset>/<dataset>.json                                  the annotations, so that the run can be evaluated anywhere
 
@@ -65,8 +66,9 @@ from lib.deploy import (
     give_back_memory,
     missing_frameworks,
 )
-from lib.engines.base import PRECISIONS, EngineNetwork, by_type, describe_executed
+from lib.engines.base import PRECISIONS, Engine, EngineNetwork, by_type, describe_executed
 from lib.engines.pytorch import torch_network
+from lib.engines.shared import SharedEngine
 from lib.errors import InputError
 from lib.files import write_text
 from lib.quantize import METHODS
@@ -218,7 +220,7 @@ def device() -> str:
 class Measurement:
     """One variant on one dataset, complete. results: its folder. lost: sequence -> frame -> box at a failure. engines: network ->
     framework, precision as asked and as executed, plan_bytes, build_seconds. power: None without a sensor; sensor: its name, or
-    why there was none. recorded: whether on another machine."""
+    why there was none. shared: frames whose search another variant had done before. recorded: whether on another machine."""
 
     variant: Variant
     dataset: Dataset = field(repr=False)
@@ -232,6 +234,7 @@ class Measurement:
     evaluation: Evaluation = field(repr=False)
     power: power.Power | None = field(default=None, repr=False)
     sensor: str = ""
+    shared: int = 0
     recorded: bool = False
 
     @property
@@ -267,7 +270,7 @@ class Measurement:
     @property
     def note(self) -> str:
         """What a caption says: the run, the machine, the day."""
-        return _note(self.run, self.environment, self.engines["search"]["framework"], self.recorded)
+        return run_note(self.run, self.environment, self.engines["search"]["framework"], self.recorded)
 
     @property
     def scale(self) -> str:
@@ -288,7 +291,8 @@ class Measurement:
             "build_s": sum(engine["build_seconds"] for engine in self.engines.values()),
             "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name, "sequences": len(self.dataset), "frames": sum(map(len, self.dataset)),
-            **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked, **power_columns(self.power),
+            **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked, "shared": self.shared,
+            **power_columns(self.power),
             "run": Path(self.run).name, "date": self.environment["date"],
         }
 
@@ -297,8 +301,9 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
             ) -> list[Measurement]:
     """Measure every variant on the dataset, or load what the run has measured already; in the order given.
 
-    One pass over the sequences measures all variants that miss one: its frames are read once, and engines that several variants
-    have are built once. A variant is alone while it is timed. One process measures in a run at a time; another one waits, and
+    One pass over the sequences measures all variants that miss one: its frames are read once, engines that several variants
+    have are built once, and on a processor a search engine answers the same crop once (`lib.engines.shared`, which says what that
+    means for times). A variant is alone while it is timed. One process measures in a run at a time; another one waits, and
     then loads. A power sensor, where there is one, is read all the while, and for some seconds before. Raises InputError before
     anything of the run is touched where weights, settings or frames are not to be had. Into a recorded run nothing is measured:
     what it lacks is an `Absent`.
@@ -307,10 +312,10 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
         dataset = runs.annotated(run, dataset.name, dataset)
         return [_recorded(variant, dataset, run, protocol) for variant in variants]
     contents = dataset_digest(dataset)
-    with _locked(run_folder(run)):
+    with locked(run_folder(run)):
         deployments = Deployments(dataset, contents, variants)
-        jobs = [_Job(variant, deployments, run, contents, protocol) for variant in variants]
-        waiting = [job for job in jobs if job.missing]
+        jobs = {variant: _Job(variant, deployments, run, contents, protocol) for variant in variants}
+        waiting = [job for job in jobs.values() if job.missing]
         total = sum(len(sequence) for job in waiting for sequence in job.missing)
         sensor, about = power.find_sensor(device()) if waiting else (None, "")
         with power.Sampler(sensor, power.PERIOD) as sampler:
@@ -323,12 +328,16 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
             runs.keep_annotations(run, dataset)
             what = f"{len(waiting)} variants on {dataset.name}"
             with tqdm(total=total, desc=what, unit="frame", disable=not (progress and total)) as bar:
+                if sensor is None:  # which would see work that is shared in the first variant alone
+                    share_search(waiting)
                 for sequence in dataset:
                     late = [job for job in waiting if sequence in job.missing]
                     frames = _in_memory(sequence) if len(late) > 1 else sequence
                     for job in late:
                         job.measure(frames, bar.update, sampler)
-        return [job.result() for job in jobs]
+                    for job in late:
+                        job.forget()
+        return [jobs[variant].result() for variant in variants]
 
 
 def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Measurement:
@@ -359,9 +368,11 @@ def _load(variant: Variant, dataset: Dataset, run: str, results: Path, record: M
     evaluation = evaluate(dataset, {name: [trajectory] for name, trajectory in trajectories.items()}, protocol)
     logs = {name: _power_path(result_path(results, name)) for name in trajectories}
     parts = [(power.read_log(path), frames_tracked(trajectories[name])) for name, path in logs.items() if path.is_file()]
+    counts = [_shared_path(result_path(results, name)) for name in trajectories]
+    shared = sum(int(path.read_text()) for path in counts if path.is_file())
     drawn = power.measure_parts(parts, frames_per_second(trajectories.values()))
     return Measurement(variant, dataset, run, results, record["parameters"], record["environment"], record["engines"],
-                       trajectories, lost, evaluation, drawn, record.get("power", ""), recorded)
+                       trajectories, lost, evaluation, drawn, record.get("power", ""), shared, recorded)
 
 
 def frames_tracked(trajectory: Trajectory) -> int:
@@ -412,7 +423,7 @@ class Deployments:
         own = digest(weights.read_bytes())
         if (own, how) not in self._made_ranges:
             wanted = [how, *sorted(way for name, way in self._calibrated if name == variant.weights and way != how)]
-            origins = {way: f"{own} on {self.contents}, {way}, {_code_digest(deployment.framework)}" for way in wanted}
+            origins = {way: f"{own} on {self.contents}, {way}, {code_digest(deployment.framework)}" for way in wanted}
             paths = {way: CACHE / "calibration" / f"{digest(origin.encode())}.csv" for way, origin in origins.items()}
             if not paths[how].is_file():
                 self._calibrate(deployment, {way: (paths[way], origins[way]) for way in wanted if not paths[way].is_file()})
@@ -490,11 +501,27 @@ class _Job:
                      "power": sensor, "environment": dict(machine)}
             self.record = _start(self.results, self.record, self.parts, about)
             runs.write_environment(self.run, self.record["environment"])
+        self.network = network
         self.tracker = SiamRPNTracker(network, _settings(self.variant))
+        self.shared: SharedEngine | None = None
+
+    def share(self, engine: SharedEngine) -> None:
+        """Search with an engine that other jobs search with as well."""
+        self.tracker.network = EngineNetwork({**self.network.engines, "search": cast(Engine, engine)})
+        self.shared = engine
 
     def measure(self, sequence: Sequence, done: Callable[[int], Any], sampler: power.Sampler) -> None:
         _warm_up(self.tracker, sequence)
-        _measure_sequence(self.tracker, sequence, self.protocol, result_path(self.results, sequence.name), done, sampler)
+        path, before = result_path(self.results, sequence.name), self.shared.hits if self.shared else 0
+        clock = self.shared.clock if self.shared else time.perf_counter
+        trajectory = _track_sequence(self.tracker, sequence, self.protocol, path, done, sampler, clock)
+        if self.shared:
+            write_text(_shared_path(path), f"{self.shared.hits - before}\n")
+        write_trajectory(path, trajectory)  # last: where the raw file is, the sequence is measured
+
+    def forget(self) -> None:
+        if self.shared:
+            self.shared.forget()
 
     def result(self) -> Measurement:
         return _load(self.variant, self.dataset, self.run, self.results, self.record, self.protocol)
@@ -522,7 +549,7 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, on: str) -> 
         "precision": variant.precision,
         "framework": f"{variant.framework} {framework_module(variant.framework).version()}",
         "quantisation": _quantised_by(variant),
-        "code": _code_digest(variant.framework),
+        "code": code_digest(variant.framework),
         "machine": to_json(environment.hardware(on)),
     }
 
@@ -558,8 +585,18 @@ def _start(results: Path, record: Mapping[str, Any], parts: Mapping[str, str], a
     return new
 
 
-def _measure_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Protocol, path: Path,
-                      done: Callable[[int], Any], sampler: power.Sampler) -> None:
+def share_search(jobs: Seq[_Job]) -> None:
+    """Let jobs with the same search engine share its answers, where its calls return when they are done: not on a GPU."""
+    shared: dict[int, SharedEngine] = {}
+    searches = Counter(id(job.network.search) for job in jobs if device() == "cpu")
+    for job in jobs:
+        engine = job.network.search
+        if searches[id(engine)] > 1:
+            job.share(shared.setdefault(id(engine), SharedEngine(engine)))
+
+
+def _track_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Protocol, path: Path, done: Callable[[int], Any],
+                    sampler: power.Sampler, clock: Callable[[], float]) -> Trajectory:
     lost: dict[int, np.ndarray] = {}
 
     def on_frame(index: int, frame: np.ndarray, entry: np.ndarray, box: np.ndarray | None) -> None:
@@ -568,12 +605,12 @@ def _measure_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Pro
             lost[index] = box
 
     begin = sampler.now()
-    trajectory = run_reset_based(tracker, sequence, protocol, on_frame)
+    trajectory = run_reset_based(tracker, sequence, protocol, on_frame, clock)
     if sampler.sensor is not None:
         power.write_log(_power_path(path), sampler.log.cut(begin, sampler.now()))
     lines = (",".join([str(index), *(f"{value:.4f}" for value in box)]) for index, box in lost.items())
     write_text(_lost_path(path), "".join(line + "\n" for line in lines))
-    write_trajectory(path, trajectory)  # last: where the raw file is, the sequence is measured
+    return trajectory
 
 
 def _warm_up(tracker: SiamRPNTracker, sequence: Sequence) -> None:
@@ -585,6 +622,10 @@ def _warm_up(tracker: SiamRPNTracker, sequence: Sequence) -> None:
 
 def _lost_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}_lost.csv")
+
+
+def _shared_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}_shared.value")
 
 
 def _power_path(path: Path) -> Path:
@@ -634,7 +675,7 @@ class Speed:
 
     @property
     def note(self) -> str:
-        return _note(self.run, self.environment, recorded=self.recorded)
+        return run_note(self.run, self.environment, recorded=self.recorded)
 
     def row(self) -> dict[str, Any]:
         """A line for table 4.1, without quality: random weights have none."""
@@ -653,20 +694,20 @@ def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.
     on = device()
     frames, sequence = frames or (12 if on == "cpu" else 100), dataset.sequences[0]
     parts = {"frames": f"{frames} of {sequence.name}, {sequence.width}x{sequence.height}", "width": str(width),
-             "framework": f"pytorch {torch.__version__}", "code": _code_digest("pytorch"),
+             "framework": f"pytorch {torch.__version__}", "code": code_digest("pytorch"),
              "machine": to_json(environment.hardware(on))}
-    record = _kept(run, "full_size.json", parts, lambda: _time_full_size(sequence, frames, width, on))
+    record = kept_record(run, "full_size.json", parts, lambda: _time_full_size(sequence, frames, width, on))
     if record is None:
         return cast(Speed, absent("the speed of the full-size network in PyTorch", run))
     return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"], is_recorded(run, on))
 
 
-def _kept(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+def kept_record(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
     """A record of the run, with its environment; measured where the run has none that the same things decided. Of a recorded
     run whatever it has, or None."""
     if is_recorded(run, device()):
         return read_json(run_folder(run) / name) or None
-    with _locked(run_folder(run)) as folder:
+    with locked(run_folder(run)) as folder:
         record = read_json(folder / name)
         if record.get("decided_by") != parts:
             record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
@@ -705,7 +746,7 @@ class EngineSpeed:
 
     @property
     def note(self) -> str:
-        return _note(self.run, self.environment, FRAMEWORKS[self.framework].title, self.recorded)
+        return run_note(self.run, self.environment, FRAMEWORKS[self.framework].title, self.recorded)
 
     @property
     def size(self) -> str:
@@ -730,8 +771,8 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 3, 
     parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
              "absent": ", ".join(missing),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
-             "code": digest((_code_digest(framework) + _code_digest("pytorch") + _source("bench.py")).encode())}
-    record = _kept(run, f"engine_speed_{framework}.json", parts,
+             "code": digest((code_digest(framework) + code_digest("pytorch") + source("bench.py")).encode())}
+    record = kept_record(run, f"engine_speed_{framework}.json", parts,
                    lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
     if record is None:
         return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
@@ -775,11 +816,11 @@ def full_size_power(run: str, framework: str, width: float = 1.0, seconds: float
     frameworks = list(dict.fromkeys(["pytorch", framework]))
     parts = {"width": str(width), "seconds": str(seconds), "machine": to_json(environment.hardware(on)),
              "frameworks": ", ".join(f"{key} {framework_module(key).version()}" for key in frameworks),
-             "code": digest((_code_digest(framework) + _code_digest("pytorch")).encode())}
+             "code": digest((code_digest(framework) + code_digest("pytorch")).encode())}
     kept = read_json(run_folder(run) / name)
     if sensor is None and not is_recorded(run, on) and kept.get("decided_by") != parts:
         return FullSizePower([], about, run, environment.record(on))
-    record = _kept(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
+    record = kept_record(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
     if record is None:
         return FullSizePower([], f"no power in run {Path(run).name}, which was recorded on another machine", run, {})
     whose = {"row": "recorded" if is_recorded(run, on) else "measured", "run": Path(run).name}
@@ -873,27 +914,32 @@ def dataset_digest(dataset: Dataset) -> str:
     return sha.hexdigest()[:16]
 
 
-@lru_cache(maxsize=None)
-def _code_digest(framework: str) -> str:
+def code_digest(framework: str) -> str:
     """The code between a frame and its raw result: network, crop, tracker, engine, protocol and the overlap that it resets by."""
     lib = ROOT / "lib"
     own = [] if framework == "pytorch" else ["engines/plans.py", "export.py", "quantize.py", "calibration.py"]
     module = f"{FRAMEWORKS[framework].module.replace('lib.', '').replace('.', '/')}.py"
-    files = [*sorted(lib.glob("siamrpn/*.py")), *(lib / name for name in ("engines/base.py", module, *own)),
+    files = [*sorted(lib.glob("siamrpn/*.py")), *(lib / name for name in ("engines/base.py", "engines/shared.py", module, *own)),
              *(lib / "vot" / name for name in ("dataset.py", "overlap.py", "protocol.py"))]
     return digest("".join(map(_dump, files)).encode())
 
 
-def _source(name: str) -> str:
+def source(name: str) -> str:
+    """A module of lib/ by its file's name, without its comments."""
     return _dump(ROOT / "lib" / name)
 
 
 def _dump(file: Path) -> str:
     """A module's code without its comments."""
-    return ast.dump(ast.parse(file.read_text(encoding="utf-8")))
+    return _without_comments(file.read_text(encoding="utf-8"))
 
 
-def _note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False) -> str:
+@lru_cache(maxsize=None)
+def _without_comments(text: str) -> str:
+    return ast.dump(ast.parse(text))
+
+
+def run_note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False) -> str:
     busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
     where = environment.label(record, framework)
     what = "Recorded run" if recorded else "Run"
@@ -901,7 +947,7 @@ def _note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bo
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[Path]:
+def locked(folder: Path) -> Iterator[Path]:
     """The run's folder, made if need be, for this process alone; the lock goes with the process, however it ends."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

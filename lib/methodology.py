@@ -11,14 +11,17 @@ from typing import Any, Callable, Mapping, NamedTuple
 from typing import Sequence as Seq
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lib import thesis
 from lib.absent import needs_all
-from lib.experiments import ROOT, Measurement
+from lib.errors import InputError
+from lib.experiments import ROOT, Measurement, digest
 from lib.figures import _arrow, _box, _drawing, by
+from lib.files import write_text
 from lib.plots import BLUE, GREEN, ORANGE, SKY, STYLE, WIDTH, YELLOW, _figure, _finish, needs_frames, plt, styled
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import (
@@ -36,9 +39,11 @@ from lib.siamrpn.tracker import target_probability
 from lib.tables import ABSENT, Table, Text, _number
 from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Protocol, Trajectory
+from lib.zoo import FOLDER
 
 SHIFTS = (0, 16, 32)  # of figure 3.1, pixels of a 255 search crop
 SHIFT_RECIPE = "data/recipes/shift.yaml"
+SHIFT_POSITIONS = FOLDER / "shift" / "positions.csv"  # and beside it the logs of the trainings
 FULL_POSITIONS = 25  # side of the response map of a 255 search crop
 
 
@@ -341,15 +346,45 @@ def positions(distributions: Mapping[int, np.ndarray], reach: int, note: str) ->
     return _finish(figure, note)
 
 
-def figure_3_1(dataset: Dataset, note: str, pairs: int = 64, reach: int = 64) -> Figure | Text:
-    """Figure 3.1 from the three weight files; where one is not there, the commands that make it."""
+def record_positions(dataset: Dataset, path: Path, pairs: int = 64, reach: int = 64) -> None:
+    """Write what the three trained networks answer, so that figure 3.1 can be drawn where their weights are not."""
     files = shift_weights()
-    if not all(path.is_file() for path in files.values()):
-        return shift_commands()
-    found = {shift: position_distribution(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
+    named = ", ".join(f"{shift}: {digest(file.read_bytes())}" for shift, file in files.items())
+    head = (f"# Target position probabilities of figure 3.1 (methodology.record_positions), {SHIFT_RECIPE}\n"
+            f"# source: weights {named}; {pairs} search crops of {dataset.name}, targets within {reach} px\n"
+            "# units: shift in pixels, row and column of the response map, probability (sums to 1 for a shift)\n")
+    rows = [(shift, row, column, value) for shift, file in files.items()
+            for (row, column), value in np.ndenumerate(position_distribution(load_network(file), dataset, pairs, reach))]
+    frame = pd.DataFrame(rows, columns=["shift", "row", "column", "probability"])
+    write_text(path, head + frame.to_csv(index=False, float_format="%.6g"))
+
+
+def recorded_positions(path: Path) -> dict[int, np.ndarray]:
+    """What `record_positions` wrote: shift -> (25, 25). Raises InputError where the file is not such a one."""
+    try:
+        frame = pd.read_csv(path, comment="#")
+        found = {int(str(shift)): group.pivot(index="row", columns="column", values="probability").to_numpy(float)
+                 for shift, group in frame.groupby("shift")}
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not readable position probabilities ({error})") from None
+    if any(one.shape != (FULL_POSITIONS, FULL_POSITIONS) or not np.isclose(one.sum(), 1, atol=1e-3) for one in found.values()):
+        raise InputError(f"{path}: not position probabilities of {FULL_POSITIONS} by {FULL_POSITIONS} places")
+    return found
+
+
+def figure_3_1(dataset: Dataset, note: str, pairs: int = 64, reach: int = 64) -> Figure | Text:
+    """Figure 3.1: from the weights where the three trainings were made on this machine, else from what was recorded of them;
+    the commands where neither is there."""
+    files = shift_weights()
     even = (2 * 2 + 1) ** 2 / (2 * reach / 8 + 1) ** 2
-    return positions(found, reach, f"{note} Targets lie evenly within the dashed square, which gives the centre's 5×5 positions "
-                                   f"{100 * even:.1f} %. {pairs} search crops of {dataset.name}.")
+    square = f"Targets lie evenly within the dashed square, which gives the centre's 5×5 positions {100 * even:.1f} %."
+    if all(path.is_file() for path in files.values()):
+        found = {shift: position_distribution(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
+        return positions(found, reach, f"{note} {square} {pairs} search crops of {dataset.name}.")
+    if not SHIFT_POSITIONS.is_file():
+        return shift_commands()
+    origin = SHIFT_POSITIONS.read_text(encoding="utf-8").splitlines()[1].replace("# source: ", "")
+    return positions(recorded_positions(SHIFT_POSITIONS), reach, f"Recorded ({origin}). {square}")
 
 
 # -- Section 3.2 ---------------------------------------------------------------------------------------------------------------

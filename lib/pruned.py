@@ -197,12 +197,12 @@ def full_size_speed(run: str, framework: str, rounds: int = 3, calls: int = 2) -
     parts = {"networks": experiments.to_json([config.to_dict() for _, config in configs]), "turns": f"{rounds} of {calls}",
              "machine": experiments.to_json(environment.hardware(on)),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
-             "code": experiments.digest((experiments._code_digest(framework) + experiments._source("bench.py")).encode())}
-    record = experiments._kept(run, f"pruned_speed_{framework}.json", parts,
+             "code": experiments.digest((experiments.code_digest(framework) + experiments.source("bench.py")).encode())}
+    record = experiments.kept_record(run, f"pruned_speed_{framework}.json", parts,
                                lambda: _time(configs, framework, rounds, calls, on))
     if record is None:
         return cast(PrunedSpeed, experiments.absent("the speed of the full-size pruned networks", run))
-    return PrunedSpeed(record["rows"], record["missing"], experiments._note(run, record["environment"]))
+    return PrunedSpeed(record["rows"], record["missing"], experiments.run_note(run, record["environment"]))
 
 
 def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_what_has_become_stale_is_measured_again(
     elif part == "protocol":
         options["protocol"] = TOOLKIT
     elif part == "code":
-        monkeypatch.setattr(experiments, "_code_digest", lambda framework: "changed")
+        monkeypatch.setattr(experiments, "code_digest", lambda framework: "changed")
     elif part == "framework":
         monkeypatch.setattr(torch, "__version__", "1.9.0")
     else:
@@ -150,11 +150,11 @@ def test_comments_do_not_make_results_stale(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "lib" / name).write_text("SKIP = 5\n")
     monkeypatch.setattr(experiments, "ROOT", tmp_path)
-    before = experiments._code_digest("pytorch")
+    before = experiments.code_digest("pytorch")
     (tmp_path / "lib/vot/protocol.py").write_text("SKIP = 5  # frames\n")
-    assert experiments._code_digest("pytorch") == before
+    assert experiments.code_digest("pytorch") == before
     (tmp_path / "lib/vot/protocol.py").write_text("SKIP = 6\n")
-    assert experiments._code_digest("pytorch") != before
+    assert experiments.code_digest("pytorch") != before
 
 
 # -- Killed and continued ------------------------------------------------------------------------------------------------------

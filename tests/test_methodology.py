@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from lib import experiments, methodology, thesis
+from lib.errors import InputError
+from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.tables import Table, Text
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.protocol import PYSOT, Trajectory, frames_per_second
+from lib.zoo import DEMO_WEIGHTS
 
 QUARTER = NetworkConfig.resnet50(0.25)
 
@@ -127,10 +130,35 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Datase
 def test_without_the_three_weights_the_commands_stand_in_the_figures_place(
         dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methodology, "shift_weights", lambda: {shift: tmp_path / f"{shift}.pth" for shift in methodology.SHIFTS})
+    monkeypatch.setattr(methodology, "SHIFT_POSITIONS", tmp_path / "none.csv")
     found = methodology.figure_3_1(dataset, "note")
     assert isinstance(found, Text)
     for shift in methodology.SHIFTS:
         assert f"siambook train data/recipes/shift.yaml --shift {shift} --out train/shift-{shift}" in found
+
+
+def test_what_was_recorded_stands_in_for_the_weights(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "positions.csv"
+    monkeypatch.setattr(methodology, "SHIFT_POSITIONS", file)
+    monkeypatch.setattr(methodology, "shift_weights", lambda: dict.fromkeys(methodology.SHIFTS, DEMO_WEIGHTS))
+    methodology.record_positions(dataset, file, pairs=2)
+    expected = methodology.position_distribution(load_network(DEMO_WEIGHTS), dataset, pairs=2)
+    found = methodology.recorded_positions(file)
+    assert list(found) == list(methodology.SHIFTS)
+    assert np.abs(found[16] - expected).max() < 1e-6
+    monkeypatch.setattr(methodology, "shift_weights", lambda: dict.fromkeys(methodology.SHIFTS, tmp_path / "none.pth"))
+    figure = methodology.figure_3_1(dataset, "note")
+    assert not isinstance(figure, Text) and len([axis for axis in figure.axes if axis.get_title()]) == 3
+    file.write_text(file.read_text().replace("row,", "line,"))
+    with pytest.raises(InputError, match="not readable position probabilities"):
+        methodology.recorded_positions(file)
+
+
+def test_the_recorded_positions_show_what_the_thesis_says_of_shifts() -> None:
+    """Figure 3.1: the smaller the shift in training, the more a network expects its target in the centre."""
+    found = methodology.recorded_positions(methodology.SHIFT_POSITIONS)
+    none, some, much = (methodology.inner_share(found[shift]) for shift in methodology.SHIFTS)
+    assert none > some > much
 
 
 def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,11 +80,13 @@ def region_overlaps(
 OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 
 
-def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None) -> Trajectory:
+def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None,
+                    clock: Callable[[], float] = time.perf_counter) -> Trajectory:
     """Track with re-initialisation: a failure at frame i is marked 2, frames i + 1 .. i + skip - 1 are marked 0, and the tracker
     starts again from the annotation at frame i + skip, marked 1 (PySOT's test.py, VOT's supervised experiment).
 
     on_frame(index, frame, entry, box) sees every frame; box is the tracker's (at a failure the lost one), None if skipped.
+    clock: in seconds, read before and after every call of the tracker.
     """
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
@@ -95,10 +97,10 @@ def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT
             entry = np.array([SKIPPED], float)
         elif index == start:
             box = axis_aligned_box(region)
-            _, seconds[index] = _timed(tracker.init, frame, box)
+            _, seconds[index] = _timed(clock, tracker.init, frame, box)
             entry = np.array([INIT], float)
         else:
-            result, seconds[index] = _timed(tracker.track, frame)
+            result, seconds[index] = _timed(clock, tracker.track, frame)
             entry = box = np.array(result.box, float)
             overlap = region_overlaps([box], [region], (frame.shape[1], frame.shape[0]), protocol)[0]
             if not overlap > protocol.failure_overlap:  # a box that is not finite is lost as well
@@ -117,9 +119,9 @@ def run_one_pass(tracker: Any, sequence: Sequence, on_frame: OnFrame | None = No
         frame = sequence.frame(index)
         if index == 0:
             box = axis_aligned_box(region)
-            _, seconds[index] = _timed(tracker.init, frame, box)
+            _, seconds[index] = _timed(time.perf_counter, tracker.init, frame, box)
         else:
-            result, seconds[index] = _timed(tracker.track, frame)
+            result, seconds[index] = _timed(time.perf_counter, tracker.track, frame)
             box = np.array(result.box, float)
         entries.append(box)
         if on_frame:
@@ -144,7 +146,7 @@ def frames_per_second(trajectories: Iterable[Trajectory], tracked_only: bool = F
     return frames / seconds if seconds > 0 else float("nan")
 
 
-def _timed(call: Callable, *arguments: Any) -> tuple[Any, float]:
-    begin = time.perf_counter()
+def _timed(clock: Callable[[], float], call: Callable, *arguments: Any) -> tuple[Any, float]:
+    begin = clock()
     result = call(*arguments)
-    return result, time.perf_counter() - begin
+    return result, clock() - begin
