@@ -291,16 +291,22 @@ def prune(options: argparse.Namespace) -> int:
         print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum,
                                options.multiple))
         return 0
+    if options.action == "recalibrate":
+        from lib.training.recalibrate import recalibrate_file
+
+        config = Path(options.config or FOLDER / "pruning" / "distilled.yaml")
+        print(recalibrate_file(weights, config, options.pairs, Path(options.out)))
+        return 0
     usual = FOLDER / "pruning" / ("finetune.yaml" if options.action == "finetune" else "head.yaml")
-    config = load_classify_config(options.config or usual)
+    classes_of = load_classify_config(options.config or usual)
     if options.action == "score":
-        scored = pruning.score_file(weights, config, options.pictures, Path(options.out), options.precision, options.quick,
+        scored = pruning.score_file(weights, classes_of, options.pictures, Path(options.out), options.precision, options.quick,
                                     options.device, say=lambda text: print(text, file=sys.stderr))
         print(f"{options.out}: {sum(map(len, scored.values()))} scores")
         return 0
-    classes = len(open_pictures(config.data, config.size, config.seed).classes)
+    classes = len(open_pictures(classes_of.data, classes_of.size, classes_of.seed).classes)
     classifier = load_classifier(weights, classes)
-    print(train_classifier(classifier, config, options.out, options.device, stop_after=options.stop_after))
+    print(train_classifier(classifier, classes_of, options.out, options.device, stop_after=options.stop_after))
     return 0
 
 
@@ -503,8 +509,9 @@ def parser() -> argparse.ArgumentParser:
 
     sub = command(prune, "prune", "CURL: a classification layer, scores of channels, the network without the worst, fine-tuning",
                   "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth")
-    sub.add_argument("action", choices=("head", "score", "cut", "finetune"),
-                     help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out")
+    sub.add_argument("action", choices=("head", "score", "cut", "recalibrate", "finetune"),
+                     help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out; "
+                          "recalibrate: a tracker's batch normalisation on training pairs")
     sub.add_argument("config", nargs="?", metavar="YAML",
                      help="classification training, whose pictures `score` uses as well (default: data/demo/pruning has them)")
     sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="`demo`, a tracker's, a backbone's or a classifier's")
@@ -515,6 +522,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--minimum", type=float, default=0.3, help="cut: share of every layer's channels that stays in any case")
     sub.add_argument("--multiple", type=_positive, default=1, metavar="N", help="cut: every layer keeps a multiple of N channels")
     sub.add_argument("--pictures", type=_positive, default=32, help="score: how many")
+    sub.add_argument("--pairs", type=_positive, default=480, help="recalibrate: how many")
     sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
     sub.add_argument("--quick", action="store_true", help="score: first-order estimates, in seconds")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")

@@ -372,19 +372,36 @@ def recorded_positions(path: Path) -> dict[int, np.ndarray]:
     return found
 
 
-def figure_3_1(dataset: Dataset, note: str, pairs: int = 64, reach: int = 64) -> Figure | Text:
-    """Figure 3.1: from the weights where the three trainings were made on this machine, else from what was recorded of them;
-    the commands where neither is there."""
+def shift_positions(dataset: Dataset, pairs: int = 64, reach: int = 64) -> dict[int, np.ndarray]:
+    """Position probabilities of the three trainings by shift: of their weights where they were made on this machine, else as
+    they were recorded; empty where neither is there."""
     files = shift_weights()
-    even = (2 * 2 + 1) ** 2 / (2 * reach / 8 + 1) ** 2
-    square = f"Targets lie evenly within the dashed square, which gives the centre's 5×5 positions {100 * even:.1f} %."
     if all(path.is_file() for path in files.values()):
-        found = {shift: position_distribution(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
-        return positions(found, reach, f"{note} {square} {pairs} search crops of {dataset.name}.")
-    if not SHIFT_POSITIONS.is_file():
+        return {shift: position_distribution(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
+    return recorded_positions(SHIFT_POSITIONS) if SHIFT_POSITIONS.is_file() else {}
+
+
+def figure_3_1(found: Mapping[int, np.ndarray], note: str, reach: int = 64) -> Figure | Text:
+    """Figure 3.1 of `shift_positions`; the commands that make the trainings where there is nothing to show."""
+    if not found:
         return shift_commands()
-    origin = SHIFT_POSITIONS.read_text(encoding="utf-8").splitlines()[1].replace("# source: ", "")
-    return positions(recorded_positions(SHIFT_POSITIONS), reach, f"Recorded ({origin}). {square}")
+    even = (2 * 2 + 1) ** 2 / (2 * reach / 8 + 1) ** 2
+    return positions(found, reach, f"{note} Targets lie evenly within the dashed square, which gives the centre's 5×5 positions "
+                                   f"{100 * even:.1f} %.")
+
+
+def shift_finding(found: Mapping[int, np.ndarray]) -> Text:
+    """What the centre's share says of the shifts that networks were trained with. found: shift -> distribution."""
+    shares = {shift: 100 * inner_share(one) for shift, one in sorted(found.items())}
+    listed = ", ".join(f"{share:.1f} % with shifts up to {shift}" for shift, share in shares.items())
+    values = list(shares.values())
+    if all(one > other for one, other in zip(values, values[1:])):
+        return Text(f"The centre gets {listed}: the smaller the shift in training, the more, as in the thesis.")
+    last = max(shares)
+    above = ("; all lie above the network with the largest shift" if all(shares[shift] > shares[last] for shift in shares
+                                                                         if shift != last) else "")
+    return Text(f"The centre gets {listed}. These do not follow the thesis's order from shift to shift{above}. Some "
+                "thousand pairs teach a network that was trained with large shifts little of the bias of the thesis's figure.")
 
 
 # -- Section 3.2 ---------------------------------------------------------------------------------------------------------------

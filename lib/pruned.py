@@ -28,7 +28,12 @@ SCORES = LOGS / "scores.csv"
 SHARES = (0.66, 0.5, 0.26)             # of the backbone's parameters that stay (thesis table 4.4)
 FULL_SIZES = (30e6, 22.5e6, 12e6)      # parameters of the full-size backbones
 VECTOR = 32                            # channels; what processors multiply at once is a divisor of it, or twice as much
-UNPRUNED, FROZEN, DISTILLED = 1.0, "frozen", "distilled"
+UNPRUNED = 1.0
+FROZEN = "frozen"              # trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
+DISTILLED = "distilled"        # channels taken out of the trained tracker, all of it trained on
+RECALIBRATED = "recalibrated"  # channels taken out, batch normalisation measured again, nothing trained
+CUT = "cut"                    # channels taken out, nothing else
+ENGINES = {FROZEN: ("fp32", "fp16", "int8"), DISTILLED: ("fp32", "fp16", "int8"), RECALIBRATED: ("fp32", "int8"), CUT: ("fp32",)}
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,11 @@ class Tracker:
         return (experiments.ROOT / self.weights).is_file()
 
     @property
+    def has_log(self) -> bool:
+        """Whether it was trained."""
+        return self.training in (FROZEN, DISTILLED)
+
+    @property
     def title(self) -> str:
         return f"{self.share:g}" if self.training == FROZEN else f"{self.share:g}, {self.training}"
 
@@ -65,15 +75,18 @@ def about(variant: Variant) -> dict[str, Any]:
 
 
 def trackers() -> list[Tracker]:
-    """The thesis's four, and behind them those that were trained the better way."""
-    every = [Tracker(share, training) for training in (FROZEN, DISTILLED) for share in (UNPRUNED, *SHARES)]
+    """The thesis's four, and behind them those that come from the trained tracker."""
+    every = [Tracker(share, training) for training in ENGINES for share in (UNPRUNED, *SHARES)]
     return [tracker for tracker in every if tracker.is_there]
 
 
 def variants(tracker: Tracker, framework: str) -> list[Variant]:
-    """Table 4.5's four rows of one tracker: PyTorch FP32, engines at FP32, FP16 and INT8."""
+    """Table 4.5's four rows of one of the thesis's trackers: PyTorch FP32, engines at FP32, FP16 and INT8. The others run as
+    engines alone, whose FP32 has PyTorch's boxes."""
     head = Path(tracker.weights).stem
-    rows = [*experiments.baseline(tracker.weights), *experiments.engines(tracker.weights, framework)]
+    plain = experiments.baseline(tracker.weights) if tracker.training == FROZEN else []
+    compiled = experiments.engines(tracker.weights, framework)
+    rows = [*plain, *(row for row in compiled if row.search in ENGINES[tracker.training])]
     return [Variant(f"{head}-{row.name}", row.weights, row.framework, row.target, row.search, row.xcorr, row.quantisation)
             for row in rows]
 

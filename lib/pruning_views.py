@@ -17,7 +17,7 @@ from lib.engine_views import COLOURS, MARKS, QUALITY, _difference
 from lib.experiments import Measurement
 from lib.figures import _arrow, _box, _drawing
 from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
-from lib.pruned import DISTILLED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
+from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
 from lib.tables import INTERVALS, Table, Text, _number, _value
 from lib.training.pictures import montage
@@ -25,6 +25,11 @@ from lib.vot.metrics import bootstrap
 
 STAGES = {1: SKY, 2: BLUE, 3: GREEN, 4: ORANGE}
 SHARES_LOOK = {1.0: GREY, 0.66: BLUE, 0.5: GREEN, 0.26: ORANGE}
+TRAINING_LOOK = {DISTILLED: "black", RECALIBRATED: SKY, CUT: YELLOW}
+
+
+def _colour(tracker: Tracker) -> str:
+    return TRAINING_LOOK.get(tracker.training) or SHARES_LOOK[tracker.share]
 
 
 # -- Section 3.6 ---------------------------------------------------------------------------------------------------------------
@@ -192,7 +197,7 @@ def tracker_training(logs: Mapping[Tracker, pd.DataFrame], note: str) -> Figure:
     """Loss of the trackers on pruned backbones over the pairs seen; steps are changes to larger search crops."""
     figure, axis = _figure(3.6)
     for tracker, log in logs.items():
-        colour = "black" if tracker.training == DISTILLED else SHARES_LOOK[tracker.share]
+        colour = _colour(tracker)
         axis.plot(log["pairs"] / 1000, log["total"], color=colour, label=tracker.title)
     axis.set(xlabel="thousand pairs", ylabel="loss of classes and boxes", yscale="log")
     axis.legend(loc="upper right", title="share of parameters", ncols=2)
@@ -221,7 +226,7 @@ def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) ->
     for one in measured:
         tracker, row = tracker_of(one.variant), one.row()
         theirs: Mapping[str, Any] = {}
-        if tracker.training != DISTILLED:
+        if tracker.training == FROZEN:
             size = order[sorted(SHARES_LOOK, reverse=True).index(tracker.share)]
             match = reported[(reported["parameters_m"] == size) & (reported["precision"] == one.variant.precision)
                              & ((reported["framework"] == "PyTorch") == (one.variant.framework == "pytorch"))]
@@ -240,7 +245,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     looks = dict(zip(sorted(reported["parameters_m"].unique(), reverse=True), SHARES_LOOK.values()))
     for one in measured:
         tracker, baseline = tracker_of(one.variant), one.variant.framework == "pytorch"
-        colour = "black" if tracker.training == DISTILLED else SHARES_LOOK[tracker.share]
+        colour = _colour(tracker)
         axes[0].plot([one.fps_tracked], [one.evaluation.eao], ls="", color=colour,
                      marker="D" if baseline else MARKS[one.variant.precision], markerfacecolor="white" if baseline else colour)
     for row in reported.to_dict("records"):
@@ -250,8 +255,9 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
                      markerfacecolor="white" if baseline else colour)
     for share, colour in SHARES_LOOK.items():
         axes[0].plot([], [], ls="", marker="o", color=colour, label=f"{share:g}")
-    if any(tracker_of(one.variant).training == DISTILLED for one in measured):
-        axes[0].plot([], [], ls="", marker="o", color="black", label="distilled")
+    for training, colour in TRAINING_LOOK.items():
+        if any(tracker_of(one.variant).training == training for one in measured):
+            axes[0].plot([], [], ls="", marker="o", color=colour, label=training)
     for precision in COLOURS:
         axes[1].plot([], [], ls="", marker=MARKS[precision], color=GREY, label=precision)
     axes[1].plot([], [], ls="", marker="D", color=GREY, markerfacecolor="white", label="PyTorch FP32")
@@ -268,17 +274,20 @@ def relations(measured: Seq[Measurement], shipped: Measurement, reported: pd.Dat
     way. shipped: the tracker that the channels were taken out of, whose backbone was trained for tracking."""
     theirs = reported[reported["framework"] == "PyTorch"].sort_values("parameters_m")["eao"]
     small, large = float(theirs.iloc[0]), float(theirs.iloc[-1])
+    fp32 = [one for one in measured if one.variant.precision == "FP32"]
+    fp32.sort(key=lambda one: one.variant.framework == "pytorch")  # last, and so taken, where there is both
     cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{large:g}", f"{small / large:.2f}", ""]]
-    plain = {tracker_of(one.variant): one for one in measured if one.variant.framework == "pytorch"}
+    plain = {tracker_of(one.variant): one for one in fp32}
     base = plain[Tracker(UNPRUNED)]
-    for tracker, one in plain.items():
+    for tracker in dict.fromkeys(tracker_of(one.variant) for one in measured):
+        one = plain[tracker]
         if tracker.share != UNPRUNED:
-            whole = [("unpruned, frozen", base), *([("demo tracker", shipped)] if tracker.training == DISTILLED else [])]
+            whole = [("unpruned, frozen", base), *([("demo tracker", shipped)] if tracker.training != FROZEN else [])]
             cells += [[f"{tracker.share:g}, {tracker.training}", _with_interval(one), (name, *_with_interval(other)),
                        f"{one.evaluation.eao / other.evaluation.eao:.2f}", _difference(one, other)] for name, other in whole]
     return Table(["Pruned tracker", "Its EAO", "Beside", "Ratio", "Difference"], cells,
-                 "EAO of pruned trackers beside the unpruned one with a frozen backbone, and beside the demo tracker, whose "
-                 "backbone was trained for tracking. Difference: on the same sequences, with its 95 % interval (paired "
+                 "EAO in FP32 of pruned trackers beside the unpruned one with a frozen backbone, and beside the demo tracker, "
+                 "whose backbone was trained for tracking. Difference: on the same sequences, with its 95 % interval (paired "
                  "bootstrap); marked * where that leaves out 0.")
 
 

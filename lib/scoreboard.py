@@ -562,7 +562,7 @@ def head_accuracy(_: Evidence) -> Measured:
 def distilled_gain(evidence: Evidence) -> Measured:
     """EAO of the smallest tracker when it is distilled, less that of the same backbone trained as in the thesis; paired."""
     share = f"{min(pruned.SHARES):g}"
-    return eao_loss(evidence, f"{share} {pruned.FROZEN}", f"{share} {pruned.DISTILLED}")
+    return eao_loss(evidence, f"{share} {pruned.FROZEN} FP32", f"{share} {pruned.DISTILLED} FP32")
 
 
 def resumed_dip(_: Evidence) -> Measured:

@@ -145,8 +145,8 @@ def test_what_has_become_stale_is_measured_again(
 
 
 def test_comments_do_not_make_results_stale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("siamrpn/tracker.py", "engines/base.py", "engines/pytorch.py", *(f"vot/{part}.py" for part in (
-            "dataset", "overlap", "protocol"))):
+    engines = (f"engines/{part}.py" for part in ("base", "shared", "pytorch"))
+    for name in ("siamrpn/tracker.py", *engines, *(f"vot/{part}.py" for part in ("dataset", "overlap", "protocol"))):
         (tmp_path / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "lib" / name).write_text("SKIP = 5\n")
     monkeypatch.setattr(experiments, "ROOT", tmp_path)

@@ -131,7 +131,7 @@ def test_without_the_three_weights_the_commands_stand_in_the_figures_place(
         dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methodology, "shift_weights", lambda: {shift: tmp_path / f"{shift}.pth" for shift in methodology.SHIFTS})
     monkeypatch.setattr(methodology, "SHIFT_POSITIONS", tmp_path / "none.csv")
-    found = methodology.figure_3_1(dataset, "note")
+    found = methodology.figure_3_1(methodology.shift_positions(dataset), "note")
     assert isinstance(found, Text)
     for shift in methodology.SHIFTS:
         assert f"siambook train data/recipes/shift.yaml --shift {shift} --out train/shift-{shift}" in found
@@ -147,18 +147,30 @@ def test_what_was_recorded_stands_in_for_the_weights(dataset: Dataset, tmp_path:
     assert list(found) == list(methodology.SHIFTS)
     assert np.abs(found[16] - expected).max() < 1e-6
     monkeypatch.setattr(methodology, "shift_weights", lambda: dict.fromkeys(methodology.SHIFTS, tmp_path / "none.pth"))
-    figure = methodology.figure_3_1(dataset, "note")
-    assert not isinstance(figure, Text) and len([axis for axis in figure.axes if axis.get_title()]) == 3
+    figure = methodology.figure_3_1(methodology.shift_positions(dataset), "note")
+    assert not isinstance(figure, Text) and len(figure.axes) == 3 + 1, "a panel a shift, and the scale"
     file.write_text(file.read_text().replace("row,", "line,"))
     with pytest.raises(InputError, match="not readable position probabilities"):
         methodology.recorded_positions(file)
 
 
-def test_the_recorded_positions_show_what_the_thesis_says_of_shifts() -> None:
-    """Figure 3.1: the smaller the shift in training, the more a network expects its target in the centre."""
+def test_the_finding_of_figure_3_1_follows_from_the_shares() -> None:
+    def with_centre(share: float) -> np.ndarray:
+        found = np.full((25, 25), (1 - share) / 600)
+        found[10:15, 10:15] = share / 25
+        return found
+
+    rising = {shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.15), (64, 0.1))}
+    assert "as in the thesis" in methodology.shift_finding(rising) and "30.0 %" in methodology.shift_finding(rising)
+    mixed = {shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.25), (64, 0.1))}
+    assert "do not follow the thesis's order" in methodology.shift_finding(mixed)
+    assert "all lie above" in methodology.shift_finding(mixed)
+
+
+def test_what_was_recorded_of_the_three_trainings_is_three_distributions() -> None:
     found = methodology.recorded_positions(methodology.SHIFT_POSITIONS)
-    none, some, much = (methodology.inner_share(found[shift]) for shift in methodology.SHIFTS)
-    assert none > some > much
+    assert list(found) == list(methodology.SHIFTS)
+    assert all(methodology.inner_share(one) > 25 / 625 for one in found.values()), "somewhere near the centre"
 
 
 def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,19 +60,20 @@ def test_the_logs_become_table_4_4(tmp_path):
 
 @pytest.fixture(scope="module")
 def measured(small, tmp_path_factory) -> list:
-    """The unpruned tracker and the two smallest on every engine, on a few frames."""
+    """The unpruned tracker and the smallest ones on every engine, on a few frames."""
     chosen = [tracker for tracker in pruned.trackers() if tracker.share in (1.0, 0.26)]
     listed = [variant for tracker in chosen for variant in pruned.variants(tracker, "openvino")]
-    assert [pruned.tracker_of(variant) for variant in listed[::4]] == chosen
+    assert list(dict.fromkeys(map(pruned.tracker_of, listed))) == chosen
+    assert [tracker.training for tracker in chosen] == ["frozen", "frozen", "distilled", "recalibrated", "cut"]
     return experiments.measure(listed, load_dataset(small), str(tmp_path_factory.mktemp("pruned") / "run"), progress=False)
 
 
 def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
     table = pruning_views.engines(measured, thesis.table("table_4_5"), "caption")
-    assert len(table.rows) == len(measured) == 12
+    assert len(table.rows) == len(measured) == 4 + 4 + 3 + 2 + 1
     assert [row[7] for row in table.rows[:4]] == ["0.344", "0.328", "0.323", "0.240"]  # the thesis's 45.5 M
     assert [row[7] for row in table.rows[4:8]] == ["0.212", "0.190", "0.188", "0.159"]  # and 12 M
-    assert [row[7] for row in table.rows[8:]] == [ABSENT] * 4  # it trained none the better way
+    assert [row[7] for row in table.rows[8:]] == [ABSENT] * 6  # it trained none the better way
     for row, one in zip(table.rows, measured):
         assert row[4][0] == f"{one.evaluation.eao:.3f}"
     assert measured[3].row()["plan_mb"] > 1.5 * measured[7].row()["plan_mb"]
@@ -82,8 +83,9 @@ def test_relations_are_quotients_and_paired_differences(measured):
     [shipped] = experiments.measure(experiments.baseline("demo"), measured[0].dataset, measured[0].run, progress=False)
     table = pruning_views.relations(measured, shipped, thesis.table("table_4_5"))
     assert table.rows[0][3] == "0.62"  # the thesis's 0.212 of 0.344
-    base, frozen, distilled = (one.evaluation for one in measured if one.variant.framework == "pytorch")
-    pairs = ((frozen, base), (distilled, base), (distilled, shipped.evaluation))
+    base, frozen = (one.evaluation for one in measured if one.variant.framework == "pytorch")
+    ours = [one.evaluation for one in measured[8:] if one.variant.precision == "FP32"]  # distilled, recalibrated, cut
+    pairs = [(frozen, base), *((one, whole) for one in ours for whole in (base, shipped.evaluation))]
     for row, (one, other) in zip(table.rows[1:], pairs):
         assert row[3] == f"{one.eao / other.eao:.2f}"
         assert row[4][0].startswith(f"{one.eao - other.eao:+.3f}")

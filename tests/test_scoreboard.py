@@ -258,7 +258,7 @@ def test_pruned_trackers_are_compared_size_by_size(tracked: list[experiments.Mea
         for framework, precision in (("PyTorch", "FP32"), *(("OpenVINO", level) for level in ("FP32", "FP16", "INT8"))):
             trackers.append({"share": share, "training": "frozen", "framework": framework, "precision": precision,
                              "variant": "worse" if share == 0.26 else tracked[0].variant.name})
-    trackers.append({**trackers[0], "share": 0.26, "training": "distilled"})
+    trackers.append({**trackers[1], "share": 0.26, "training": "distilled"})
     write(evidence, "04_2_3_pruned_engines", trackers)
     assert tuple(scoreboard.steps_worse(evidence))[:3] == (4, 4, 12), "the last step for all four, the others possibly"
     assert tuple(scoreboard.sizes_pytorch_best(evidence))[:3] == (0, 0, 4), "engines are as good as PyTorch"
