@@ -315,11 +315,13 @@ def test_a_failed_notebook_is_executed_again_and_what_failed_is_forgotten(faulty
 
 
 def test_a_disk_without_room_for_a_page_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
-    notebooks = {"01_big": notebook("print('x' * 100_000)", parameters="run = ''"), "02_small": note("02_small")}
+    last = NOTE.format(name="01_big", parameter="run")
+    notebooks = {"01_big": notebook("print('x' * 100_000)", last, parameters="run = ''"), "02_small": note("02_small")}
     book = Book(tmp_path / "book", notebooks, {"run": "r"})
     error = book.do(1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000)))
     assert [row["status"] for row in book.rows("r").values()] == ["failed", "done"]
     assert error.splitlines()[-1] == "siambook: 01_big: OSError: [Errno 27] File too large"
+    assert [line.split()[0] for line in book.executed] == ["01_big", "02_small"], "what it measures is measured to the end"
     names = sorted(path.name for path in (book.run("r") / "notebooks").iterdir())
     assert names == ["01_big.log", "02_small.ipynb", "02_small.log"], "no page that is cut off"
 
