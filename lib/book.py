@@ -17,7 +17,8 @@ What decides:
 - for pages that show runs side by side: the tables of the other runs under data/runs; and all of the run that is shown, where it
   was recorded on another machine (what this machine's own run holds is what the notebooks write);
 - the metadata of its code cells (captions and tags, which the cache would otherwise bring back as they were);
-- Python, the packages that pyproject.toml names as dependencies, and the processor: the book shows measurements.
+- Python, the packages that pyproject.toml names as dependencies and those of the engines, processor and GPU: the book shows
+  measurements.
 
 Serves every chapter; nothing else in lib/ imports it.
 """
@@ -29,6 +30,7 @@ import json
 import os
 import platform
 import re
+from contextlib import suppress
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +38,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
 import yaml
 
-from lib.environment import cores, processor
+from lib.environment import DISTRIBUTIONS, cores, gpus, processor
 from lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -202,14 +204,13 @@ def _contents(path: Path) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> tuple[tuple[str, str], ...]:
-    parts = [("Python", platform.python_version()), ("processor", f"{os.cpu_count()} x {processor()}")]
-    for requirement in metadata.requires(DISTRIBUTION) or []:
-        name, marker = re.match(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
-        if "extra ==" not in marker:
-            try:
-                parts.append((name, metadata.version(name)))
-            except metadata.PackageNotFoundError:  # a requirement of another Python version
-                continue
+    parts = [("Python", platform.python_version()), ("processor", f"{os.cpu_count()} x {processor()}"),
+             ("GPU", ", ".join(gpus()))]
+    required = [re.match(r"([\w.-]+)(.*)", requirement).groups()  # type: ignore[union-attr]
+                for requirement in metadata.requires(DISTRIBUTION) or []]
+    for name in (*(name for name, marker in required if "extra ==" not in marker), *DISTRIBUTIONS):
+        with suppress(metadata.PackageNotFoundError):  # a requirement of another Python version, an engine that is not there
+            parts.append((name, metadata.version(name)))
     return tuple(parts)
 
 

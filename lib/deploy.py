@@ -25,6 +25,7 @@ from lib.siamrpn.parts import NETWORKS, three_networks
 if TYPE_CHECKING:
     import onnx
 
+LARGE = 10e6  # parameters; of a smaller network what is freed late does not matter, and looking for it takes longer than building
 CACHE = Path(__file__).resolve().parent.parent / "data" / "cache" / "plans"
 
 
@@ -169,13 +170,15 @@ class Deployment:
     def _compile(self, keys: Sequence[Tuple[str, str, Quantisation]]) -> None:
         from lib.export import save_model
 
-        give_back_memory()
+        large = self.parameters > LARGE
         with tempfile.TemporaryDirectory() as folder:
             paths = [save_model(self.model(*key), Path(folder) / f"{key[0]}.onnx") for key in keys]
             for key, path in zip(keys, paths):
-                give_back_memory()
+                if large:
+                    give_back_memory()
                 self._engines[key] = self.module.build(path, key[0], key[1], self.cache)
-        give_back_memory()
+        if large:
+            give_back_memory()
 
 
 def give_back_memory() -> None:

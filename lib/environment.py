@@ -89,6 +89,12 @@ def processor() -> str:
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
+def gpus() -> list[str]:
+    """NVIDIA's GPUs by name, as their driver for PCs and servers lists them; asked without a framework."""
+    files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
+    return [name.strip() for file in files for name in re.findall(r"^Model:(.*)$", file.read_text(), re.MULTILINE)]
+
+
 def cores() -> int | None:
     """Cores of the processor that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -203,7 +203,7 @@ class PrunedSpeed:
     note: str
 
 
-def full_size_speed(run: str, framework: str, rounds: int = 3, calls: int = 2) -> PrunedSpeed:
+def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
     """Time the full-size networks, whole and pruned, on PyTorch and the framework, or load what the run has."""
     on = experiments.device()
     configs = timed_configs()

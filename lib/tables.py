@@ -4,6 +4,8 @@ Views only: they take data frames and evaluations, and format. Jupyter shows a `
 """
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from html import escape
 from typing import Any, Mapping
 from typing import Sequence as Seq
@@ -24,7 +26,10 @@ NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's scri
 
 
 class Table:
-    """Rows of cells; a cell is text, or (text, lines of small text under it). The first column names the row."""
+    """Rows of cells; a cell is text, or (text, lines of small text under it). The first column names the row.
+
+    A page carries the cells once more as CSV, behind a link that needs no server.
+    """
 
     def __init__(self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str) -> None:
         self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
@@ -32,14 +37,23 @@ class Table:
     def _repr_html_(self) -> str:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
         rows = "".join(f"<tr>{''.join(_cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows)
-        return (f'<figure style="margin: 0"><figcaption style="text-align: left">{escape(self.caption)}</figcaption>'
+        data = b64encode(self.csv().encode()).decode()
+        link = f'<a download="{_slug(self.caption)}.csv" href="data:text/csv;charset=utf-8;base64,{data}">CSV</a>'
+        return (f'<figure style="margin: 0"><figcaption style="text-align: left">{escape(self.caption)} {link}</figcaption>'
                 f'<div style="overflow-x: auto; font-size: 80%"><table class="table"><thead><tr>{heads}</tr></thead>'
                 f"<tbody>{rows}</tbody></table></div></figure>")
 
+    def _frame(self) -> pd.DataFrame:
+        texts = [[" ".join(cell).rstrip() if isinstance(cell, tuple) else str(cell) for cell in row] for row in self.rows]
+        return pd.DataFrame(texts, columns=pd.Index(self.heads))
+
+    def csv(self) -> str:
+        """Heads and cells as comma-separated values."""
+        return self._frame().to_csv(index=False)
+
     def __repr__(self) -> str:
         """Plain text, for terminals."""
-        texts = [[" ".join(cell) if isinstance(cell, tuple) else str(cell) for cell in row] for row in self.rows]
-        return f"{self.caption}\n{pd.DataFrame(texts, columns=pd.Index(self.heads)).to_string(index=False)}"
+        return f"{self.caption}\n{self._frame().to_string(index=False)}"
 
 
 class Text(str):
@@ -139,6 +153,11 @@ def bench_text(rows: Seq[Mapping[str, Any]]) -> str:
               f"{row['ratio']:.2f}x ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})", f"{row['outside_ms']:.2f}",
               f"{row['plan_mb']:.1f}", f"{row['build_s']:.2f}"] for row in rows]
     return pd.DataFrame(cells, columns=pd.Index(heads)).to_string(index=False)
+
+
+def _slug(caption: str, words: int = 4) -> str:
+    """A file's name from the first words of a caption: "Table 4.2: Engines here" becomes "table-4.2-engines-here"."""
+    return "-".join(re.findall(r"[\w.]*\w", caption.lower())[:words]) or "table"
 
 
 def _cell(column: int, cell: Any) -> str:

@@ -1,6 +1,7 @@
 """Figures and tables say what they show: titles, units, run and machine, the thesis's value beside the measured one."""
 from __future__ import annotations
 
+import base64
 import io
 import re
 from pathlib import Path
@@ -151,13 +152,17 @@ def test_table_4_1_says_whose_every_number_is() -> None:
     }, {"row": "measured", "framework": "PyTorch", "hardware": "2 cores", "dataset": "speed only", "fps_tracked": 1.5,
         "fps_tracked_low": 1.4, "fps_tracked_high": 1.6}])
     html = tables.results([thesis.table("table_4_1"), measured], "A caption <here>", thesis.table("digits"))._repr_html_()
+    [(name, data)] = re.findall(r'<a download="([^"]+)" href="data:text/csv;charset=utf-8;base64,([^"]+)"', html)
+    cells = pd.read_csv(io.BytesIO(base64.b64decode(data)))
+    assert name == "a-caption-here.csv" and len(cells) == len(thesis.table("table_4_1")) + len(measured)
+    assert list(cells.columns)[:2] == ["Whose number", "Machine, data"]
     rows = [re.sub(r"<[^>]+>", " ", row) for row in html.split("<tr>")[2:]]
     assert [re.split(r"  +", row.strip())[0] for row in rows] == ["published", "thesis", "measured now", "measured now"]
     assert "0.6 " in rows[0] and "50" in rows[0] and "35" in rows[0]
     assert "(0.602)" in rows[1] and "52" in rows[1] and "(11.1)" in rows[1]
     assert "0.612" in rows[2] and "0.550–0.700" in rows[2] and "33.3" in rows[2]
     assert "1.4–1.6" in rows[3] and rows[3].count("–") == 5, "no quality where there is none"
-    assert "A caption &lt;here&gt;" in html and "nan" not in html.lower()
+    assert "A caption &lt;here&gt;" in html and "nan" not in html.replace(data, "").lower()
 
 
 def test_tables_count_what_was_measured(dataset: Dataset, trajectories: dict[str, Trajectory], evaluation: Evaluation) -> None:
