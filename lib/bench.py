@@ -99,10 +99,10 @@ class NoRanges(Dict[str, float]):
         return NO_RANGE
 
 
-def timing_deployment(network: SiamRPN, framework: str, device: str = "cpu") -> Deployment:
+def timing_deployment(network: SiamRPN, framework: str, device: str = "cpu", keep_models: bool = False) -> Deployment:
     """A deployment whose engines are good for timing: nothing is cached, INT8 has made-up ranges."""
     ranges: Ranges = {name: dict.fromkeys(METHODS, NoRanges()) for name in NETWORKS}
-    return Deployment(network, framework, device, cache=None, ranges=lambda quantisation: ranges)
+    return Deployment(network, framework, device, cache=None, ranges=lambda quantisation: ranges, keep_models=keep_models)
 
 
 def pairs_to_time(frameworks: Seq[str]) -> List[Tuple[str, str]]:
@@ -180,15 +180,20 @@ def make_ready(networks: Seq[SiamRPN], frameworks: Seq[str], device: str = "cpu"
     for sentence in absent.values():
         report(sentence)
     ready = []
-    for framework, precision in [("pytorch", "fp32"), *pairs_to_time([name for name in frameworks if name not in absent])]:
-        for place, network in enumerate(networks):
-            deployment = timing_deployment(network, framework, device)
-            try:
-                engines = deployment.network(dict.fromkeys(NETWORKS, precision))
-            except InputError as error:
-                report(f"{FRAMEWORKS[framework].title} {precision.upper()}: {error}")
-                break  # the other networks lack it as well
-            ready.append(Ready(place, framework, precision, deployment, engines))
+    pairs = [("pytorch", "fp32"), *pairs_to_time([name for name in frameworks if name not in absent])]
+    for framework in dict.fromkeys(name for name, _ in pairs):
+        deployments = [timing_deployment(network, framework, device, keep_models=True) for network in networks]
+        for precision in (level for name, level in pairs if name == framework):
+            for place, deployment in enumerate(deployments):
+                try:
+                    engines = deployment.network(dict.fromkeys(NETWORKS, precision))
+                except InputError as error:
+                    report(f"{FRAMEWORKS[framework].title} {precision.upper()}: {error}")
+                    break  # the other networks lack it as well
+                ready.append(Ready(place, framework, precision, deployment, engines))
+        for deployment in deployments:
+            deployment.forget_models()
+    give_back_memory()
     return ready
 
 

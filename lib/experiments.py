@@ -331,7 +331,8 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
                 if sensor is None:  # which would see work that is shared in the first variant alone
                     share_search(waiting)
                 for sequence in dataset:
-                    late = [job for job in waiting if sequence in job.missing]
+                    late = sorted((job for job in waiting if sequence in job.missing),
+                                  key=lambda job: job.variant.framework)  # whose threads get in another framework's way
                     frames = _in_memory(sequence) if len(late) > 1 else sequence
                     for job in late:
                         job.measure(frames, bar.update, sampler)
@@ -504,6 +505,7 @@ class _Job:
         self.network = network
         self.tracker = SiamRPNTracker(network, _settings(self.variant))
         self.shared: SharedEngine | None = None
+        self.warm = False
 
     def share(self, engine: SharedEngine) -> None:
         """Search with an engine that other jobs search with as well."""
@@ -511,7 +513,9 @@ class _Job:
         self.shared = engine
 
     def measure(self, sequence: Sequence, done: Callable[[int], Any], sampler: power.Sampler) -> None:
-        _warm_up(self.tracker, sequence)
+        if not self.warm:
+            _warm_up(self.tracker, sequence)
+            self.warm = True
         path, before = result_path(self.results, sequence.name), self.shared.hits if self.shared else 0
         clock = self.shared.clock if self.shared else time.perf_counter
         trajectory = _track_sequence(self.tracker, sequence, self.protocol, path, done, sampler, clock)
