@@ -16,6 +16,8 @@ from lib.quantize import (  # noqa: E402
     METHODS,
     XCORR_KEPT,
     Histogram,
+    _divergence,
+    _divergences,
     activation_bounds,
     channel_bounds,
     dequantize,
@@ -448,3 +450,12 @@ def test_outputs_keep_their_names_and_order(models, bounds):
     for name in NETWORKS:
         int8 = to_int8(models[name], bounds[name]["minmax"])
         assert tuple(value.name for value in int8.graph.output) == OUTPUTS[name]
+
+
+def test_divergences_from_running_sums_are_those_of_the_plain_sum():
+    random = np.random.RandomState(0)
+    counts = np.bincount(np.minimum(np.abs(random.laplace(size=5000)) * 200, BINS - 1).astype(int), minlength=BINS).astype(float)
+    counts[0] = 0.0
+    bins = range(LEVELS + 1, BINS + 1, 37)
+    quick = _divergences(counts)
+    assert [quick[each - LEVELS - 1] for each in bins] == pytest.approx([_divergence(counts, each) for each in bins])

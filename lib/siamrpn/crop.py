@@ -28,10 +28,10 @@ def subwindow(frame: np.ndarray, center: np.ndarray, side: int, out_size: int, f
     right, bottom = max(0, x0 + side - width), max(0, y0 + side - height)
     patch = frame[max(0, y0):max(0, y0 + side), max(0, x0):max(0, x0 + side)]
     if left or top or right or bottom:
-        canvas = np.empty((side, side, 3), np.uint8)
-        canvas[:] = np.asarray(fill).astype(np.uint8)  # PySOT's canvas is uint8 too: the mean colour is cut to whole numbers
-        canvas[top:top + patch.shape[0], left:left + patch.shape[1]] = patch
-        patch = canvas
+        color = np.asarray(fill).astype(np.uint8).tolist()  # PySOT's canvas is uint8 too: the mean colour is cut to whole numbers
+        if patch.size == 0:  # the window lies outside of the frame
+            return np.full((out_size, out_size, 3), color, np.uint8)
+        patch = cv2.copyMakeBorder(patch, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
     if side != out_size:
         patch = cv2.resize(patch, (out_size, out_size))
     return patch
