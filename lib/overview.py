@@ -58,6 +58,6 @@ def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: PrunedSpeed, 
         ours = base["frame_ms"] / here["frame_ms"] if here and base else None
         cells.append([line.title, _number(row.get("eao"), 3), _value(one.row(), "eao", 3), _number(row.get("fps"), 1),
                       _number(here.get("fps"), 1), _number(times, 1), _number(ours, 1)])
-    heads = ["Tracker", "EAO: thesis, VOT2018", "here, demo scale", "FPS: thesis, Xavier", "here, full size", "× PyTorch: thesis",
-             "here, full size"]
+    heads = ["Tracker", "EAO, thesis (VOT2018)", "EAO, here (demo)", "FPS, thesis (Xavier)", "FPS, here (full size)",
+             "× PyTorch, thesis", "× PyTorch, here"]
     return Table(heads, cells, f"{caption} {INTERVALS}")
