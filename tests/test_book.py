@@ -180,7 +180,7 @@ def exists(url: str, address: str) -> bool:
 def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> None:
     browser.get(address + FRONT)
     for _ in range(50):
-        if browser.current_url == address + "notebooks/01_introduction.html":
+        if browser.current_url == address + "notebooks/front.html":
             return
         time.sleep(0.1)
     pytest.fail(f"{FRONT} stays at {browser.current_url}")
