@@ -284,7 +284,7 @@ def test_power_is_sampled_while_a_variant_is_timed(benchmark: Path, weights: Pat
     drawn = measured.power
     assert drawn is not None and (drawn.sensor, drawn.rail, measured.sensor) == ("tegrastats", "GPU", "tegrastats")
     assert drawn.frames == sum(int(np.isin(t.codes, (-1, 2)).sum()) for t in measured.trajectories.values())
-    assert drawn.watts == drawn.thesis_watts == pytest.approx(2.534)
+    assert [drawn.watts, drawn.thesis_watts] == pytest.approx([2.534, 2.534])
     assert drawn.idle_watts == pytest.approx(2.534) and drawn.net_energy_per_frame == pytest.approx(0, abs=1e-9)
     assert drawn.energy_per_frame == pytest.approx(2.534 * drawn.seconds / drawn.frames)
     assert drawn.thesis_energy_per_frame == pytest.approx(2.534 / measured.fps), "P / FPS, with the table's FPS"
