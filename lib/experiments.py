@@ -766,7 +766,7 @@ class EngineSpeed:
         raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
 
 
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, calls: int = 3) -> EngineSpeed:
+def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, calls: int = 2) -> EngineSpeed:
     """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
     run has."""
     on = device()
