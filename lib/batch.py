@@ -1,6 +1,7 @@
 """The notebooks as one batch, for machines where a run takes hours and no book is built (`siambook run`; chapter 4 on a Jetson).
 
-Every notebook of _toc.yml is executed through papermill, in that order, with the parameters of a profile. The run keeps
+Every notebook of _toc.yml is executed through papermill, in that order and the front page last, with the parameters of a
+profile. The run keeps
 
     notebooks.csv                       a row a notebook: done or failed, seconds, when it started, why it failed
     notebooks/<notebook>.ipynb          executed to its end
@@ -57,13 +58,14 @@ launch_new_instance()
 
 
 def in_order(contents: Any) -> list[str]:
-    """The files that a table of contents (as read from _toc.yml) names, in the order of the book."""
+    """The files that a table of contents (as read from _toc.yml) names, in the order of the book; the front page (root) last,
+    because it shows what the others measure."""
     if isinstance(contents, list):
         return [file for part in contents for file in in_order(part)]
     if not isinstance(contents, dict):
         return []
-    own = [str(contents[key]) for key in ("root", "file") if key in contents]
-    return own + [file for part in contents.values() for file in in_order(part)]
+    own, front = ([str(contents[key])] if key in contents else [] for key in ("file", "root"))
+    return own + [file for part in contents.values() for file in in_order(part)] + front
 
 
 def notebooks(root: Path) -> dict[str, dict[str, Any]]:
@@ -126,6 +128,7 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
     refuse_unknown(values, book.values(), profile)
     names = choose(list(book), only)
     _refuse_recorded(values["run"])
+    unwritten: list[str] = []
     with _alone(folder):
         rows = {row["notebook"]: dict(row) for row in runs.notebook_times(values["run"]).to_dict("records")}
         with tqdm(names, unit="notebook") as bar:

@@ -20,7 +20,7 @@ What decides:
 - Python, the packages that pyproject.toml names as dependencies and those of the engines, processor and GPU: the book shows
   measurements.
 
-Serves every chapter; nothing else in lib/ imports it.
+Serves every chapter; `lib.batch` takes the same digest for notebooks that are executed without a book.
 """
 from __future__ import annotations
 
@@ -310,15 +310,17 @@ def launch_buttons(repository: str) -> dict[str, Any]:
                                "notebook_interface": "jupyterlab"}}
 
 
-def _published(app: Sphinx, config: Any) -> None:
-    """config-inited: with SIAMBOOK_REPOSITORY set, pages get `launch_buttons`."""
+def _configured(app: Sphinx, config: Any) -> None:
+    """config-inited: captions name the thesis's figures, so Sphinx numbers none; with SIAMBOOK_REPOSITORY set, pages get
+    `launch_buttons`."""
+    config.numfig = False
     if os.environ.get("SIAMBOOK_REPOSITORY"):
         config.html_theme_options = {**config.html_theme_options, **launch_buttons(os.environ["SIAMBOOK_REPOSITORY"])}
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     book = Book(app)
-    app.connect("config-inited", _published)
+    app.connect("config-inited", _configured)
     app.connect("env-get-outdated", book.outdated)
     app.connect("source-read", book.read)
     app.connect("build-finished", book.finished)

@@ -777,7 +777,7 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, 
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
              "code": digest((code_digest(framework) + code_digest("pytorch") + source("bench.py")).encode())}
     record = kept_record(run, f"engine_speed_{framework}.json", parts,
-                   lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
+                         lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
     if record is None:
         return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
     return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],

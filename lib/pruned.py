@@ -212,7 +212,7 @@ def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
              "code": experiments.digest((experiments.code_digest(framework) + experiments.source("bench.py")).encode())}
     record = experiments.kept_record(run, f"pruned_speed_{framework}.json", parts,
-                               lambda: _time(configs, framework, rounds, calls, on))
+                                     lambda: _time(configs, framework, rounds, calls, on))
     if record is None:
         return cast(PrunedSpeed, experiments.absent("the speed of the full-size pruned networks", run))
     return PrunedSpeed(record["rows"], record["missing"], experiments.run_note(run, record["environment"]))

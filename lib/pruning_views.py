@@ -299,7 +299,7 @@ def _with_interval(one: Measurement) -> tuple[str, str]:
 @shows_what_is_there
 def full_size(speed: PrunedSpeed, caption: str) -> Table:
     """Speed, latency and plan size of the full-size networks, whole and pruned."""
-    heads = ["Backbone, M", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
+    heads = ["Backbone", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
     cells = [[_size_name(row), f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
               f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}",
@@ -313,7 +313,7 @@ def full_size(speed: PrunedSpeed, caption: str) -> Table:
 
 def _size_name(row: Mapping[str, Any]) -> str:
     multiple = f" (multiples of {row['multiple']})" if row["multiple"] > 1 else ""
-    return f"{row['parameters'] / 1e6:.1f}{multiple}"
+    return f"{row['parameters'] / 1e6:.1f} M{multiple}"
 
 
 @needs_all
@@ -328,7 +328,7 @@ def full_size_finding(speed: PrunedSpeed, aim: float) -> Text:
         row = min((row for row in rows if row["multiple"] == multiple), key=lambda row: row["parameters"])
         low, high = row["whole_ratio_low"], row["whole_ratio_high"]
         verdict = "at least" if low >= aim else "less than" if high < aim else "more in some rounds and less in others than"
-        verdicts.append(f"{_size_name(row)} M: {row['whole_ratio']:.2f} times ({low:.2f}–{high:.2f}), {verdict} {aim:g} times")
+        verdicts.append(f"{_size_name(row)}: {row['whole_ratio']:.2f} times ({low:.2f}–{high:.2f}), {verdict} {aim:g} times")
     return Text(f"INT8 beside the whole network's INT8 engine: {'; '.join(verdicts)}. Crop, decoding and the unpruned neck and "
                 "heads are part of both. CURL counts parameters, and a processor computes in vectors: a vector that channels do "
                 "not fill costs as much as a full one.")

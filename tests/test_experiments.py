@@ -318,6 +318,13 @@ def test_a_resumed_run_keeps_what_was_sampled(benchmark: Path, weights: Path, tm
     assert drawn.thesis_watts == 5, "of a run below five seconds the last reading"
 
 
+def test_beside_a_power_sensor_every_variant_does_its_own_work(benchmark: Path, tmp_path: Path, sensor: Path) -> None:
+    pytest.importorskip("openvino")
+    variants = [experiments.mixture("demo", "openvino", "fp32", "fp32", xcorr) for xcorr in ("fp32", "fp16")]
+    found = experiments.measure(variants, load_dataset(benchmark), str(tmp_path / "run"), progress=False)
+    assert [one.shared for one in found] == [0, 0] and all(one.power is not None for one in found)
+
+
 def test_without_a_sensor_the_columns_stay_empty_and_the_reason_is_kept(
     benchmark: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

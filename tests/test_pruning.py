@@ -101,6 +101,16 @@ def test_bisection_reaches_the_thesiss_sizes_within_one_percent(target):
     assert min(stays.mean() for stays in choice.keep.values()) >= 0.3
 
 
+def test_channels_in_multiples_are_the_best_of_every_layer():
+    scores = random_scores(FULL)
+    plain, filled = pruning.choose(FULL, scores, 12_000_000), pruning.choose(FULL, scores, 12_000_000, multiple=32)
+    assert any(stays.sum() % 32 for stays in plain.keep.values())
+    assert filled.parameters == pytest.approx(12e6, rel=0.02)
+    for name, stays in filled.keep.items():
+        assert stays.sum() % 32 == 0 and stays.sum() >= 0.3 * len(stays)
+        assert scores[name][stays].min() >= scores[name][~stays].max(initial=-np.inf), name
+
+
 def test_an_impossible_target_names_the_smallest_network():
     with pytest.raises(InputError, match=r"1,000 parameters cannot be reached.*has ([\d,]+) to 45,528,128"):
         pruning.choose(FULL, random_scores(FULL), 1000)
@@ -161,6 +171,12 @@ def test_the_full_size_networks_of_the_book_have_the_thesiss_sizes():
     for size, config in pruned.full_configs().items():
         assert pruning.backbone_parameters(config) == pytest.approx(size, rel=0.01)
         assert config.stem == 64 and config.rpn == 256
+    smallest = pruned.FULL_SIZES[-1]
+    filled = pruned.full_configs(pruned.VECTOR)[smallest]
+    assert pruning.backbone_parameters(filled) == pytest.approx(smallest, rel=0.01)
+    assert not any(count % pruned.VECTOR for count in pruning.mask_layers(filled).values())
+    multiples = [multiple for multiple, _ in pruned.timed_configs()]
+    assert multiples == [1, 1, 1, 1, pruned.VECTOR]
 
 
 @pytest.mark.parametrize("share, count, low, high", [(0.5, 100, 0.4038, 0.5962), (0.0, 50, 0.0, 0.0714)])

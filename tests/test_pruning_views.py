@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import experiments, pruned, pruning, pruning_views, thesis
+from lib import experiments, overview, pruned, pruning, pruning_views, thesis
 from lib.tables import ABSENT
 from lib.vot.dataset import load_dataset
 
@@ -100,6 +100,42 @@ def test_the_full_size_channels_are_four_times_the_demos():
     for size, config in pruned.full_configs().items():
         keep = pruning.choose(pruned.demo_config(), found, int(size), times=4).keep
         assert pruning.mask_layers(config) == {name: 4 * count for name, count in pruning.counts(keep).items()}
+
+
+def speed_row(parameters: float, ratio: tuple, multiple: int = 1, precision: str = "INT8") -> dict:
+    return {"framework": "OpenVINO 1", "precision": precision, "parameters": parameters, "multiple": multiple, "frame_ms": 10.0,
+            "frame_ms_low": 9.0, "frame_ms_high": 11.0, "fps": 100.0, "search_ms": 8.0, "plan_mb": 30.0, "ratio": 8.0,
+            **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratio))}
+
+
+def test_the_aim_at_full_size_is_judged_by_every_round():
+    rows = [speed_row(45.5e6, (1, 1, 1)), speed_row(30e6, (1.2, 1.1, 1.3)), speed_row(12e6, (1.9, 1.8, 1.95)),
+            speed_row(12e6, (2.9, 2.8, 3), precision="FP32"), speed_row(11.9e6, (2.2, 2.1, 2.3), 32)]
+    found = pruning_views.full_size_finding(pruned.PrunedSpeed(rows, [], "note"), 2.0)
+    assert "12.0 M: 1.90 times (1.80–1.95), less than 2 times" in found
+    assert "11.9 M (multiples of 32): 2.20 times (2.10–2.30), at least 2 times" in found
+    rows[-1] = speed_row(11.9e6, (2.2, 1.9, 2.3), 32)
+    assert "more in some rounds and less in others than 2" in pruning_views.full_size_finding(pruned.PrunedSpeed(rows, [], ""), 2)
+    assert "could be timed" in pruning_views.full_size_finding(pruned.PrunedSpeed([], [], ""), 2.0)
+    table = pruning_views.full_size(pruned.PrunedSpeed(rows, ["FP16 is missing"], "note"), "Caption.")
+    assert [row[0] for row in table.rows] == ["45.5 M", "30.0 M", "12.0 M", "12.0 M", "11.9 M (multiples of 32)"]
+    assert table.rows[2][-1] == ("1.90", "1.80–1.95") and "FP16 is missing" in table.caption
+
+
+def test_the_front_page_sets_the_thesiss_way_beside_ours(small, tmp_path):
+    chosen = overview.lines("demo", "openvino")
+    assert [line.reported.get("eao") for line in chosen] == [0.413, 0.392, 0.389, 0.347, 0.159, None]
+    names = [("PyTorch", "fp32", 1), *(("OpenVINO", precision, 4) for precision in ("fp32", "fp16", "int8"))]
+    rows = [{**speed_row(size, (1, 1, 1), multiple, precision.upper()), "framework": f"{name} 1",
+             "frame_ms": 100 / faster / times, "fps": 10 * faster * times}
+            for name, precision, faster in names for size, multiple, times in ((45.5e6, 1, 1), (12e6, 1, 2), (11.9e6, 32, 9))]
+    measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
+    table = overview.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
+    assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
+    assert [row[6] for row in table.rows] == ["1.0", "4.0", "4.0", "4.0", "8.0", "8.0"]
+    assert table.rows[3][5] == f"{65.7 / 11.1:.1f}" and table.rows[5][1] == table.rows[5][3] == ABSENT
+    for row, one in zip(table.rows, measured):
+        assert row[2][0] == f"{one.evaluation.eao:.3f}"
 
 
 def test_a_resumed_training_with_a_dip_is_called_one():
