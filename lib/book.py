@@ -320,7 +320,7 @@ def _configured(app: Sphinx, config: Any) -> None:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     book = Book(app)
-    app.connect("config-inited", _configured)
+    app.connect("config-inited", _configured, priority=900)  # behind the LaTeX extension, which has figures numbered
     app.connect("env-get-outdated", book.outdated)
     app.connect("source-read", book.read)
     app.connect("build-finished", book.finished)

@@ -177,6 +177,11 @@ def exists(url: str, address: str) -> bool:
     return not anchor or page.suffix != ".html" or f'id="{urllib.parse.unquote(anchor)}"' in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_figures_have_no_numbers_but_the_thesiss(page: str) -> None:
+    assert 'class="caption-number"' not in (HTML / page).read_text(encoding="utf-8")
+
+
 def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> None:
     browser.get(address + FRONT)
     for _ in range(50):
