@@ -1,6 +1,16 @@
 """The thesis "Optimization of Siamese Object Tracking Networks" (A. Ludwig, TU Wien, 2023) as a small library.
 
-Notebooks import from here; nothing in this package reads global configuration. Imports point downwards only, in the order
-cli, figures and engine_views, experiments, plots and tables, bench, deploy, calibration, thesis, vot, power, fetch, training,
-engines, quantize, export, siamrpn, demo.
+Notebooks import from here; nothing in this package reads global configuration. Imports point downwards only, line by line and
+within a line from left to right (tests/test_setup.py):
+
+    cli, batch, book                                         commands; notebooks as a batch and as a book
+    chapters                                                 what pages show: figures, tables, sentences
+    cluster, pruned, full_size, published, experiments       "measure, or load what this run has measured"
+    runs, digests, absent                                    a run on disk; what makes it stale; what it lacks
+    bench, deploy, recalibrate, calibration, power           engines from weights; their speed, ranges and power
+    pruning, training                                        CURL; training of trackers and classifiers
+    zoo, quantize, engines, export                           PyTorch, OpenVINO, TensorRT; INT8; ONNX
+    thesis, fetch, siamrpn, engines.base                     the thesis's numbers; the tracker, what it asks of an engine
+    video, vot, demo                                         frames, evaluation, the generated benchmark
+    environment, files, errors
 """

@@ -1,15 +1,13 @@
 """What a recorded run does not hold, in the place of what it would have held (`lib.runs`).
 
 A page is written for a complete run. Where one that was recorded on another machine lacks a part, which then cannot be measured
-here, an `Absent` takes the place of the measurement, and the views (`needs_all`, `shows_what_is_there`) say so in its place.
+here, an `Absent` takes the place of the measurement, and the pages say so (`chapters.tables.needs_all`, `shows_what_is_there`).
 """
 from __future__ import annotations
 
-import functools
-from typing import Any, Callable, Iterator, TypeVar, cast
+from typing import Any, Iterator
 
 NAMED = 3  # of many things that are absent
-View = TypeVar("View", bound=Callable[..., Any])
 
 
 class Absent:
@@ -76,38 +74,3 @@ def together(*values: Any) -> Absent | None:
 def there(values: Any) -> Any:
     """A list without what is absent; anything else as it is."""
     return [value for value in values if not isinstance(value, Absent)] if isinstance(values, (list, tuple)) else values
-
-
-def needs_all(view: View) -> View:
-    """A figure or a sentence: where any of what it is about is absent, a sentence that says so stands in its place."""
-    @functools.wraps(view)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        missing = sentences(*args, *kwargs.values())
-        return _text(missing) if missing else view(*args, **kwargs)
-
-    return cast(View, wrapper)
-
-
-def shows_what_is_there(view: View) -> View:
-    """A table: rows that are absent are named in its caption; where nothing is left, or what all rows are compared with is
-    absent, the sentence stands in its place."""
-    @functools.wraps(view)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        given = [*args, *kwargs.values()]
-        missing = sentences(*given)
-        if not missing:
-            return view(*args, **kwargs)
-        emptied = [value for value in given if isinstance(value, (list, tuple)) and len(value) and not there(value)]
-        if emptied or any(isinstance(value, Absent) for value in given):
-            return _text(missing)
-        table = view(*map(there, args), **{name: there(value) for name, value in kwargs.items()})
-        table.caption += f" {_text(missing)}"
-        return table
-
-    return cast(View, wrapper)
-
-
-def _text(missing: list[str]) -> Any:
-    from lib.tables import Text  # which uses this module
-
-    return Text(f"Missing here: {'; '.join(missing)}.")

@@ -35,10 +35,10 @@ from tqdm import tqdm
 
 from lib import runs
 from lib.book import DEFAULT_PROFILE, chosen_parameters, fingerprint, refuse_unknown, with_parameters
+from lib.environment import device
 from lib.errors import InputError
-from lib.files import write_text
+from lib.files import ROOT, write_text
 
-ROOT = Path(__file__).resolve().parent.parent
 NEEDS = ("papermill", "ipykernel", "nbformat")
 LOCK = ".batch"
 DONE, FAILED = "done", "failed"
@@ -228,11 +228,8 @@ def _write(path: Path, table: pd.DataFrame) -> list[str]:
 
 
 def _refuse_recorded(run: str) -> None:
-    if (runs.run_folder(run) / runs.ENVIRONMENT).is_file():
-        from lib.experiments import device  # which imports PyTorch
-
-        if runs.is_recorded(run, device()):
-            raise InputError(f"run {run} was recorded on another machine and is only read here; --run names another one")
+    if (runs.run_folder(run) / runs.ENVIRONMENT).is_file() and runs.is_recorded(run, device()):
+        raise InputError(f"run {run} was recorded on another machine and is only read here; --run names another one")
 
 
 @contextmanager

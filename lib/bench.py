@@ -14,6 +14,7 @@ from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from typing import Sequence as Seq
 
 import numpy as np
+import pandas as pd
 import torch
 
 from lib.calibration import Ranges
@@ -357,3 +358,17 @@ def reinitialisation(deployment: Deployment, precision: str, calls: int = 7) -> 
     fitted = EngineNetwork({**network.engines, "xcorr": refitted(deployment, precision, first)})
     fitted.template(exemplar)
     return {"inputs": inputs, "refit": np.array([_seconds(fitted.template, exemplar) for _ in range(calls)])}
+
+
+def report(rows: Seq[Mapping[str, Any]]) -> str:
+    """The rows of `Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network and of the whole
+    frame."""
+    heads = ["framework", "precision", "convolutions run in", "target ms", "", "search ms", "", "xcorr ms", "", "frame ms",
+             "quartiles", "ratio (rounds)", "outside ms", "plan MB", "build s"]
+    cells = [[row["framework"], row["precision"], row["executed"],
+              *(text for name in ("target", "search", "xcorr")
+                for text in (f"{row[f'{name}_ms']:.2f}", f"{row[f'{name}_ratio']:.2f}x")),
+              f"{row['frame_ms']:.2f}", f"{row['frame_ms_low']:.2f}-{row['frame_ms_high']:.2f}",
+              f"{row['ratio']:.2f}x ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})", f"{row['outside_ms']:.2f}",
+              f"{row['plan_mb']:.1f}", f"{row['build_s']:.2f}"] for row in rows]
+    return pd.DataFrame(cells, columns=pd.Index(heads)).to_string(index=False)

@@ -73,11 +73,11 @@ def evaluate(options: argparse.Namespace) -> int:
         dataset = load_dataset(options.dataset)
         _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
         return 0
-    from lib import experiments
+    from lib import experiments, zoo
     from lib.absent import Absent
 
-    name = options.dataset if options.dataset == experiments.DEMO else str(Path(options.dataset).resolve())
-    weights = options.weights if options.weights == experiments.DEMO else str(Path(options.weights).resolve())
+    name = options.dataset if options.dataset == zoo.DEMO else str(Path(options.dataset).resolve())
+    weights = options.weights if options.weights == zoo.DEMO else str(Path(options.weights).resolve())
     variant = _variant(options, weights)
     dataset = experiments.open_dataset(name, None if options.one_pass else options.run)
     if options.one_pass:
@@ -211,7 +211,7 @@ def engine(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Ranges of activations for INT8, from training data or from the frames of a dataset."""
-    from lib import experiments
+    from lib import digests, experiments
     from lib.calibration import calibrate as measure
     from lib.calibration import thesis_pairs, training_pairs, write_ranges
     from lib.export import export_network
@@ -228,16 +228,16 @@ def calibrate(options: argparse.Namespace) -> int:
         pairs = thesis_pairs(load_dataset(options.data), options.pairs)
         source = f"{command}: {len(pairs)} frames of these sequences"
     out = Path(options.out) if options.out else experiments.calibration_path(weights)
-    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, experiments.digest(weights.read_bytes()))
+    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, digests.digest(weights.read_bytes()))
     print(f"{out}: ranges from {len(pairs)} pairs")
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
     """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same run."""
-    from lib import experiments, tables
+    from lib import experiments
     from lib.bench import bench as measure
-    from lib.bench import full_size_network
+    from lib.bench import full_size_network, report
     from lib.deploy import FRAMEWORKS
     from lib.environment import label, peak_memory_gb, record
     from lib.siamrpn.checkpoint import load_network
@@ -246,18 +246,18 @@ def bench(options: argparse.Namespace) -> int:
     machine = record(options.device)
     rows = []
 
-    def report(text: str) -> None:
+    def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, options.calls, report):
+    for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, options.calls, say):
         rows.append(timed.row())
-        report(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
+        say(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
     about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"],
              "peak_memory_gb": peak_memory_gb()}
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
         return 0
-    print(tables.bench_text(rows))
+    print(report(rows))
     memory = about["peak_memory_gb"]
     print(f"{options.scale} scale, {about['machine']}" + (f"; peak memory {memory:.2f} GB" if memory else ""))
     return 0
@@ -292,7 +292,7 @@ def prune(options: argparse.Namespace) -> int:
                                options.multiple))
         return 0
     if options.action == "recalibrate":
-        from lib.training.recalibrate import recalibrate_file
+        from lib.recalibrate import recalibrate_file
 
         config = Path(options.config or FOLDER / "pruning" / "distilled.yaml")
         print(recalibrate_file(weights, config, options.pairs, Path(options.out)))

@@ -30,10 +30,12 @@ from tqdm import tqdm
 
 from lib import environment
 from lib.deploy import FRAMEWORKS
+from lib.digests import code_digest, dataset_digest
+from lib.environment import device
 from lib.errors import InputError
-from lib.experiments import MEASURED, ROOT, Deployments, Variant, code_digest, dataset_digest, decided_by, device, locked
-from lib.files import write_text
-from lib.runs import is_recorded, read_json, run_folder, to_json
+from lib.experiments import MEASURED, Deployments, Variant, decided_by
+from lib.files import ROOT, write_text
+from lib.runs import is_recorded, locked, read_json, run_folder, to_json
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import Evaluation, evaluate

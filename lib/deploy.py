@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequen
 from lib.calibration import METHOD, Ranges
 from lib.engines.base import Engine, EngineNetwork
 from lib.errors import InputError
+from lib.files import ROOT
 from lib.quantize import METHODS, XCORR_KEPT, to_int8
 from lib.siamrpn.network import SiamRPN, parameter_count
 from lib.siamrpn.parts import NETWORKS, three_networks
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import onnx
 
 LARGE = 10e6  # parameters; of a smaller network what is freed late does not matter, and looking for it takes longer than building
-CACHE = Path(__file__).resolve().parent.parent / "data" / "cache" / "plans"
+CACHE = ROOT / "data" / "cache" / "plans"
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,17 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Mapping
 
-ROOT = Path(__file__).resolve().parent.parent
+from lib.files import ROOT
+
 PACKAGES = ("torch", "numpy", "cv2")
 DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")  # where they are there
+
+
+def device() -> str:
+    """The GPU where PyTorch sees one ("cuda"), the processor otherwise ("cpu")."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:

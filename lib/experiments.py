@@ -21,72 +21,44 @@ measured into it, and what it lacks is an `Absent` that views show as a sentence
 """
 from __future__ import annotations
 
-import ast
 import contextlib
-import fcntl
-import hashlib
 import re
 import shutil
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, cast
+from typing import Any, Callable, Mapping, cast
 from typing import Sequence as Seq
 
 import numpy as np
-import pandas as pd
-import torch
 from tqdm import tqdm
 
 from lib import environment, power, runs
-from lib.absent import Absent, sentences, there
-from lib.bench import (
-    full_size_network,
-    keep_tracking,
-    layer_times,
-    make_ready,
-    pairs_to_time,
-    reinitialisation,
-    time_together,
-    timing_deployment,
-)
 from lib.calibration import Ranges, calibrate_ways, read_ranges, thesis_pairs, write_ranges
 from lib.demo import make_benchmark
-from lib.deploy import (
-    FRAMEWORKS,
-    RECIPES,
-    USUAL,
-    Deployment,
-    Quantisation,
-    choose_framework,
-    framework_module,
-    give_back_memory,
-    missing_frameworks,
-)
-from lib.engines.base import PRECISIONS, Engine, EngineNetwork, by_type, describe_executed
-from lib.engines.pytorch import torch_network
+from lib.deploy import FRAMEWORKS, RECIPES, USUAL, Deployment, Quantisation, choose_framework, framework_module
+from lib.digests import code_digest, dataset_digest, digest
+from lib.engines.base import PRECISIONS, Engine, EngineNetwork, describe_executed
 from lib.engines.shared import SharedEngine
+from lib.environment import device
 from lib.errors import InputError
-from lib.files import write_text
+from lib.files import ROOT, write_text
 from lib.quantize import METHODS
-from lib.runs import is_recorded, read_json, run_folder, to_json
+from lib.runs import absent, is_recorded, locked, read_json, run_folder, run_note, to_json
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, load_dataset, read_numbers
-from lib.vot.metrics import MEASURES, Evaluation, bootstrap, evaluate
-from lib.vot.protocol import FAILURE, PYSOT, Protocol, Trajectory, frames_per_second, run_one_pass, run_reset_based
+from lib.vot.metrics import Evaluation, columns, evaluate
+from lib.vot.protocol import FAILURE, PYSOT, Protocol, Trajectory, frames_per_second, run_reset_based
 from lib.vot.results import read_results, result_path, write_trajectory
 from lib.zoo import DEMO, tracker_config, weights_path
 
-ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "data" / "cache"
 DEMO_DATASET = CACHE / "demo-benchmark"  # what `dataset: demo` means, generated where it is not there yet
-PUBLISHED = "SiamRPNpp_R50"  # PySOT's siamrpn_r50_l234_dwxcorr, as its raw results' folder is named
 MEASURED = "measured.json"
 IN_MEMORY_BYTES = 2**30  # of decoded frames, of one sequence
 DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")  # of a protocol; the rest concerns evaluation
@@ -208,11 +180,6 @@ def compiled_framework(framework: str, run: str) -> str:
     return found.most_common(1)[0][0] if found else choose_framework(framework)
 
 
-def device() -> str:
-    """The GPU where PyTorch sees one, the processor otherwise."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 # -- Measuring -----------------------------------------------------------------------------------------------------------------
 
 
@@ -291,7 +258,7 @@ class Measurement:
             "build_s": sum(engine["build_seconds"] for engine in self.engines.values()),
             "hardware": self.machine, "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name, "sequences": len(self.dataset), "frames": sum(map(len, self.dataset)),
-            **_scores(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked, "shared": self.shared,
+            **columns(self.evaluation), "fps": self.fps, "fps_tracked": self.fps_tracked, "shared": self.shared,
             **power_columns(self.power),
             "run": Path(self.run).name, "date": self.environment["date"],
         }
@@ -347,19 +314,12 @@ def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) 
     record = read_json(results / MEASURED)
     lacking = [sequence.name for sequence in dataset if not result_path(results, sequence.name).is_file()]
     if not record or len(lacking) == len(dataset):
-        return absent(f"{variant.title} on {dataset.name} ({variant.name})", run, variant)
+        return absent(f"{variant.title} on {dataset.name} ({variant.name})", run, variant=variant)
     if lacking:
-        return absent(f"{len(lacking)} of {len(dataset)} sequences of {dataset.name} with {variant.title}", run, variant)
+        return absent(f"{len(lacking)} of {len(dataset)} sequences of {dataset.name} with {variant.title}", run, variant=variant)
     if record.get("decided_by", {}).get("protocol") != _resets_by(protocol):
-        return absent(f"{variant.title} on {dataset.name} by this protocol", run, variant)
+        return absent(f"{variant.title} on {dataset.name} by this protocol", run, variant=variant)
     return _load(variant, dataset, run, results, record, protocol, recorded=True)
-
-
-def absent(what: str, run: str, variant: Variant | None = None) -> Any:
-    """What a recorded run lacks."""
-    machine = environment.label(read_json(run_folder(run) / runs.ENVIRONMENT))
-    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
-    return Absent(what, where, **({"variant": variant} if variant else {}))
 
 
 def _load(variant: Variant, dataset: Dataset, run: str, results: Path, record: Mapping[str, Any], protocol: Protocol,
@@ -514,7 +474,7 @@ class _Job:
 
     def measure(self, sequence: Sequence, done: Callable[[int], Any], sampler: power.Sampler) -> None:
         if not self.warm:
-            _warm_up(self.tracker, sequence)
+            warm_up(self.tracker, sequence)
             self.warm = True
         path, before = result_path(self.results, sequence.name), self.shared.hits if self.shared else 0
         clock = self.shared.clock if self.shared else time.perf_counter
@@ -617,7 +577,7 @@ def _track_sequence(tracker: SiamRPNTracker, sequence: Sequence, protocol: Proto
     return trajectory
 
 
-def _warm_up(tracker: SiamRPNTracker, sequence: Sequence) -> None:
+def warm_up(tracker: SiamRPNTracker, sequence: Sequence) -> None:
     """A first call allocates and chooses algorithms; it says nothing about speed."""
     frame = sequence.frame(0)
     tracker.init(frame, axis_aligned_box(sequence.regions[0]))
@@ -641,323 +601,3 @@ def _read_lost(path: Path) -> dict[int, np.ndarray]:
     return {int(row[0]): np.array(row[1:]) for row in rows}
 
 
-def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
-    """Write a section's table to the run as <section>.csv and return it, e.g. write_section("local", "04_1_baseline", rows).
-
-    Of a recorded run nothing is written; rows that it lacks are left out, and named in `.attrs["absent"]`.
-    """
-    frame = pd.DataFrame(list(there(rows)))
-    frame.attrs["absent"] = sentences(rows)
-    if not is_recorded(run, device()):
-        write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
-    return frame
-
-
-# -- Speed at full size --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds of single track calls, (N,), and where they were taken."""
-
-    seconds: np.ndarray = field(repr=False)
-    run: str
-    parameters: int
-    environment: Mapping[str, Any] = field(repr=False)
-    recorded: bool = False
-
-    @property
-    def fps(self) -> float:
-        """Frames per second at the median time of a frame."""
-        return float(1 / np.median(self.seconds))
-
-    @property
-    def spread(self) -> tuple[float, float]:
-        """Frames per second at the upper and the lower quartile of the time: half of the frames lie between."""
-        slow, fast = np.percentile(self.seconds, [75, 25])
-        return float(1 / slow), float(1 / fast)
-
-    @property
-    def note(self) -> str:
-        return run_note(self.run, self.environment, recorded=self.recorded)
-
-    def row(self) -> dict[str, Any]:
-        """A line for table 4.1, without quality: random weights have none."""
-        return {"row": "recorded" if self.recorded else "measured", "variant": "full-size", "framework": "PyTorch",
-                "precision": "FP32", "hardware": environment.label(self.environment),
-                "network": f"{self.parameters / 1e6:.1f} M parameters",
-                "dataset": "speed only, random weights", "fps_tracked": self.fps, "fps_tracked_low": self.spread[0],
-                "fps_tracked_high": self.spread[1], "run": Path(self.run).name, "date": self.environment["date"]}
-
-
-def full_size_fps(dataset: Dataset, run: str, frames: int = 0, width: float = 1.0) -> Speed:
-    """Speed of the full-size network in PyTorch FP32 on this machine, tracking the first frames of the dataset; kept in the run.
-
-    The weights are random (seeded): speed does not depend on them. frames: 12 on a processor and 100 on a GPU unless given.
-    """
-    on = device()
-    frames, sequence = frames or (12 if on == "cpu" else 100), dataset.sequences[0]
-    parts = {"frames": f"{frames} of {sequence.name}, {sequence.width}x{sequence.height}", "width": str(width),
-             "framework": f"pytorch {torch.__version__}", "code": code_digest("pytorch"),
-             "machine": to_json(environment.hardware(on))}
-    record = kept_record(run, "full_size.json", parts, lambda: _time_full_size(sequence, frames, width, on))
-    if record is None:
-        return cast(Speed, absent("the speed of the full-size network in PyTorch", run))
-    return Speed(np.array(record["seconds"]), run, record["parameters"], record["environment"], is_recorded(run, on))
-
-
-def kept_record(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
-    """A record of the run, with its environment; measured where the run has none that the same things decided. Of a recorded
-    run whatever it has, or None."""
-    if is_recorded(run, device()):
-        return read_json(run_folder(run) / name) or None
-    with locked(run_folder(run)) as folder:
-        record = read_json(folder / name)
-        if record.get("decided_by") != parts:
-            record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
-            write_text(folder / name, to_json(record))
-            runs.write_environment(run, record["environment"])
-    return record
-
-
-def _time_full_size(sequence: Sequence, frames: int, width: float, on: str) -> dict[str, Any]:
-    network = full_size_network(width)
-    tracker = SiamRPNTracker(torch_network(network, on))
-    _warm_up(tracker, sequence)
-    part = replace(sequence, frames=sequence.frames[: frames + 1], regions=sequence.regions[: frames + 1])
-    seconds = run_one_pass(tracker, part).seconds[1:]
-    return {"seconds": seconds.tolist(), "parameters": sum(parameter.numel() for parameter in network.parameters())}
-
-
-@dataclass(frozen=True)
-class EngineSpeed:
-    """Speed of the full-size network on every framework and precision (`lib.bench`), kept in a run.
-
-    rows: of `bench.Timed.row`. layers: framework and precision ("openvino int8") -> network -> layer type -> seconds a call.
-    reinitialisation: precision -> "inputs" and "refit" -> seconds of single initialisations, empty where there is no such way.
-    missing: what could not be timed here, in sentences.
-    """
-
-    rows: Seq[Mapping[str, Any]] = field(repr=False)
-    layers: Mapping[str, Mapping[str, Mapping[str, float]]] = field(repr=False)
-    reinitialisation: Mapping[str, Mapping[str, Seq[float]]] = field(repr=False)
-    missing: Seq[str]
-    parameters: int
-    framework: str
-    run: str
-    environment: Mapping[str, Any] = field(repr=False)
-    recorded: bool = False
-
-    @property
-    def note(self) -> str:
-        return run_note(self.run, self.environment, FRAMEWORKS[self.framework].title, self.recorded)
-
-    @property
-    def size(self) -> str:
-        """Of the network: "53.9 M parameters"."""
-        return f"{self.parameters / 1e6:.1f} M parameters"
-
-    def row_of(self, framework: str, precision: str) -> Mapping[str, Any]:
-        """The row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError where it is missing."""
-        title = FRAMEWORKS[framework].title
-        for row in self.rows:
-            if str(row["framework"]).startswith(title) and row["precision"] == precision.upper():
-                return row
-        raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
-
-
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, calls: int = 2) -> EngineSpeed:
-    """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
-    run has."""
-    on = device()
-    missing = missing_frameworks(["tensorrt"])  # which every reader of section 4.2 looks for
-    frameworks = list(dict.fromkeys(["pytorch", framework]))
-    parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
-             "absent": ", ".join(missing),
-             "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
-             "code": digest((code_digest(framework) + code_digest("pytorch") + source("bench.py")).encode())}
-    record = kept_record(run, f"engine_speed_{framework}.json", parts,
-                         lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
-    if record is None:
-        return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
-    return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],
-                       [*record["missing"], *record["absent"]], record["parameters"],
-                       framework, run, record["environment"], is_recorded(run, on))
-
-
-def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
-    network = full_size_network(width)
-    missing: list[str] = []
-    ready = make_ready([network], frameworks, on, missing.append)
-    rows = [timed.row() for timed in time_together(ready, rounds, calls)]
-    layers, again = {}, {}
-    for each in ready:
-        times = layer_times(each.deployment, each.precision, calls)
-        layers[f"{each.framework} {each.precision}"] = {part: by_type(found) for part, found in times.items()}
-        if each.framework == frameworks[-1] != "pytorch":
-            again[each.precision] = {way: [] if seconds is None else seconds.tolist()
-                                     for way, seconds in reinitialisation(each.deployment, each.precision).items()}
-    return {"rows": rows, "layers": layers, "reinitialisation": again, "missing": missing,
-            "parameters": sum(parameter.numel() for parameter in network.parameters())}
-
-
-@dataclass(frozen=True)
-class FullSizePower:
-    """Power of the full-size network while it tracks, kept in a run. rows: as those of `Measurement.row`, without quality; none
-    without a sensor. sensor: its name, or why there was none."""
-
-    rows: Seq[Mapping[str, Any]] = field(repr=False)
-    sensor: str
-    run: str
-    environment: Mapping[str, Any] = field(repr=False)
-
-
-def full_size_power(run: str, framework: str, width: float = 1.0, seconds: float = 30.0) -> FullSizePower:
-    """Power of the full-size network with random weights in PyTorch FP32 and in every precision of the framework, each tracking
-    for some seconds; or what the run has. Without a sensor nothing is run."""
-    on, name = device(), f"full_size_power_{framework}.json"
-    sensor, about = power.find_sensor(on)
-    frameworks = list(dict.fromkeys(["pytorch", framework]))
-    parts = {"width": str(width), "seconds": str(seconds), "machine": to_json(environment.hardware(on)),
-             "frameworks": ", ".join(f"{key} {framework_module(key).version()}" for key in frameworks),
-             "code": digest((code_digest(framework) + code_digest("pytorch")).encode())}
-    kept = read_json(run_folder(run) / name)
-    if sensor is None and not is_recorded(run, on) and kept.get("decided_by") != parts:
-        return FullSizePower([], about, run, environment.record(on))
-    record = kept_record(run, name, parts, lambda: _draw_power(run, sensor, frameworks, width, seconds, on))
-    if record is None:
-        return FullSizePower([], f"no power in run {Path(run).name}, which was recorded on another machine", run, {})
-    whose = {"row": "recorded" if is_recorded(run, on) else "measured", "run": Path(run).name}
-    rows = [{**row, **whose} for row in record["rows"]]
-    return FullSizePower(rows, record["sensor"], run, record["environment"])
-
-
-def _draw_power(run: str, sensor: power.Sensor | None, frameworks: Seq[str], width: float, seconds: float, on: str
-                ) -> dict[str, Any]:
-    network, rows = full_size_network(width), []
-    for name, precision in [("pytorch", "fp32"), *pairs_to_time(frameworks)]:
-        if name == "pytorch" and precision != "fp32":
-            continue  # table 4.6 has PyTorch in FP32 alone
-        engine = timing_deployment(network, name, on).network(dict.fromkeys(NETWORKS, precision))
-        keep_tracking(engine, 1.0)
-        path = run_folder(run) / f"full_size_power_{frameworks[-1]}" / f"{name}-{precision}.csv"
-        with power.Sampler(sensor, power.PERIOD, path) as sampler:
-            with sampler.phase("idle"):
-                time.sleep(power.IDLE_SECONDS)
-            with sampler.phase("run"):
-                done = keep_tracking(engine, seconds, sampler.now)
-        drawn = power.measure(sampler.log, done)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        rows.append({"variant": f"full-size-{name}-{precision}", "framework": FRAMEWORKS[name].title,
-                     "precision": precision.upper(), "network": f"{parameters / 1e6:.1f} M parameters",
-                     "dataset": "random frames, random weights", "fps_tracked": len(done) / drawn.seconds,
-                     **power_columns(drawn)})
-        del engine
-        give_back_memory()
-    return {"rows": rows, "sensor": sensor.name if sensor else ""}
-
-
-# -- The published tracker -----------------------------------------------------------------------------------------------------
-
-
-def published(folder: str | None, tracker: str = PUBLISHED) -> dict[str, Evaluation]:
-    """Published raw results evaluated here, by label; `folder` has VOT2018.json and results/<tracker>, or is None: empty."""
-    if not folder:
-        return {}
-    dataset = load_dataset(ROOT / folder / "VOT2018.json")
-    return {"published raw results": evaluate(dataset, read_results(ROOT / folder / "results" / tracker, dataset))}
-
-
-def published_rows(evaluations: Mapping[str, Evaluation]) -> pd.DataFrame:
-    """Lines for table 4.1 from `published`."""
-    return pd.DataFrame([{"row": "published", "framework": "PyTorch", "hardware": f"{label}, evaluated now",
-                          "dataset": evaluation.dataset, **_scores(evaluation)} for label, evaluation in evaluations.items()])
-
-
-def about_published(folder: str | None, tracker: str = PUBLISHED) -> str:
-    """Where the published row was computed from, or how to have it computed."""
-    if folder:
-        return (f"The row of published raw results is computed from `results/{tracker}` in `{folder}`, PySOT's answers with "
-                "`siamrpn_r50_l234_dwxcorr` on VOT2018, by the same code as the measured row.")
-    return ("No raw results of VOT2018 were given, so the published row is the paper's. Given a folder with `VOT2018.json` "
-            "(annotations in PySOT's format, as in github.com/MegviiDetection/video_analyst) and "
-            f"`results/{tracker}/baseline/<sequence>/<sequence>_001.txt` (raw results of PySOT's `siamrpn_r50_l234_dwxcorr`, "
-            "as in github.com/whjzsy/SiamTrackers), the row is computed with its intervals: "
-            "`papermill notebooks/04_1_baseline.ipynb out.ipynb --cwd notebooks -p vot2018_results FOLDER`.")
-
-
-def _scores(evaluation: Evaluation) -> dict[str, float]:
-    """The measures and their intervals as columns: accuracy, accuracy_low, accuracy_high, ..."""
-    intervals = bootstrap(evaluation)
-    columns = {}
-    for measure in MEASURES:
-        columns[measure] = getattr(evaluation, measure)
-        columns[f"{measure}_low"], columns[f"{measure}_high"] = intervals[measure]
-    return columns
-
-
-# -- Digests and files ---------------------------------------------------------------------------------------------------------
-
-
-def digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def dataset_digest(dataset: Dataset) -> str:
-    """Names, regions and the bytes of every frame. Raises InputError where frames are missing."""
-    sha = hashlib.sha256()
-    for sequence in dataset:
-        if not sequence.has_frames:
-            raise InputError(f"Dataset {dataset.path}: the frames of '{sequence.name}' are not there, so it cannot be tracked.")
-        sha.update(repr((sequence.name, [region.tolist() for region in sequence.regions])).encode())
-        for frame in sequence.frames:
-            try:
-                sha.update(digest(frame.read_bytes()).encode())
-            except OSError as error:
-                raise InputError(f"Frame {frame} cannot be read: {error.strerror}.") from None
-    return sha.hexdigest()[:16]
-
-
-def code_digest(framework: str) -> str:
-    """The code between a frame and its raw result: network, crop, tracker, engine, protocol and the overlap that it resets by."""
-    lib = ROOT / "lib"
-    own = [] if framework == "pytorch" else ["engines/plans.py", "export.py", "quantize.py", "calibration.py"]
-    module = f"{FRAMEWORKS[framework].module.replace('lib.', '').replace('.', '/')}.py"
-    files = [*sorted(lib.glob("siamrpn/*.py")), *(lib / name for name in ("engines/base.py", "engines/shared.py", module, *own)),
-             *(lib / "vot" / name for name in ("dataset.py", "overlap.py", "protocol.py"))]
-    return digest("".join(map(_dump, files)).encode())
-
-
-def source(name: str) -> str:
-    """A module of lib/ by its file's name, without its comments."""
-    return _dump(ROOT / "lib" / name)
-
-
-def _dump(file: Path) -> str:
-    """A module's code without its comments."""
-    return _without_comments(file.read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=None)
-def _without_comments(text: str) -> str:
-    return ast.dump(ast.parse(text))
-
-
-def run_note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False) -> str:
-    busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
-    where = environment.label(record, framework)
-    what = "Recorded run" if recorded else "Run"
-    return f"{what} {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[Path]:
-    """The run's folder, made if need be, for this process alone; the lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as error:
-        raise InputError(f"{folder}: the run cannot be written there ({error.strerror or error}).") from None
-    with open(folder / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder

@@ -8,6 +8,8 @@ from typing import Iterator, Union
 
 from lib.errors import InputError
 
+ROOT = Path(__file__).resolve().parent.parent  # the repository
+
 
 @contextmanager
 def whole_file(path: Union[str, Path]) -> Iterator[Path]:

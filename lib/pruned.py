@@ -13,11 +13,15 @@ from typing import Sequence as Seq
 import pandas as pd
 import torch
 
-from lib import environment, experiments, pruning
+from lib import environment, pruning
 from lib.bench import make_ready, time_together, times_faster
 from lib.deploy import framework_module
+from lib.digests import code_digest, digest, source
+from lib.environment import device
 from lib.errors import InputError
-from lib.experiments import Variant
+from lib.experiments import Variant, baseline, engines
+from lib.files import ROOT
+from lib.runs import absent, kept_record, run_note, to_json
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training.classify import Classifier
@@ -46,11 +50,11 @@ class Tracker:
     @property
     def weights(self) -> str:
         """Its file, relative to the repository."""
-        return str((FOLDER / f"{self.training}_{round(100 * self.share)}.pth").relative_to(experiments.ROOT))
+        return str((FOLDER / f"{self.training}_{round(100 * self.share)}.pth").relative_to(ROOT))
 
     @property
     def is_there(self) -> bool:
-        return (experiments.ROOT / self.weights).is_file()
+        return (ROOT / self.weights).is_file()
 
     @property
     def has_log(self) -> bool:
@@ -84,8 +88,8 @@ def variants(tracker: Tracker, framework: str) -> list[Variant]:
     """Table 4.5's four rows of one of the thesis's trackers: PyTorch FP32, engines at FP32, FP16 and INT8. The others run as
     engines alone, whose FP32 has PyTorch's boxes."""
     head = Path(tracker.weights).stem
-    plain = experiments.baseline(tracker.weights) if tracker.training == FROZEN else []
-    compiled = experiments.engines(tracker.weights, framework)
+    plain = baseline(tracker.weights) if tracker.training == FROZEN else []
+    compiled = engines(tracker.weights, framework)
     rows = [*plain, *(row for row in compiled if row.search in ENGINES[tracker.training])]
     return [Variant(f"{head}-{row.name}", row.weights, row.framework, row.target, row.search, row.xcorr, row.quantisation)
             for row in rows]
@@ -205,17 +209,17 @@ class PrunedSpeed:
 
 def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
     """Time the full-size networks, whole and pruned, on PyTorch and the framework, or load what the run has."""
-    on = experiments.device()
+    on = device()
     configs = timed_configs()
-    parts = {"networks": experiments.to_json([config.to_dict() for _, config in configs]), "turns": f"{rounds} of {calls}",
-             "machine": experiments.to_json(environment.hardware(on)),
+    parts = {"networks": to_json([config.to_dict() for _, config in configs]), "turns": f"{rounds} of {calls}",
+             "machine": to_json(environment.hardware(on)),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
-             "code": experiments.digest((experiments.code_digest(framework) + experiments.source("bench.py")).encode())}
-    record = experiments.kept_record(run, f"pruned_speed_{framework}.json", parts,
+             "code": digest((code_digest(framework) + source("bench.py")).encode())}
+    record = kept_record(run, f"pruned_speed_{framework}.json", parts,
                                      lambda: _time(configs, framework, rounds, calls, on))
     if record is None:
-        return cast(PrunedSpeed, experiments.absent("the speed of the full-size pruned networks", run))
-    return PrunedSpeed(record["rows"], record["missing"], experiments.run_note(run, record["environment"]))
+        return cast(PrunedSpeed, absent("the speed of the full-size pruned networks", run))
+    return PrunedSpeed(record["rows"], record["missing"], run_note(run, record["environment"]))
 
 
 def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def observe(model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]], t
     """
     if not feeds:
         raise InputError("the calibration set is empty")
-    run = _observer(model, tensors)
+    run = observer(model, tensors)
     largest = dict.fromkeys(tensors, 0.0)
     for values in map(run, feeds):
         for name, value in values.items():
@@ -160,7 +160,7 @@ def observe(model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]], t
     return {name: Histogram(largest[name], counts[name]) for name in tensors}
 
 
-def _observer(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
+def observer(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
     """A function from feeds to the values of inner tensors."""
     onnx = need_onnx()
     inputs, outputs = shapes(model.graph.input), {value.name for value in model.graph.output}

@@ -15,19 +15,23 @@ raw results needs nothing outside of it. Frames do not; pictures of a dataset th
 """
 from __future__ import annotations
 
+import fcntl
 import json
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Callable, Iterator, Mapping
+from typing import Sequence as Seq
 
 import pandas as pd
 
 from lib import environment
+from lib.absent import Absent, sentences, there
+from lib.environment import device
 from lib.errors import InputError
-from lib.files import write_text
+from lib.files import ROOT, write_text
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
-ROOT = Path(__file__).resolve().parent.parent
 RUNS = ROOT / "data" / "runs"
 LOCAL = "local"
 ENVIRONMENT = "environment.json"
@@ -137,6 +141,62 @@ def with_power(run: str, device: str) -> pd.DataFrame:
 def notebook_times(run: str) -> pd.DataFrame:
     """What `siambook run` did in this run: columns notebook, status, seconds, started, message; empty where it was not used."""
     return section_table(run, Path(NOTEBOOKS).stem)
+
+
+# -- Writing -------------------------------------------------------------------------------------------------------------------
+
+
+def absent(what: str, run: str, **known: Any) -> Any:
+    """What a recorded run lacks, with what is known of it all the same."""
+    machine = environment.label(read_json(run_folder(run) / ENVIRONMENT))
+    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
+    return Absent(what, where, **known)
+
+
+def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
+    """Write a section's table to the run as <section>.csv and return it, e.g. write_section("local", "04_1_baseline", rows).
+
+    Of a recorded run nothing is written; rows that it lacks are left out, and named in `.attrs["absent"]`.
+    """
+    frame = pd.DataFrame(list(there(rows)))
+    frame.attrs["absent"] = sentences(rows)
+    if not is_recorded(run, device()):
+        write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
+    return frame
+
+
+def kept_record(run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]) -> dict[str, Any] | None:
+    """A record of the run, with its environment; measured where the run has none that the same things decided. Of a recorded
+    run whatever it has, or None."""
+    if is_recorded(run, device()):
+        return read_json(run_folder(run) / name) or None
+    with locked(run_folder(run)) as folder:
+        record = read_json(folder / name)
+        if record.get("decided_by") != parts:
+            record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
+            write_text(folder / name, to_json(record))
+            write_environment(run, record["environment"])
+    return record
+
+
+def run_note(run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False) -> str:
+    busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
+    where = environment.label(record, framework)
+    what = "Recorded run" if recorded else "Run"
+    return f"{what} {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """The run's folder, made if need be, for this process alone; the lock goes with the process, however it ends."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lock").touch()
+    except OSError as error:
+        raise InputError(f"{folder}: the run cannot be written there ({error.strerror or error}).") from None
+    with open(folder / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
 
 
 # -- Files ---------------------------------------------------------------------------------------------------------------------

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
 from operator import sub, truediv
-from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
 
 import numpy as np
 import pandas as pd
 
 from lib.errors import InputError
+from lib.files import ROOT
 
-FOLDER = Path(__file__).resolve().parent.parent / "data" / "thesis"
+FOLDER = ROOT / "data" / "thesis"
 VOT2018_FRAMES = 21356  # section 3.3.2
 VOT2018_SEQUENCES = 60
 SIZES = ("45.5", "30", "22.5", "12")  # tables 4.4 to 4.7: millions of parameters of the backbone

@@ -31,10 +31,10 @@ from lib.cli import main
 sys.exit(main(["run", *sys.argv[1:]]))
 """
 NOTE = "import sys; open('../executed.txt', 'a').write('{name} ' + str({parameter}) + ' ' + sys.executable + '\\n')"
-MEASURE = ("from lib import experiments\ndata = experiments.open_dataset(dataset, run)",
+MEASURE = ("from lib import experiments, runs\ndata = experiments.open_dataset(dataset, run)",
            "measured = experiments.measure(experiments.baseline(weights), data, run)",
            "measured += experiments.measure(experiments.engines(weights, 'openvino')[::2], data, run)",
-           "experiments.write_section(run, '04_2_engines', [one.row() for one in measured]);")
+           "runs.write_section(run, '04_2_engines', [one.row() for one in measured]);")
 TIMING = re.compile(r"fps.*|build_s|date|.*power.*|run")  # columns that differ from one run to the next
 
 
@@ -403,7 +403,7 @@ def test_the_library_and_the_run_parameter_decide_but_not_the_runs_contents(tmp_
     (own / "table.csv").write_text("a\n1\n")
     assert code(own) == before
     assert code(tmp_path / "other") != before
-    with open(tmp_path / "lib" / "figures.py", "a") as module:
+    with open(tmp_path / "lib" / "video.py", "a") as module:
         module.write("# not imported by this page\n")
     assert code(own) == before
     with open(tmp_path / "lib" / "files.py", "a") as module:

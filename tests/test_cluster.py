@@ -18,7 +18,7 @@ from typing import Dict, Iterator, List
 import pytest
 import torch
 
-from lib import cluster, experiments
+from lib import cluster, digests, experiments, files
 from lib.cli import main
 from lib.deploy import missing_frameworks
 from lib.errors import InputError
@@ -241,7 +241,7 @@ def test_an_address_without_a_scheduler_is_said_soon(listens, small, tiny, tmp_p
 def test_a_worker_with_other_code_is_refused(fault, sentence, processes, variants, dataset, tmp_path):
     other = tmp_path / "other" / "lib"
     if fault == "code":
-        shutil.copytree(experiments.ROOT / "lib", other, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(files.ROOT / "lib", other, ignore=shutil.ignore_patterns("__pycache__"))
         crop = other / "siamrpn" / "crop.py"
         crop.write_text(crop.read_text() + "\nOTHER = True\n")
     else:
@@ -283,7 +283,7 @@ def test_a_worker_that_runs_the_code_from_before_an_edit_is_refused(variants, da
     with pytest.raises(InputError, match=r"code \(before there, \w{16} here\)"):
         cluster._track(order, "cup", "")  # the task itself looks: its worker may have come late
     monkeypatch.undo()
-    cup = experiments.dataset_digest(Dataset("cup", dataset.path, (dataset["cup"],)))
+    cup = digests.dataset_digest(Dataset("cup", dataset.path, (dataset["cup"],)))
     before = cluster._tracker.cache_info().misses
     assert len(cluster._track(order, "cup", cup)) == len(cluster._track(order, "cup", cup)) == len(dataset["cup"])
     assert cluster._tracker.cache_info().misses == before + 1  # one tracker for all sequences
@@ -291,7 +291,7 @@ def test_a_worker_that_runs_the_code_from_before_an_edit_is_refused(variants, da
 
 def test_a_worker_with_several_threads_follows_one_target_at_a_time(variants, dataset):
     order = ordered(variants[0], dataset.path)
-    jobs = [(name, experiments.dataset_digest(Dataset(name, dataset.path, (dataset[name],)))) for name in ("face", "cup")]
+    jobs = [(name, digests.dataset_digest(Dataset(name, dataset.path, (dataset[name],)))) for name in ("face", "cup")]
     alone = [cluster._track(order, *job) for job in jobs]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda job: cluster._track(order, *job), jobs))

@@ -17,7 +17,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import cli, engine_views, environment, experiments, plots, power, runs, tables, zoo
+from lib import cli, digests, environment, experiments, full_size, power, published, runs, zoo
+from lib.chapters import ch04_engines, plots, tables
 from lib.errors import InputError
 from lib.experiments import Variant
 from lib.siamrpn.checkpoint import save_weights
@@ -149,12 +150,12 @@ def test_comments_do_not_make_results_stale(tmp_path: Path, monkeypatch: pytest.
     for name in ("siamrpn/tracker.py", *engines, *(f"vot/{part}.py" for part in ("dataset", "overlap", "protocol"))):
         (tmp_path / "lib" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "lib" / name).write_text("SKIP = 5\n")
-    monkeypatch.setattr(experiments, "ROOT", tmp_path)
-    before = experiments.code_digest("pytorch")
+    monkeypatch.setattr(digests, "ROOT", tmp_path)
+    before = digests.code_digest("pytorch")
     (tmp_path / "lib/vot/protocol.py").write_text("SKIP = 5  # frames\n")
-    assert experiments.code_digest("pytorch") == before
+    assert digests.code_digest("pytorch") == before
     (tmp_path / "lib/vot/protocol.py").write_text("SKIP = 6\n")
-    assert experiments.code_digest("pytorch") != before
+    assert digests.code_digest("pytorch") != before
 
 
 # -- Killed and continued ------------------------------------------------------------------------------------------------------
@@ -227,7 +228,7 @@ def test_two_processes_do_not_measure_the_same(benchmark: Path, weights: Path, t
     assert len(raw_files(tmp_path / "run")) == len(NAMES)
     assert first.wait(timeout=60) == 0
     times = json.loads((tmp_path / "run" / "benchmark" / "tiny" / "measured.json").read_text())
-    assert times["decided_by"]["weights"] == experiments.digest(weights.read_bytes())
+    assert times["decided_by"]["weights"] == digests.digest(weights.read_bytes())
 
 
 # -- Speed ---------------------------------------------------------------------------------------------------------------------
@@ -237,12 +238,12 @@ def test_speed_at_full_size_is_measured_once_and_has_median_and_quartiles(
     benchmark: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = load_dataset(benchmark)
-    speed = experiments.full_size_fps(data, str(tmp_path / "run"), frames=5, width=1 / 32)
+    speed = full_size.full_size_fps(data, str(tmp_path / "run"), frames=5, width=1 / 32)
     assert speed.seconds.shape == (5,) and speed.spread[0] <= speed.fps <= speed.spread[1]
     assert speed.fps == pytest.approx(1 / np.median(speed.seconds))
     assert "accuracy" not in speed.row()
-    monkeypatch.setattr(experiments, "run_one_pass", None)
-    again = experiments.full_size_fps(data, str(tmp_path / "run"), frames=5, width=1 / 32)
+    monkeypatch.setattr(full_size, "run_one_pass", None)
+    again = full_size.full_size_fps(data, str(tmp_path / "run"), frames=5, width=1 / 32)
     assert again.seconds.tolist() == speed.seconds.tolist()
 
 
@@ -337,13 +338,13 @@ def test_without_a_sensor_the_columns_stay_empty_and_the_reason_is_kept(
 
 def test_the_full_size_networks_power_needs_a_sensor_and_is_kept(tmp_path: Path, sensor: Path) -> None:
     run = str(tmp_path / "run")
-    drawn = experiments.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5)
+    drawn = full_size.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5)
     [row] = drawn.rows
     assert [row["power_w"], row["power_w_thesis"]] == pytest.approx([2.534, 2.534]) and row["energy_j_spread"] >= 0
     assert row["energy_j"] == pytest.approx(2.534 / row["fps_tracked"], rel=0.05)
     sensor.unlink()
-    assert experiments.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5).rows == drawn.rows
-    without = experiments.full_size_power(str(tmp_path / "other"), "pytorch", width=1 / 32, seconds=0.5)
+    assert full_size.full_size_power(run, "pytorch", width=1 / 32, seconds=0.5).rows == drawn.rows
+    without = full_size.full_size_power(str(tmp_path / "other"), "pytorch", width=1 / 32, seconds=0.5)
     assert list(without.rows) == [] and without.sensor.startswith("no power sensor here")
     assert not (tmp_path / "other").exists(), "nothing was run"
 
@@ -355,7 +356,7 @@ def test_the_full_size_networks_power_needs_a_sensor_and_is_kept(tmp_path: Path,
 def recorded(benchmark: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was measured, copied to another place and made another machine's; no tracker can run from here on."""
     first = measure(benchmark, weights, tmp_path / "first")
-    experiments.write_section(str(tmp_path / "first"), "04_1_baseline", [first.row()])
+    runs.write_section(str(tmp_path / "first"), "04_1_baseline", [first.row()])
     monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
     folder = tmp_path / "runs" / "xavier"
     shutil.copytree(tmp_path / "first", folder)
@@ -369,8 +370,9 @@ def recorded(benchmark: Path, weights: Path, tmp_path: Path, monkeypatch: pytest
     def refuse(*args, **options):
         raise AssertionError("a tracker ran")
 
-    for name in ("run_reset_based", "run_one_pass", "load_network", "full_size_network", "write_text"):
-        monkeypatch.setattr(experiments, name, refuse)
+    for module, name in ((experiments, "run_reset_based"), (experiments, "load_network"), (experiments, "write_text"),
+                         (full_size, "run_one_pass"), (full_size, "full_size_network"), (runs, "locked")):
+        monkeypatch.setattr(module, name, refuse)
     return folder
 
 
@@ -392,7 +394,7 @@ def test_a_recorded_run_is_shown_without_its_dataset_its_weights_or_a_measuremen
         assert row[measure_] == pytest.approx(own[measure_], nan_ok=True), measure_
     assert row["row"] == "recorded" and shown.whose == "recorded"
     assert shown.note.startswith("Recorded run xavier, 2023-04-01 12:00 UTC: 8 cores ARMv8") and "mode MAXN" in shown.note
-    experiments.write_section("xavier", "04_1_baseline", [row])
+    runs.write_section("xavier", "04_1_baseline", [row])
     assert state(recorded) == before, "nothing was written into it"
     assert "No picture here: the frames of 'first'" in plots.gallery(data, shown.trajectories, shown.note)
 
@@ -409,12 +411,12 @@ def test_a_recorded_run_of_vot2018_is_evaluated_without_its_frames(
     """PySOT's own raw results stand for those of a run."""
     data = load_dataset(shared / "vot2018" / "VOT2018.json")
     results = recorded / "VOT2018" / "tiny"
-    shutil.copytree(shared / "vot2018" / "results" / experiments.PUBLISHED, results)
+    shutil.copytree(shared / "vot2018" / "results" / published.PUBLISHED, results)
     shutil.copy(recorded / "benchmark" / "tiny" / "measured.json", results)
     runs.keep_annotations("xavier", data)
     here = experiments.open_dataset(str(tmp_path / "nowhere" / "VOT2018"), "xavier")
     [shown] = experiments.measure([Variant("tiny", "weights.pth")], here, "xavier")
-    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][experiments.PUBLISHED]
+    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][published.PUBLISHED]
     assert shown.evaluation.failures == 50 and shown.evaluation.eao == pytest.approx(expected["eao"]["all"], abs=2e-4)
     assert "the thesis's benchmark" in shown.scale
     assert "`siambook fetch vot2018`" in plots.gallery(here, shown.trajectories, shown.note)
@@ -428,12 +430,12 @@ def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(recorded: Pa
     sentence = str(absent)
     assert sentence.startswith("run xavier, recorded on another machine (8 cores ARMv8 Processor rev 0")
     assert "does not have PyTorch FP32 on benchmark (other)" in sentence
-    table = tables.results([experiments.write_section("xavier", "s", [there.row(), absent.row()])], "Caption.")
+    table = tables.results([runs.write_section("xavier", "s", [there.row(), absent.row()])], "Caption.")
     assert len(table.rows) == 1 and table.rows[0][0][0] == "recorded" and sentence in table.caption
-    for view in (plots.eao({"x": absent.evaluation}, {}, absent.note), engine_views.same_boxes(there, absent),
-                 engine_views.verdict(absent, there, 0.1), plots.failure(data, absent.trajectories, absent.lost, 5, absent.note)):
+    for view in (plots.eao({"x": absent.evaluation}, {}, absent.note), ch04_engines.same_boxes(there, absent),
+                 ch04_engines.verdict(absent, there, 0.1), plots.failure(data, absent.trajectories, absent.lost, 5, absent.note)):
         assert isinstance(view, tables.Text) and sentence in view
-    speed = experiments.full_size_fps(data, "xavier")
+    speed = full_size.full_size_fps(data, "xavier")
     assert "the speed of the full-size network" in str(speed) and "does not have" in f"{speed.note}"
     assert state(recorded) == before
 
@@ -501,7 +503,7 @@ def test_runs_stand_side_by_side(recorded: Path) -> None:
 
 def test_a_section_is_written_as_csv_with_intervals(benchmark: Path, weights: Path, tmp_path: Path) -> None:
     measured = measure(benchmark, weights, tmp_path / "run")
-    frame = experiments.write_section(str(tmp_path / "run"), "04_1_baseline", [measured.row()])
+    frame = runs.write_section(str(tmp_path / "run"), "04_1_baseline", [measured.row()])
     text = (tmp_path / "run" / "04_1_baseline.csv").read_text()
     assert {"accuracy_low", "accuracy_high", "eao_low", "eao_high", "fps", "fps_tracked"} <= set(text.splitlines()[0].split(","))
     assert frame["row"].tolist() == ["measured"] and frame["robustness"][0] == measured.evaluation.robustness
@@ -513,13 +515,13 @@ def test_demo_scale_is_named_as_such(benchmark: Path, weights: Path, tmp_path: P
 
 
 def test_the_published_row_is_computed_from_raw_results(shared: Path) -> None:
-    [(label, evaluation)] = experiments.published(str(shared / "vot2018")).items()
-    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][experiments.PUBLISHED]
+    [(label, evaluation)] = published.evaluations(str(shared / "vot2018")).items()
+    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][published.PUBLISHED]
     assert evaluation.failures == 50 and "published" in label
-    row = experiments.published_rows({label: evaluation}).iloc[0]
+    row = published.rows({label: evaluation}).iloc[0]
     assert row["eao"] == pytest.approx(expected["eao"]["all"], abs=2e-4)
     assert row["eao_low"] < row["eao"] < row["eao_high"]
-    assert experiments.published(None) == {} and len(experiments.published_rows({})) == 0
+    assert published.evaluations(None) == {} and len(published.rows({})) == 0
 
 
 # -- Faults --------------------------------------------------------------------------------------------------------------------

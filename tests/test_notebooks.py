@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import experiments
+from lib import published
+from lib.vot import results
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import Evaluation, bootstrap, evaluate
 from lib.vot.results import read_results
@@ -119,7 +120,7 @@ def test_the_thesiss_and_the_published_rows_stand_beside(executed: Executed, sha
     paper, xavier, raw = rows(executed.notebook, "Whose number")[:3]
     assert [cell[0] for cell in paper[2:6]] == ["0.6", "0.234", "0.414", "35"] and paper[3][-1] == "50 failures"
     assert [cell[0] for cell in xavier[2:6]] == ["0.6", "0.243", "0.413", "11"] and xavier[3][-1] == "52 failures"
-    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][experiments.PUBLISHED]
+    expected = json.loads((shared / "vot2018" / "expected.json").read_text())["trackers"][published.PUBLISHED]
     assert raw[3][-1] == "50 failures" and raw[4][0] == f"{expected['eao']['all']:.3f}"
 
 
@@ -145,7 +146,7 @@ def test_the_killed_measurement_was_continued_to_the_same_raw_files(executed: Ex
     alone = executed.sequences / other.stem[:-4]
     command = [sys.executable, "-c", MEASURE, str(alone), "demo", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, env=ONE_THREAD, check=True)
-    assert other.read_text() == experiments.result_path(tmp_path / alone.name / "pytorch-fp32", alone.name).read_text()
+    assert other.read_text() == results.result_path(tmp_path / alone.name / "pytorch-fp32", alone.name).read_text()
 
 
 def test_every_figure_is_drawn_and_names_scale_run_and_machine(executed: Executed) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lib import book, environment, experiments, run_views, runs, thesis
+from lib import book, environment, experiments, runs, thesis
+from lib.chapters import appendix_runs
 from lib.demo import make_benchmark
 from lib.errors import InputError
 
@@ -40,14 +41,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Path) -> None:
-    table = run_views.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "Table 4.1")
+    table = appendix_runs.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "Table 4.1")
     assert [row[0][0] for row in table.rows] == ["published", "thesis", "run local", "run xavier"]
     published, xavier, here, there = table.rows
     assert xavier[0][1] == "NVIDIA Jetson Xavier AGX" and xavier[5] == "11" and published[2] == "0.6"
     assert environment.processor() in here[0][1] and here[5] == "12.3" and here[2] == ("0.610", "0.550–0.660")
     assert "8 cores ARMv8 Processor rev 0" in there[0][1] and "mode MAXN" in there[0][1]
 
-    table = run_views.side_by_side("04_3_power", "local", thesis.table("table_4_6"), "Table 4.6", power=True)
+    table = appendix_runs.side_by_side("04_3_power", "local", thesis.table("table_4_6"), "Table 4.6", power=True)
     assert [row[0][0] for row in table.rows] == ["thesis"] * 4 + ["run local", "run xavier"], "a run is its folder"
     first, here, there = table.rows[0], *table.rows[4:]
     assert first[3:] == ["21.378", "1.94", "–", "–"] and here[5] == "–"
@@ -55,37 +56,37 @@ def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Pa
 
 
 def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None:
-    text = run_views.side_by_side("04_2_engines", "local", thesis.table("table_4_2"), "x")
+    text = appendix_runs.side_by_side("04_2_engines", "local", thesis.table("table_4_2"), "x")
     assert text.startswith("No other run under data/runs has this section.") and "make book RUN=NAME" in text
     (folder / "xavier" / "04_1_baseline.csv").write_text("")
     with pytest.raises(InputError, match=r"04_1_baseline\.csv: not a table"):
-        run_views.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "x")
+        appendix_runs.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "x")
 
 
 def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None:
     (folder / "xavier" / "demo" / "tensorrt-fp16").mkdir(parents=True)
     (folder / "xavier" / "demo" / "tensorrt-fp16" / "measured.json").write_text("{}")
-    local, xavier = run_views.all_runs("cpu").rows
+    local, xavier = appendix_runs.all_runs("cpu").rows
     assert local[0] == ("local", "this machine's own") and xavier[0] == ("xavier", "recorded on another machine: read only")
     assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo")
     assert xavier[3:] == ["04_1_baseline, 04_3_power", "–"], "a section's table of power is no log of a sensor"
     (folder / "xavier/demo/tensorrt-fp16/baseline/cat").mkdir(parents=True)
     (folder / "xavier/demo/tensorrt-fp16/baseline/cat/cat_001_power.csv").write_text("")
-    assert run_views.all_runs("cpu").rows[1][4] == "yes"
+    assert appendix_runs.all_runs("cpu").rows[1][4] == "yes"
 
 
 def test_times_of_notebooks_are_those_that_a_run_holds(folder: Path) -> None:
-    assert "No run holds the times" in run_views.notebook_times()
+    assert "No run holds the times" in appendix_runs.notebook_times()
     times = ("notebook,status,seconds,started,message\n04_1_baseline,done,12.5,2026-01-01 10:00 UTC,\n"
              "04_2_engines,failed,3,now,no GPU\n")
     (folder / "local" / runs.NOTEBOOKS).write_text(times)
-    table = run_views.notebook_times()
+    table = appendix_runs.notebook_times()
     assert table.rows[0] == ["local", "04_1_baseline", "done", "12.5", "2026-01-01 10:00 UTC", ""]
     assert table.rows[1][-1] == "no GPU" and "16 s in all" in table.caption
 
 
 def test_this_machine_is_described(folder: Path) -> None:
-    text = str(run_views.machine(environment.record(), "no power sensor here (a desk)"))
+    text = str(appendix_runs.machine(environment.record(), "no power sensor here (a desk)"))
     assert environment.processor() in text and "no power sensor here (a desk)" in text and "torch" in text
 
 
@@ -103,27 +104,28 @@ def test_a_jetsons_power_mode_is_part_of_the_hardware(tmp_path: Path, monkeypatc
 
 def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(tmp_path: Path) -> None:
     """And not when the notebooks themselves write to this machine's run."""
-    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "chapters").mkdir(parents=True)
     (tmp_path / "lib" / "__init__.py").write_text("")
-    (tmp_path / "lib" / "run_views.py").write_text("")
+    (tmp_path / "lib" / "chapters" / "__init__.py").write_text("")
+    (tmp_path / "lib" / "chapters" / "appendix_runs.py").write_text("")
     (tmp_path / "lib" / "plain.py").write_text("")
 
     def parts(module: str, run: str = "mine") -> dict[str, str]:
-        cells = [{"cell_type": "code", "metadata": {}, "source": f"from lib import {module}"}]
+        cells = [{"cell_type": "code", "metadata": {}, "source": f"import lib.{module}"}]
         return book.fingerprint({"cells": cells, "metadata": {}}, tmp_path, {"run": run})
 
     def write(run: str, name: str, text: str) -> None:
         (tmp_path / "data" / "runs" / run).mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / "runs" / run / name).write_text(text)
 
-    before, plain = parts("run_views"), parts("plain")
+    before, plain = parts("chapters.appendix_runs"), parts("plain")
     for run in ("mine", "local"):
         write(run, "04_1_baseline.csv", "a\n1\n")
         own = {"processor": environment.processor(), "cores": environment.cores()}
         write(run, "environment.json", json.dumps({"hardware": own}))
-    assert parts("run_views") == before
+    assert parts("chapters.appendix_runs") == before
     write("xavier", "04_1_baseline.csv", "a\n1\n")
-    assert parts("run_views") != before and parts("plain") == plain
+    assert parts("chapters.appendix_runs") != before and parts("plain") == plain
     write("xavier", "environment.json", json.dumps({"hardware": XAVIER}))
     shown = parts("plain", "xavier")
     write("xavier", "04_1_baseline.csv", "a\n22\n")

@@ -49,6 +49,36 @@ def makefile_value(name: str) -> str:
     return match[1].strip()
 
 
+# -- Architecture --------------------------------------------------------------------------------------------------------------
+
+def order_of_imports() -> list[str]:
+    """Modules and packages of lib/ from the top downwards, as lib/__init__.py says."""
+    text = ast.get_docstring(ast.parse((ROOT / "lib" / "__init__.py").read_text(encoding="utf-8"))) or ""
+    rows = [re.match(r"    ([a-z_.]+(?:, [a-z_.]+)*)(?:  |$)", line) for line in text.splitlines()]
+    return [name for row in rows if row for name in row[1].split(", ")]
+
+
+def test_imports_of_the_library_point_downwards() -> None:
+    """So that what measures can be used, and understood, without what shows it."""
+    order = order_of_imports()
+    modules = {".".join(path.relative_to(ROOT / "lib").with_suffix("").parts).replace(".__init__", ""): path
+               for path in (ROOT / "lib").rglob("*.py") if path.parent != ROOT / "lib" or path.name != "__init__.py"}
+
+    def place(module: str) -> str:
+        """The line's entry: "engines.base" for `engines.base.Engine`, "engines" for `engines.ov`. Raises where there is none."""
+        parts = module.split(".")
+        return next(name for name in (".".join(parts[:2]), parts[0]) if name in order)
+
+    assert all(name in modules for name in order), "no place without a module"
+    upwards = set()
+    for module, path in modules.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            inside = isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lib"
+            names = [f"{node.module}.{alias.name}"[4:] for alias in node.names] if inside else []
+            upwards.update(f"{module} imports {name}" for name in names if order.index(place(name)) < order.index(place(module)))
+    assert not upwards
+
+
 # -- One list of dependencies --------------------------------------------------------------------------------------------------
 
 

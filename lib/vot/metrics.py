@@ -167,6 +167,16 @@ def bootstrap(
     return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
 
 
+def columns(evaluation: Evaluation) -> dict[str, float]:
+    """The measures and their intervals as columns: accuracy, accuracy_low, accuracy_high, ..."""
+    intervals = bootstrap(evaluation)
+    columns = {}
+    for measure in MEASURES:
+        columns[measure] = getattr(evaluation, measure)
+        columns[f"{measure}_low"], columns[f"{measure}_high"] = intervals[measure]
+    return columns
+
+
 def paired_bootstrap(
     a: Evaluation, b: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all"
 ) -> dict[str, tuple[float, float, float]]:

@@ -33,16 +33,17 @@ TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started") 
 SIZE = "plan_mb"
 FRAMES, WIDTH = 30, 0.125  # of a sequence, and of the network that is timed
 SHARE = 0.6  # of the undisturbed time, before which a kill comes
-HEAD = "from lib import experiments\ndata = experiments.open_dataset(dataset, run)"
-SECTION = "experiments.write_section(run, '{}', [one.row() for one in measured]);"
+HEAD = "from lib import experiments, full_size, runs\ndata = experiments.open_dataset(dataset, run)"
+SECTION = "runs.write_section(run, '{}', [one.row() for one in measured]);"
 NOTEBOOKS = {
     "04_1_baseline": ["measured = experiments.measure(experiments.baseline(weights), data, run)",
-                      f"measured.append(experiments.full_size_fps(data, run, width={WIDTH}))", SECTION.format("04_1_baseline")],
+                      f"measured.append(full_size.full_size_fps(data, run, width={WIDTH}))", SECTION.format("04_1_baseline")],
     "04_2_engines": ["measured = experiments.measure(experiments.engines(weights, framework)[::2], data, run)",
                      SECTION.format("04_2_engines")],
     "04_2_1_calibration": ["measured = experiments.measure(experiments.calibrations(weights, framework)[3:4], data, run)",
                            SECTION.format("04_2_calibration")],
-    "B_runs": ["from lib import run_views", "run_views.all_runs(experiments.device())"],
+    "B_runs": ["from lib import environment", "from lib.chapters import appendix_runs",
+               "appendix_runs.all_runs(environment.device())"],
 }
 PARAMETERS = "dataset = 'demo'\nweights = 'demo'\nframework = 'auto'\nrun = 'local'"
 

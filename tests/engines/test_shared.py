@@ -70,7 +70,7 @@ def test_what_is_forgotten_is_computed_again_and_memory_has_an_end(monkeypatch: 
 def test_variants_measured_together_have_the_results_that_they_have_alone(small: Path, tmp_path: Path) -> None:
     experiments: Any = pytest.importorskip("lib.experiments", reason="PyTorch is missing")
     pytest.importorskip("openvino")
-    from lib import engine_views
+    from lib.chapters import ch04_engines
     from lib.vot.dataset import load_dataset
 
     dataset = load_dataset(small)
@@ -78,8 +78,8 @@ def test_variants_measured_together_have_the_results_that_they_have_alone(small:
     variants = [experiments.mixture("demo", "openvino", *each) for each in precisions]
     together = experiments.measure(variants, dataset, str(tmp_path / "together"), progress=False)
     assert together[0].shared == 0 and together[1].shared > 0
-    assert f"{together[1].shared + together[2].shared:,} (" in engine_views.sharing(together)
-    assert engine_views.sharing(together[:1]) == "Every variant searched every frame itself."
+    assert f"{together[1].shared + together[2].shared:,} (" in ch04_engines.sharing(together)
+    assert ch04_engines.sharing(together[:1]) == "Every variant searched every frame itself."
     for variant, one in zip(variants, together):
         [alone] = experiments.measure([variant], dataset, str(tmp_path / "alone"), progress=False)
         assert alone.shared == 0

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lib import experiments, power, power_views, thesis
+from lib import experiments, power, thesis
+from lib.chapters import ch04_power
 from lib.power import Log, Reading, measure
 
 HEAD = "Caption."
@@ -27,7 +28,7 @@ def run_rows(count: int = 2) -> pd.DataFrame:
 
 
 def test_table_4_6_has_joules_and_changes_against_pytorch() -> None:
-    table = power_views.table_4_6(pd.DataFrame(), HEAD)
+    table = ch04_power.table_4_6(pd.DataFrame(), HEAD)
     printed = thesis.table("table_4_6")
     fps = [thesis.table("table_4_1")["fps"][1], *thesis.table("table_4_2")["fps"]]
     joules = printed["power_w"] / fps
@@ -39,7 +40,7 @@ def test_table_4_6_has_joules_and_changes_against_pytorch() -> None:
 
 
 def test_measured_rows_have_both_definitions_and_their_spread() -> None:
-    table = power_views.table_4_6(run_rows(), HEAD)
+    table = ch04_power.table_4_6(run_rows(), HEAD)
     first, second = table.rows[4:]
     assert first[0] == ("PyTorch FP32", "measured now, run here", "demo, 3.4 M parameters", "tegrastats, rail GPU")
     assert (second[1], second[2], second[3], second[4]) == ("5.000", "1", "-75.00 %", "-75.00 %")
@@ -50,11 +51,11 @@ def test_measured_rows_have_both_definitions_and_their_spread() -> None:
 
 def test_what_was_not_covered_is_named() -> None:
     rows = run_rows(1).assign(power_covered_s=6.0)
-    assert power_views.table_4_6(rows, HEAD).rows[4][5] == ("20.000", "4.0 of 10 s without readings")
+    assert ch04_power.table_4_6(rows, HEAD).rows[4][5] == ("20.000", "4.0 of 10 s without readings")
 
 
 def test_every_percentage_of_table_4_7_is_computed_again() -> None:
-    table = power_views.table_4_7(pd.DataFrame(), HEAD)
+    table = ch04_power.table_4_7(pd.DataFrame(), HEAD)
     frame = thesis.table("table_4_7")
     assert len(table.rows) == len(frame) == 16
     for row, printed in zip(table.rows, frame.to_dict("records")):
@@ -71,8 +72,8 @@ def test_every_percentage_of_table_4_7_is_computed_again() -> None:
 
 
 def test_the_deviations_are_all_that_the_audit_finds_of_power() -> None:
-    table = power_views.deviations(HEAD)
-    wrong = [finding for finding in thesis.audit() if power_views.concerns_power(finding) and finding.reading != "agrees"]
+    table = ch04_power.deviations(HEAD)
+    wrong = [finding for finding in thesis.audit() if ch04_power.concerns_power(finding) and finding.reading != "agrees"]
     assert len(table.rows) == len(wrong) and len(wrong) >= 10
     text = str(table)
     for words in ("37.52", "83.6", "82.9", "96.59", "-9.99", "MAXN"):
@@ -81,9 +82,9 @@ def test_the_deviations_are_all_that_the_audit_finds_of_power() -> None:
 
 
 def test_sentences_are_computed_from_the_tables() -> None:
-    assert "4 of 4 energies are right in joules" in power_views.unit_finding() and "kJ" in power_views.unit_finding()
-    assert f"Here it is read every {power.PERIOD:g} s" in power_views.sampling() and "every 5 s." in power_views.sampling()
-    found = power_views.against_size()
+    assert "4 of 4 energies are right in joules" in ch04_power.unit_finding() and "kJ" in ch04_power.unit_finding()
+    assert f"Here it is read every {power.PERIOD:g} s" in ch04_power.sampling() and "every 5 s." in ch04_power.sampling()
+    found = ch04_power.against_size()
     assert found.count(" W at ") == 6 and "19.837 W at 30 M" in found and "2.914 W at 22.5 M" in found
 
 
@@ -96,14 +97,14 @@ def test_sentences_are_computed_from_the_tables() -> None:
     ("tegrastats", True, "read from tegrastats"),
 ])
 def test_where_power_comes_from_is_said(sensor: str, has_rows: bool, words: str) -> None:
-    text = power_views.about_sensor(sensor, has_rows)
+    text = ch04_power.about_sensor(sensor, has_rows)
     assert words in text
     assert ("papermill notebooks/04_3_power.ipynb" in text) != has_rows
 
 
 @pytest.mark.parametrize("rows", [pd.DataFrame(), run_rows()], ids=["no sensor", "with power"])
 def test_figure_4_11_shows_every_value_of_table_4_7(rows: pd.DataFrame) -> None:
-    figure = power_views.figure_4_11(rows, "Note.")
+    figure = ch04_power.figure_4_11(rows, "Note.")
     assert isinstance(figure, Figure) and len(figure.axes) == (3 if len(rows) else 2)
     for axis, column in zip(figure.axes, ("power_w", "energy_j")):
         assert sorted(bar.get_width() for bar in axis.patches) == sorted(thesis.table("table_4_7")[column])
@@ -114,5 +115,5 @@ def test_figure_4_11_shows_every_value_of_table_4_7(rows: pd.DataFrame) -> None:
 def test_a_variant_that_stands_in_several_tables_is_one_row() -> None:
     rows = run_rows()
     without = rows.assign(variant="x", power_w=np.nan)
-    assert len(power_views.all_rows(rows.to_dict("records"), pd.concat([rows, without]))) == 2
-    assert len(power_views.all_rows([], pd.DataFrame())) == 0
+    assert len(ch04_power.all_rows(rows.to_dict("records"), pd.concat([rows, without]))) == 2
+    assert len(ch04_power.all_rows([], pd.DataFrame())) == 0

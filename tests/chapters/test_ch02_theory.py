@@ -21,7 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
-from lib import experiments, reproduction, theory
+from lib import experiments, zoo
+from lib.chapters import appendix_reproduction, ch02_theory
 from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import SEARCH_SIZE, as_input
@@ -30,7 +31,7 @@ from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import TAGS, Dataset, axis_aligned_box, load_dataset
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("02_1_cnn", "02_2_tracking", "02_3_optimizing")
 
 
@@ -41,12 +42,12 @@ def data() -> Dataset:
 
 @pytest.fixture(scope="module")
 def network() -> SiamRPN:
-    return load_network(experiments.weights_path("demo", ROOT))
+    return load_network(zoo.weights_path("demo", ROOT))
 
 
 @pytest.fixture(scope="module")
-def pair(data: Dataset) -> theory.Pair:
-    return theory.choose_pair(data)
+def pair(data: Dataset) -> ch02_theory.Pair:
+    return ch02_theory.choose_pair(data)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def slide(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(random: np.random.RandomState) -> None:
     x, kernel = random.normal(size=(3, 3)), random.normal(size=(2, 2))
-    y = theory.equation_2_1(x, kernel)
+    y = ch02_theory.equation_2_1(x, kernel)
     assert y == pytest.approx(slide(x, kernel))
     assert y != pytest.approx(slide(x, kernel[::-1, ::-1]))
 
@@ -74,48 +75,48 @@ def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(random: 
 def test_residual_blocks_compute_what_layers_do(random: np.random.RandomState) -> None:
     x, first, second, projection = (random.normal(size=size) for size in (4, (5, 4), (6, 5), (6, 4)))
     hidden = np.array([max(0.0, sum(first[i, j] * x[j] for j in range(4))) for i in range(5)])
-    assert theory.residual(x, first, second, projection) == pytest.approx(second @ hidden + projection @ x)
-    assert theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), "a block that adds nothing hands its input on"
+    assert ch02_theory.residual(x, first, second, projection) == pytest.approx(second @ hidden + projection @ x)
+    assert ch02_theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), "a block that adds nothing hands its input on"
 
 
 def test_the_correlation_of_equation_2_5_sums_over_channels_and_adds_b(random: np.random.RandomState) -> None:
     z, x = random.normal(size=(3, 2, 4)), random.normal(size=(3, 6, 7))
     expected = sum(slide(x[c], z[c]) for c in range(3)) + 1.5
-    assert theory.correlation(z, x, 1.5) == pytest.approx(expected)
+    assert ch02_theory.correlation(z, x, 1.5) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["cls", "loc"])
-def test_equation_2_6_is_what_the_networks_branch_computes(network: SiamRPN, pair: theory.Pair, name: str) -> None:
-    kernel, maps, branch = theory.branch_features(network, pair, name)
+def test_equation_2_6_is_what_the_networks_branch_computes(network: SiamRPN, pair: ch02_theory.Pair, name: str) -> None:
+    kernel, maps, branch = ch02_theory.branch_features(network, pair, name)
     with torch.inference_mode():
         expected = branch(torch.tensor(kernel)[None], torch.tensor(maps)[None])[0].numpy()
     assert len(expected) == {"cls": 2, "loc": 4}[name] * network.config.anchors
-    assert theory.region_outputs(kernel, maps, branch) == pytest.approx(expected, abs=1e-4 * float(np.abs(expected).max()))
+    assert ch02_theory.region_outputs(kernel, maps, branch) == pytest.approx(expected, abs=1e-4 * float(np.abs(expected).max()))
 
 
 def test_losses_normalisation_and_divergence_by_hand() -> None:
-    assert theory.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
-    assert theory.binary_cross_entropy(np.array([1.0, 0.0]), np.array([0.5, 0.75])) == pytest.approx(np.log(2) * 1.5)
+    assert ch02_theory.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
+    assert ch02_theory.binary_cross_entropy(np.array([1.0, 0.0]), np.array([0.5, 0.75])) == pytest.approx(np.log(2) * 1.5)
     x = np.array([[[[1.0, 3.0]]], [[[5.0, 7.0]]]])
-    normal = theory.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
+    normal = ch02_theory.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
     assert normal.ravel() == pytest.approx(1 + 2 * np.array([-3, -1, 1, 3]) / np.sqrt(5))
     p, q = np.array([0.5, 0.5]), np.array([0.25, 0.75])
-    assert theory.divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
-    assert theory.divergence(p, p) == 0
+    assert ch02_theory.divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert ch02_theory.divergence(p, p) == 0
 
 
 def test_a_disagreement_stops_the_page() -> None:
     one = np.array([1.0, 2.0])
-    assert "2 values" in theory.agreement("Equation", one, torch.tensor([1.0, 2.0]))
+    assert "2 values" in ch02_theory.agreement("Equation", one, torch.tensor([1.0, 2.0]))
     for other in (np.array([1.0, 2.1]), np.array([1.0, np.nan]), np.array([[1.0, 2.0]])):
         with pytest.raises(ArithmeticError, match="Equation"):
-            theory.agreement("Equation", one, other)
+            ch02_theory.agreement("Equation", one, other)
 
 
 # -- A real pair of frames -----------------------------------------------------------------------------------------------------
 
 
-def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: theory.Pair) -> None:
+def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: ch02_theory.Pair) -> None:
     class Network:
         def template(self, exemplar: np.ndarray) -> np.ndarray:
             return exemplar
@@ -128,64 +129,64 @@ def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: theory.Pai
     assert (crop == pair.search).all()
     away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
     strides = np.linalg.norm(away) / STRIDE
-    assert theory.AWAY[0] <= strides <= theory.AWAY[1]
+    assert ch02_theory.AWAY[0] <= strides <= ch02_theory.AWAY[1]
     width = axis_aligned_box(pair.sequence.regions[pair.second])[2]
     assert pair.box[2] - pair.box[0] == pytest.approx((width - 1) * scale)
 
 
-def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(network: SiamRPN, pair: theory.Pair) -> None:
+def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(network: SiamRPN, pair: ch02_theory.Pair) -> None:
     """A claim about this pair and these weights: both responses have their peak within a position of the annotation."""
     away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
-    response = theory.correlation(*theory.features(network, pair))
-    found = theory.proposals(network, pair)
+    response = ch02_theory.correlation(*ch02_theory.features(network, pair))
+    found = ch02_theory.proposals(network, pair)
     for score in (response, found.score.max(0)):
-        assert np.abs(theory.displacement(score) - away).max() <= STRIDE
+        assert np.abs(ch02_theory.displacement(score) - away).max() <= STRIDE
     assert found.overlap[found.best] > 0.7
 
 
 def test_displacement_counts_from_the_centre() -> None:
     response = np.zeros((5, 5))
     response[1, 4] = 1
-    assert theory.displacement(response).tolist() == [2 * STRIDE, -STRIDE]
+    assert ch02_theory.displacement(response).tolist() == [2 * STRIDE, -STRIDE]
 
 
-def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: theory.Pair) -> None:
-    anchors = theory.pair_anchors(network, pair)
+def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: ch02_theory.Pair) -> None:
+    anchors = ch02_theory.pair_anchors(network, pair)
     assert anchors.overlap.shape == (network.config.anchors, 25, 25)
     assert anchors.overlap[anchors.best] == anchors.overlap.max()
     rest = anchors.positive.copy()
     rest[anchors.best] = False
-    assert anchors.positive[anchors.best] and (anchors.overlap[rest] > theory.POSITIVE).all()
-    assert (anchors.overlap[~anchors.positive] <= theory.POSITIVE).all()
+    assert anchors.positive[anchors.best] and (anchors.overlap[rest] > ch02_theory.POSITIVE).all()
+    assert (anchors.overlap[~anchors.positive] <= ch02_theory.POSITIVE).all()
     middle = anchors.boxes[:, 12, 12].reshape(-1, 2, 2).mean(1)
     assert middle == pytest.approx(SEARCH_SIZE // 2), "the middle position looks at the middle of the crop"
 
 
 def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
-    found = theory.challenges(data)
-    for one, tag in zip(found, theory.CHALLENGES):
+    found = ch02_theory.challenges(data)
+    for one, tag in zip(found, ch02_theory.CHALLENGES):
         assert one.sequence.tags[tag][one.after]
     assert len(found) == 3
-    rival = theory.find_rival(data)
-    assert "no frame" not in theory.challenges_text(found, rival)
-    assert "(b) rotation, scale: no frame of this dataset is tagged size change" in theory.challenges_text(found[:1], rival)
+    rival = ch02_theory.find_rival(data)
+    assert "no frame" not in ch02_theory.challenges_text(found, rival)
+    assert "(b) rotation, scale: no frame of this dataset is tagged size change" in ch02_theory.challenges_text(found[:1], rival)
     without = Dataset("x", data.path, tuple(
         type(sequence)(sequence.name, sequence.frames, sequence.regions, {tag: np.zeros(len(sequence), bool) for tag in TAGS},
                        sequence.width, sequence.height) for sequence in data))
-    assert theory.challenges(without) == [], "what no frame shows is left out"
+    assert ch02_theory.challenges(without) == [], "what no frame shows is left out"
 
 
 def test_the_similar_place_does_not_touch_the_target(data: Dataset) -> None:
-    rival = theory.find_rival(data)
+    rival = ch02_theory.find_rival(data)
     x, y, width, height = rival.box
     left, top, *_ = np.round(axis_aligned_box(rival.sequence.regions[0]))
     assert abs(x - left) >= width or abs(y - top) >= height
     assert 0.3 < rival.score <= 1 and rival.score < np.nanmax(rival.scores), "nothing is as like the target as the target"
 
 
-def test_a_channel_is_put_back_after_it_was_left_out(network: SiamRPN, pair: theory.Pair) -> None:
+def test_a_channel_is_put_back_after_it_was_left_out(network: SiamRPN, pair: ch02_theory.Pair) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    scores = theory.channel_scores(network, pair, 2)
+    scores = ch02_theory.channel_scores(network, pair, 2)
     assert scores.shape == (2,) and (scores > 0).all()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
@@ -194,21 +195,21 @@ def test_a_channel_is_put_back_after_it_was_left_out(network: SiamRPN, pair: the
 
 
 def test_training_and_test_patches_share_no_pixel(data: Dataset) -> None:
-    train, test = theory.frame_patches(data, right=False, each=20), theory.frame_patches(data, right=True, each=20)
+    train, test = ch02_theory.frame_patches(data, right=False, each=20), ch02_theory.frame_patches(data, right=True, each=20)
     assert train.x.shape == (200, 64) and train.y.bincount().tolist() == [20] * 10 and train.names == test.names
     assert float(train.x.mean(1).abs().max()) < 1e-5
     assert not {tuple(row) for row in train.x.tolist()} & {tuple(row) for row in test.x.tolist()}
 
 
 def test_learning_is_repeatable_and_learns(data: Dataset) -> None:
-    train, test = theory.frame_patches(data, right=False, each=50), theory.frame_patches(data, right=True, each=50)
+    train, test = ch02_theory.frame_patches(data, right=False, each=50), ch02_theory.frame_patches(data, right=True, each=50)
     torch.manual_seed(99)
-    one = theory.learn(train, test, 4, True, steps=60)
+    one = ch02_theory.learn(train, test, 4, True, steps=60)
     torch.rand(5)
-    two = theory.learn(train, test, 4, True, steps=60)
+    two = ch02_theory.learn(train, test, 4, True, steps=60)
     assert one.train == two.train and one.steps == [0, 30, 60]
     assert one.train[-1] < one.train[0] - 0.2
-    layers = [module for module in theory.Deep(8, 3, 20, False).modules() if isinstance(module, nn.Linear)]
+    layers = [module for module in ch02_theory.Deep(8, 3, 20, False).modules() if isinstance(module, nn.Linear)]
     assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
 
 
@@ -216,27 +217,28 @@ def test_learning_is_repeatable_and_learns(data: Dataset) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(data: Dataset, network: SiamRPN, pair: theory.Pair) -> dict[str, Figure]:
+def drawn(data: Dataset, network: SiamRPN, pair: ch02_theory.Pair) -> dict[str, Figure]:
     random, note = np.random.RandomState(0), "A note."
-    train = theory.frame_patches(data, right=False, each=20)
-    runs = {"one": theory.learn(train, train, 4, True, steps=30)}
+    train = ch02_theory.frame_patches(data, right=False, each=20)
+    runs = {"one": ch02_theory.learn(train, train, 4, True, steps=30)}
     deep = runs["one"].network
     return {
-        "fully_connected": theory.fully_connected(np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note),
-        "neuron": theory.neuron(np.array([1.0, 2.0]), np.array([0.5, -1.0]), note),
-        "local_connections": theory.local_connections(pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note),
-        "convolution": theory.convolution(random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note),
-        "activation_functions": theory.activation_functions(theory.activations(), note),
-        "pooling": theory.pooling(np.arange(16).reshape(4, 4), note),
-        "depth_errors": theory.depth_errors(runs, note),
-        "residual_block": theory.residual_block(deep.blocks[0], deep.stem(train.x), note),
-        "bottleneck": theory.bottleneck(network.backbone.layer1[1], theory.block_input(network, pair), note),
-        "region_proposals": theory.region_proposals(pair, theory.pair_anchors(network, pair), network.config.rpn, note),
-        "tracking_challenges": theory.tracking_challenges(theory.challenges(data), theory.find_rival(data), note),
-        "siamfc": theory.siamfc(pair, *(parts := theory.features(network, pair)), theory.correlation(*parts), note),
-        "siamrpn": theory.siamrpn(pair, theory.proposals(network, pair), note),
-        "curl_blocks": theory.curl_blocks(network, 1, note),
-        "channel_figure": theory.channel_figure(np.array([2e-6, 1e-6]), note),
+        "fully_connected": ch02_theory.fully_connected(np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note),
+        "neuron": ch02_theory.neuron(np.array([1.0, 2.0]), np.array([0.5, -1.0]), note),
+        "local_connections": ch02_theory.local_connections(pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note),
+        "convolution": ch02_theory.convolution(random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note),
+        "activation_functions": ch02_theory.activation_functions(ch02_theory.activations(), note),
+        "pooling": ch02_theory.pooling(np.arange(16).reshape(4, 4), note),
+        "depth_errors": ch02_theory.depth_errors(runs, note),
+        "residual_block": ch02_theory.residual_block(deep.blocks[0], deep.stem(train.x), note),
+        "bottleneck": ch02_theory.bottleneck(network.backbone.layer1[1], ch02_theory.block_input(network, pair), note),
+        "region_proposals": ch02_theory.region_proposals(pair, ch02_theory.pair_anchors(network, pair), network.config.rpn, note),
+        "tracking_challenges": ch02_theory.tracking_challenges(ch02_theory.challenges(data), ch02_theory.find_rival(data), note),
+        "siamfc": ch02_theory.siamfc(pair, *(parts := ch02_theory.features(network, pair)), ch02_theory.correlation(*parts),
+                                     note),
+        "siamrpn": ch02_theory.siamrpn(pair, ch02_theory.proposals(network, pair), note),
+        "curl_blocks": ch02_theory.curl_blocks(network, 1, note),
+        "channel_figure": ch02_theory.channel_figure(np.array([2e-6, 1e-6]), note),
     }
 
 
@@ -262,7 +264,7 @@ def test_figures_print_what_they_compute(drawn: dict[str, Figure], network: Siam
 def test_the_full_networks_counts_are_the_thesiss() -> None:
     """Figure 2.14 is iterated 256 times for its block (section 2.3.1), and 3,072 and 27 are section 2.1.1's."""
     assert NetworkConfig.resnet50().stages[0].channels == 256
-    assert "3,072" in theory.connections_text() and theory.connections_text().endswith("27.")
+    assert "3,072" in ch02_theory.connections_text() and ch02_theory.connections_text().endswith("27.")
 
 
 # -- Pages ---------------------------------------------------------------------------------------------------------------------
@@ -313,15 +315,15 @@ def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
     listed = [f"{kind} {number}" for kind, text in (("figure", figures), ("table", tables))  # of chapter 4 some are garbled,
               for number in re.findall(r"^([2-4]\.\d+)\t", text, re.MULTILINE)]           # and captions have them
     captioned = {f"{kind.lower()} {number}" for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis, re.MULTILINE)}
-    rows = set(reproduction.rows()["item"])
+    rows = set(appendix_reproduction.rows()["item"])
     assert {*listed, *captioned} == rows and len(listed) > 30
 
 
 def test_every_row_is_made_where_it_says() -> None:
-    rows, toc = reproduction.rows(), listing()
-    assert rows["item"].is_unique and set(rows["state"]) <= set(reproduction.STATES)
+    rows, toc = appendix_reproduction.rows(), listing()
+    assert rows["item"].is_unique and set(rows["state"]) <= set(appendix_reproduction.STATES)
     for row in rows.to_dict("records"):
-        if row["state"] in reproduction.WITH_PAGE:
+        if row["state"] in appendix_reproduction.WITH_PAGE:
             assert row["page"] in toc, row["item"]
             assert shows(Path(row["page"]).name, row["item"]), f"{row['page']} has no caption with {row['item']}"
             assert row["data"] and row["scale"] in ("none", "demo", "thesis", "reported"), row["item"]
@@ -333,12 +335,12 @@ def test_every_row_is_made_where_it_says() -> None:
 
 
 def test_the_table_links_pages_and_names_what_is_missing() -> None:
-    rows = reproduction.rows()
-    lines = reproduction.markdown(rows).splitlines()
+    rows = appendix_reproduction.rows()
+    lines = appendix_reproduction.markdown(rows).splitlines()
     assert len(lines) == len(rows) + 2
     assert "| Figure 4.6 | " in lines[2 + list(rows["item"]).index("figure 4.6")]
     assert "[section 4.2.1](04_2_1_mixed_precision.ipynb)" in "\n".join(lines)
-    text = reproduction.counts(rows)
+    text = appendix_reproduction.counts(rows)
     assert all(item in text for item in rows["item"][rows["state"] == "not yet"])
 
 
@@ -437,8 +439,8 @@ def test_the_index_of_a_hand_made_dataset_is_refused_without_a_pair(tmp_path: Pa
     (folder / "color").mkdir(parents=True)
     cv2.imwrite(str(folder / "color" / "00000001.png"), np.zeros((64, 64, 3), np.uint8))
     (folder / "groundtruth.txt").write_text("10,10,20,20\n")
-    with pytest.raises(theory.InputError, match="no two frames"):
-        theory.choose_pair(load_dataset(folder))
+    with pytest.raises(ch02_theory.InputError, match="no two frames"):
+        ch02_theory.choose_pair(load_dataset(folder))
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ matplotlib.use("Agg")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lib import figures, quantize
+from lib import quantize
 from lib.bench import NoRanges
+from lib.chapters import ch03_conversion
 from lib.deploy import Deployment
 from lib.errors import InputError
 from lib.export import TOLERANCE, check_agreement, describe, export_network, to_fp16
@@ -69,12 +70,12 @@ BY_METHOD = {"minmax": 12.0, "entropy": 6.0, "percentile": 7.0}
 def drawn(models, exemplar, bounds, deployment, x) -> dict[str, Figure]:
     engine = deployment.engine("search", "int8")
     return {
-        "crop": figures.crop(models["target"], exemplar, 3, NOTE),
-        "networks": figures.networks(models, NOTE),
-        "errors": figures.errors(x, BY_METHOD, NOTE),
-        "rounding": figures.rounding(6.35, NOTE),
-        "workflow": figures.workflow(models["search"], deployment.model("search", "int8"), CROPS, bounds["entropy"], engine,
-                                     "entropy", NOTE),
+        "crop": ch03_conversion.crop(models["target"], exemplar, 3, NOTE),
+        "networks": ch03_conversion.networks(models, NOTE),
+        "errors": ch03_conversion.errors(x, BY_METHOD, NOTE),
+        "rounding": ch03_conversion.rounding(6.35, NOTE),
+        "workflow": ch03_conversion.workflow(models["search"], deployment.model("search", "int8"), CROPS, bounds["entropy"],
+                                             engine, "entropy", NOTE),
     }
 
 
@@ -122,7 +123,7 @@ def test_the_words_in_a_drawing_do_not_overlap_and_stay_on_the_sheet(drawn: dict
 
 
 def test_the_crop_is_the_central_7_by_7_of_what_pytorch_computes(network, models, exemplar, drawn) -> None:
-    found = figures.crops(models["target"])
+    found = ch03_conversion.crops(models["target"])
     channels = [stage.channels for stage in network.config.stages[1:]]
     rpn = network.config.rpn
     assert [crop.shapes for crop in found] == [[(1, c, 15, 15), (1, rpn, 15, 15), (1, rpn, 7, 7)] for c in channels]
@@ -131,12 +132,12 @@ def test_the_crop_is_the_central_7_by_7_of_what_pytorch_computes(network, models
         expected = network.neck(network.backbone(torch.from_numpy(as_input(exemplar))), crop=True)[1][0].mean(0).numpy()
     np.testing.assert_allclose(drawn["crop"].axes[3].images[0].get_array(), expected, atol=1e-4)
     for shape in found[1].shapes:
-        assert figures.by(shape) in texts(drawn["crop"])
+        assert ch03_conversion.by(shape) in texts(drawn["crop"])
 
 
 def test_a_network_without_a_crop_is_refused_in_one_sentence(models) -> None:
     with pytest.raises(InputError, match="no target network"):
-        figures.crops(models["search"])
+        ch03_conversion.crops(models["search"])
 
 
 def test_the_drawing_of_the_networks_counts_what_the_models_hold(models, drawn) -> None:
@@ -146,7 +147,7 @@ def test_the_drawing_of_the_networks_counts_what_the_models_hold(models, drawn) 
         assert f"{known['parameters'] / 1e6:.2f} M parameters" in words
         counted = {f"{count} {kind}" for kind, count in known["operators"].items() if kind != "Constant"}
         assert counted <= set(re.split(r", |,?\n", words))
-        assert all(figures.by(shape) in words for shape in [*known["inputs"].values(), *known["outputs"].values()])
+        assert all(ch03_conversion.by(shape) in words for shape in [*known["inputs"].values(), *known["outputs"].values()])
 
 
 def test_the_workflow_shows_the_numbers_of_model_and_engine(deployment, bounds, drawn) -> None:
@@ -171,7 +172,7 @@ def test_the_sum_is_drawn_as_the_sum_and_the_methods_where_they_are(x, drawn) ->
 def test_the_least_error_is_of_the_errors_drawn(x, drawn) -> None:
     [line] = [line for line in drawn["errors"].axes[0].lines if line.get_label() == "sum"]
     best = line.get_xdata()[int(np.argmin(line.get_ydata()))]
-    assert f"{best:.2f} has the least" in figures.error_finding(x, BY_METHOD)
+    assert f"{best:.2f} has the least" in ch03_conversion.error_finding(x, BY_METHOD)
 
 
 def test_steps_are_as_high_as_the_scale_and_end_at_the_range(drawn) -> None:
@@ -183,8 +184,8 @@ def test_steps_are_as_high_as_the_scale_and_end_at_the_range(drawn) -> None:
 
 
 def test_the_table_of_networks_says_what_the_files_weigh(network, models) -> None:
-    rows = figures.network_rows(network)
-    table = str(figures.network_table(rows, "Networks."))
+    rows = ch03_conversion.network_rows(network)
+    table = str(ch03_conversion.network_table(rows, "Networks."))
     for name, row in zip(NETWORKS, rows):
         assert row["megabytes"] == pytest.approx(models[name].ByteSize() / 1e6)
         assert row["fp16_mb"] == pytest.approx(to_fp16(models[name]).ByteSize() / 1e6)
@@ -195,15 +196,15 @@ def test_the_table_of_networks_says_what_the_files_weigh(network, models) -> Non
 
 
 def test_the_levels_shares_are_the_trained_ones(network, models) -> None:
-    shares = figures.fusion_weights(models["xcorr"])
+    shares = ch03_conversion.fusion_weights(models["xcorr"])
     assert shares["cls"] == pytest.approx(torch.softmax(network.rpn_head.cls_weight, 0).tolist())
     assert shares["loc"] == pytest.approx(torch.softmax(network.rpn_head.loc_weight, 0).tolist())
 
 
 def test_the_chosen_weights_differ_in_range_and_the_chosen_activation_is_inside(models, bounds) -> None:
-    name, weight = figures.uneven_weights(models["search"])
+    name, weight = ch03_conversion.uneven_weights(models["search"])
     assert weight.ndim == 4 and name in {tensor.name for tensor in models["search"].graph.initializer}
-    tensor = figures.uneven_activation(models["search"], bounds)
+    tensor = ch03_conversion.uneven_activation(models["search"], bounds)
     ratios = {key: bounds["minmax"][key] / bounds["entropy"][key] for key in bounds["minmax"] if key != "search"}
     assert ratios[tensor] == max(ratios.values())
 
@@ -213,10 +214,11 @@ def test_a_precision_that_the_machine_lacks_is_a_row_that_says_so(deployment, mo
         raise InputError("this processor lacks it")
 
     monkeypatch.setattr(deployment, "engine", refuse)
-    assert "this processor lacks it" in str(figures.engine_table(figures.engine_rows(deployment, "search"), "Engines."))
+    rows = ch03_conversion.engine_rows(deployment, "search")
+    assert "this processor lacks it" in str(ch03_conversion.engine_table(rows, "Engines."))
 
 
 def test_engines_report_what_they_execute(deployment) -> None:
-    rows = figures.engine_rows(deployment, "search")
+    rows = ch03_conversion.engine_rows(deployment, "search")
     assert [row["precision"] for row in rows] == ["fp32", "fp16", "int8"]
     assert rows[0]["qdq"] == 0 < rows[2]["qdq"] and "FP32" in rows[0]["executed"]

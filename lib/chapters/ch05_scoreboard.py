@@ -23,11 +23,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lib import pruned, runs, thesis
-from lib.engine_views import LEVELS, by_precision
-from lib.methodology import blocks
-from lib.plots import GREEN, GREY, ORANGE, _figure, _finish, styled
+from lib.chapters.ch03_methodology import blocks
+from lib.chapters.ch04_engines import LEVELS, by_precision
+from lib.chapters.plots import GREEN, GREY, ORANGE, finished, new_figure, styled
+from lib.chapters.tables import ABSENT, Table, Text, is_known
 from lib.siamrpn.network import NetworkConfig
-from lib.tables import ABSENT, Table, Text, _known
 from lib.vot.dataset import Dataset
 from lib.vot.metrics import Evaluation, evaluate, paired_bootstrap
 from lib.vot.results import read_results, result_path
@@ -59,7 +59,7 @@ class Measured(NamedTuple):
     @property
     def interval(self) -> tuple[float, float]:
         """The interval, or the value twice."""
-        return (self.low, self.high) if _known(self.low) else (self.value, self.value)
+        return (self.low, self.high) if is_known(self.low) else (self.value, self.value)
 
 
 @dataclass(frozen=True)
@@ -345,7 +345,7 @@ def _counts(counted: Seq[Seq[bool]], source: str) -> Measured:
 def saving(evidence: Evidence, column: str, a: str, b: str) -> Measured:
     """How much less power or energy a frame a takes than b, %, by the thesis's definition (section 4.3)."""
     values = [float(evidence.row(name, "04_3_power").get(column, nan)) for name in (a, b)]
-    if not all(map(_known, values)):
+    if not all(map(is_known, values)):
         raise CannotTell("this run was made without a power sensor (section 4.3 names those that are read)", "04_3_power")
     return Measured(-thesis.change(*values), source=evidence.quality)
 
@@ -490,7 +490,7 @@ def table(judged: Seq[Score], verdict: str, caption: str) -> Table:
 
 def span(measured: Measured) -> str:
     """The interval in brackets, empty where there is none."""
-    return f"({digits(measured.low)} to {digits(measured.high)})" if _known(measured.low) else ""
+    return f"({digits(measured.low)} to {digits(measured.high)})" if is_known(measured.low) else ""
 
 
 def digits(value: float) -> str:
@@ -528,7 +528,7 @@ def figure(judged: Seq[Score], note: str) -> Figure:
     sections = sorted({score.finding.section.split(", ")[-1] for score in judged})
     image = {verdict: [sum(score.verdict == verdict and score.finding.section.split(", ")[-1] == section for score in judged)
                        for section in sections] for verdict in VERDICTS}
-    drawn, axis = _figure(0.6 + 0.4 * len(sections))
+    drawn, axis = new_figure(0.6 + 0.4 * len(sections))
     left, hatches = np.zeros(len(sections)), {HOLDS: "", FAILS: "//", OPEN: ".."}
     for verdict, counts in image.items():
         axis.barh(range(len(sections)), counts, left=left, color=VERDICTS[verdict], hatch=hatches[verdict], edgecolor="white",
@@ -538,7 +538,7 @@ def figure(judged: Seq[Score], note: str) -> Figure:
     axis.invert_yaxis()
     axis.set(xlabel="findings", ylabel="section of the thesis", title="What of the thesis holds in this run")
     drawn.legend(loc="outside upper left", ncols=3, fontsize=9)
-    return _finish(drawn, note)
+    return finished(drawn, note)
 
 
 # -- Future work ---------------------------------------------------------------------------------------------------------------

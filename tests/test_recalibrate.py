@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch")
 
 from lib.calibration import CropPair  # noqa: E402
 from lib.errors import InputError  # noqa: E402
+from lib.recalibrate import recalibrate  # noqa: E402
 from lib.siamrpn.crop import as_input  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
-from lib.training.recalibrate import recalibrate  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lib import engine_views, experiments, thesis
+from lib import experiments, full_size, thesis
+from lib.chapters import ch04_engines
 from lib.deploy import RECIPES, Quantisation
 from lib.engines import trt
 from lib.errors import InputError
@@ -20,7 +21,7 @@ from lib.vot.results import read_results
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def executed(small: Path, tmp_path_factory) -> tuple[Path, dict]:
 
 def test_the_27_mixtures_are_the_thesis_s_27() -> None:
     ours = {(v.target, v.search, v.xcorr) for v in experiments.mixtures("demo", "openvino")}
-    theirs = engine_views.with_pure_rows(thesis.table("table_4_3"), thesis.table("table_4_2"))
+    theirs = ch04_engines.with_pure_rows(thesis.table("table_4_3"), thesis.table("table_4_2"))
     assert len(theirs) == len(ours) == 27
     assert {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")) for row in theirs} == ours
 
@@ -83,29 +84,29 @@ def test_mixtures_share_their_engines_and_are_measured_once(executed, small) -> 
 def test_differences_are_paired_and_to_the_row_that_the_head_names(executed, small) -> None:
     run, _ = executed
     measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
-    text, interval = engine_views._difference(measured[2], measured[0])
+    text, interval = ch04_engines.eao_difference(measured[2], measured[0])
     value, low, high = paired_bootstrap(measured[2].evaluation, measured[0].evaluation)["eao"]
     assert text.startswith(f"{value:+.3f}") and text.endswith("*") == (low > 0 or high < 0)
     assert interval == f"({low:+.3f} to {high:+.3f})"
     change = measured[2].evaluation.eao - measured[0].evaluation.eao
-    assert f"{change:+.4f}" in engine_views.verdict(measured[2], measured[0], 0.02)
+    assert f"{change:+.4f}" in ch04_engines.verdict(measured[2], measured[0], 0.02)
 
 
 @pytest.mark.parametrize("allowed, word", [(1.0, "holds"), (-1.0, "does not hold")])
 def test_a_verdict_follows_its_rule(executed, small, allowed: float, word: str) -> None:
     run, _ = executed
     fp32, _, int8 = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
-    assert f"** {word} the EAO" in engine_views.verdict(int8, fp32, allowed)
+    assert f"** {word} the EAO" in ch04_engines.verdict(int8, fp32, allowed)
 
 
 @pytest.fixture(scope="module")
-def speed(tmp_path_factory) -> experiments.EngineSpeed:
-    return experiments.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", width=0.125, rounds=2, calls=2)
+def speed(tmp_path_factory) -> full_size.EngineSpeed:
+    return full_size.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", width=0.125, rounds=2, calls=2)
 
 
 def test_the_parts_of_a_frame_account_for_the_whole_frame(speed) -> None:
     for row in speed.rows:
-        parts = sum(row[f"{part}_ms"] for part in engine_views.PARTS)
+        parts = sum(row[f"{part}_ms"] for part in ch04_engines.PARTS)
         assert parts == pytest.approx(row["frame_ms"], rel=0.5), "medians of parts that were timed apart"
         assert row["outside_ms"] == pytest.approx(row["crop_ms"] + row["decode_ms"])
 
@@ -113,7 +114,7 @@ def test_the_parts_of_a_frame_account_for_the_whole_frame(speed) -> None:
 def test_speed_is_kept_and_has_a_row_for_every_framework_and_precision(speed) -> None:
     assert [(row["framework"].split()[0], row["precision"]) for row in speed.rows] == [
         ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
-    again = experiments.engine_speed(speed.run, "openvino", width=0.125, rounds=2, calls=2)
+    again = full_size.engine_speed(speed.run, "openvino", width=0.125, rounds=2, calls=2)
     assert again.rows == speed.rows, "loaded, not timed again"
     assert speed.row_of("openvino", "int8")["precision"] == "INT8"
     with pytest.raises(InputError, match="TensorRT in INT8 was not timed"):
@@ -127,12 +128,12 @@ def test_a_framework_that_is_not_here_is_named_with_what_would_bring_it(speed) -
         pytest.skip("TensorRT and a GPU are here")
     [sentence] = speed.missing
     assert sentence.startswith("TensorRT: ") and ("pip install" in sentence or "OpenVINO" in sentence)
-    assert f"Missing: {sentence}" in engine_views.speeds(speed, "Speeds.").caption
+    assert f"Missing: {sentence}" in ch04_engines.speeds(speed, "Speeds.").caption
 
 
 @pytest.mark.parametrize("network", ["target", "search", "xcorr"])
 def test_every_figure_of_speed_has_titles_units_and_a_note(speed, network: str) -> None:
-    for figure in (engine_views.layer_types(speed, network, "the note"), engine_views.frame_parts(speed, "the note")):
+    for figure in (ch04_engines.layer_types(speed, network, "the note"), ch04_engines.frame_parts(speed, "the note")):
         assert all(axis.get_title(loc="left") and "ms" in axis.get_xlabel() for axis in figure.axes)
         assert "the note" in figure._supxlabel.get_text()
 
@@ -142,11 +143,11 @@ def test_figures_of_quality_draw_the_measured_and_the_reported_values(executed, 
     dataset = load_dataset(small)
     measured = experiments.measure([*experiments.baseline("demo"), *experiments.engines("demo", "openvino")], dataset, str(run))
     reported = thesis.table("digits")
-    figure = engine_views.speed_quality(measured, reported, "note")
+    figure = ch04_engines.speed_quality(measured, reported, "note")
     drawn = [tuple(np.ravel(line.get_data())) for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
     assert drawn == list(zip(reported["fps"], reported["eao"]))
-    assert len(engine_views.attributes(measured, thesis.table("figure_4_5"), "note").axes) == 2
-    same = engine_views.same_boxes(measured[0], measured[1])
+    assert len(ch04_engines.attributes(measured, thesis.table("figure_4_5"), "note").axes) == 2
+    same = ch04_engines.same_boxes(measured[0], measured[1])
     assert "PyTorch FP32 and OpenVINO FP32" in same
 
 

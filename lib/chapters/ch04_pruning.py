@@ -1,6 +1,6 @@
 """Figures, tables and sentences of sections 3.6, 4.2.2 and 4.2.3: pruning the backbone (figures 3.11 and 4.8 to 4.10).
 
-Views only, as in `lib.plots`: networks, scores, logs and measurements come in, figures and tables go out.
+Views only, as in `plots`: networks, scores, logs and measurements come in, figures and tables go out.
 """
 from __future__ import annotations
 
@@ -12,14 +12,27 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import pruning
-from lib.absent import needs_all, shows_what_is_there
-from lib.engine_views import COLOURS, MARKS, QUALITY, _difference
+from lib.chapters.ch04_engines import COLOURS, MARKS, QUALITY, eao_difference
+from lib.chapters.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    WIDTH,
+    YELLOW,
+    draw_arrow,
+    draw_box,
+    finished,
+    new_figure,
+    new_sheet,
+    plt,
+    styled,
+)
+from lib.chapters.tables import INTERVALS, Table, Text, as_number, as_value, needs_all, shows_what_is_there
 from lib.experiments import Measurement
-from lib.figures import _arrow, _box, _drawing
-from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
 from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
-from lib.tables import INTERVALS, Table, Text, _number, _value
 from lib.training.pictures import montage
 from lib.vot.metrics import bootstrap
 
@@ -44,25 +57,25 @@ def architecture(config: NetworkConfig, note: str) -> Figure:
                + (f", dilation {dilation}" if dilation > 1 else ""))
               for stage, (part, stride, dilation) in enumerate(zip(config.stages, strides, dilations), 1)]
     parts += [("Avg pool", "not in the tracker"), ("FC", "not in the tracker")]
-    figure, axis = _drawing("", 6.4)
+    figure, axis = new_sheet("", 6.4)
     for index, (title, text) in enumerate(parts):
         y, there = 10.6 - 1.62 * index, index <= len(config.stages)
-        _box(axis, (4.0, y), (7.4, 1.1), title, text, SKY if there else YELLOW)
+        draw_box(axis, (4.0, y), (7.4, 1.1), title, text, SKY if there else YELLOW)
         if not there:
             for ends in ((-0.55, 0.55), (0.55, -0.55)):
                 axis.plot([0.3, 7.7], [y + end for end in ends], color=ORANGE, lw=2)
         if index:
-            _arrow(axis, (4.0, y + 1.07), (4.0, y + 0.55))
+            draw_arrow(axis, (4.0, y + 1.07), (4.0, y + 0.55))
         if 2 <= index <= len(config.stages):
-            _arrow(axis, (7.7, y), (8.5, y))
+            draw_arrow(axis, (7.7, y), (8.5, y))
             axis.text(8.6, y, "RPN", va="center", fontsize=10)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def score_distribution(scores: pruning.Scores, note: str) -> Figure:
     """Scores by stage, sorted, on a logarithmic scale: inside the blocks, and of the residual sums."""
-    figure, axes = _figure(5.6, [1, 1])
+    figure, axes = new_figure(5.6, [1, 1])
     for axis, inner in zip(axes, (True, False)):
         for stage, colour in STAGES.items():
             chosen = [values for name, values in scores.items()
@@ -72,13 +85,13 @@ def score_distribution(scores: pruning.Scores, note: str) -> Figure:
         axis.set(yscale="log", ylabel="score, nats", xlim=(0, 100), title="inside the blocks" if inner else "residual sums")
     axes[0].legend(loc="lower right")
     axes[1].set(xlabel="channels of the stage, sorted by score, %")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def kept(choices: Mapping[float, pruning.Choice], minimum: float, note: str) -> Figure:
     """Share of its channels that every layer keeps, a line a pruned network; dotted: the minimum."""
-    figure, axis = _figure(4.4)
+    figure, axis = new_figure(4.4)
     names: list[str] = []
     for share, choice in choices.items():
         names = list(choice.keep)
@@ -93,13 +106,13 @@ def kept(choices: Mapping[float, pruning.Choice], minimum: float, note: str) -> 
     axis.set(ylabel="channels that stay, %", ylim=(0, 104), xlim=(-0.5, len(names) - 0.5),
              xlabel="layers in their order; the last of each stage is its residual sum")
     axis.legend(loc="lower left")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def parameters_by_k(config: NetworkConfig, scores: pruning.Scores, choices: Mapping[float, pruning.Choice], note: str) -> Figure:
     """Parameters of the backbone against k, the channels kept by score; marked: what bisection found."""
-    figure, axis = _figure(3.4)
+    figure, axis = new_figure(3.4)
     total = sum(map(len, scores.values()))
     ks = np.unique(np.linspace(0, total, 41).astype(int))
     curve = [pruning.backbone_parameters(pruning.cut_config(config, pruning.counts(pruning.keep_best(scores, int(k)))))
@@ -110,7 +123,7 @@ def parameters_by_k(config: NetworkConfig, scores: pruning.Scores, choices: Mapp
                   label=f"{share:g}: k = {choice.k}, {choice.parameters / 1e6:.3f} M")
     axis.set(xlabel=f"k, of {total} channels", ylabel="parameters, M", ylim=(0, None))
     axis.legend(loc="upper left")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def channel_table(config: NetworkConfig, smaller: Mapping[str, NetworkConfig], caption: str) -> Table:
@@ -132,19 +145,19 @@ def channel_table(config: NetworkConfig, smaller: Mapping[str, NetworkConfig], c
 @styled
 def head_training(log: pd.DataFrame, thesis_top1: float, note: str) -> Figure:
     """Figure 4.8: top-1 accuracy over the training of the classification layer alone."""
-    figure, axis = _figure(3.2)
+    figure, axis = new_figure(3.2)
     axis.plot(log["pictures"] / 1000, 100 * log["top1"], marker="o", ms=4, color=BLUE, label="top-1")
     axis.plot(log["pictures"] / 1000, 100 * log["top5"], marker="o", ms=4, color=SKY, label="top-5")
     axis.set(xlabel="thousand pictures", ylabel="validation accuracy, %", ylim=(0, None),
              title=f"The thesis ends at {thesis_top1:g} % top-1 on ImageNet")
     axis.legend(loc="upper left")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def finetuning(logs: Mapping[float, pd.DataFrame], resumed: pd.DataFrame | None, cut_at: float, note: str) -> Figure:
     """Figure 4.9: top-1 and top-5 accuracy over fine-tuning; crosses: the same training, stopped and resumed once."""
-    figure, axes = _figure(5.6, [1, 1])
+    figure, axes = new_figure(5.6, [1, 1])
     for axis, column in zip(axes, ("top1", "top5")):
         for share, log in logs.items():
             axis.plot(log["pictures"] / 1000, 100 * log[column], marker="o", ms=3, color=SHARES_LOOK[share], label=f"{share:g}")
@@ -155,7 +168,7 @@ def finetuning(logs: Mapping[float, pd.DataFrame], resumed: pd.DataFrame | None,
         axis.set(ylabel=f"{column[:3]}-{column[3]}, %", ylim=(0, 100))
     axes[0].legend(loc="upper left", title="share of parameters", ncols=2)
     axes[1].set(xlabel="thousand pictures")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -167,7 +180,7 @@ def classes(names: Seq[str], size: int, note: str) -> Figure:
         axis.imshow(montage([label], size)[..., ::-1])
         axis.set_title(names[label], fontsize=7)
         axis.axis("off")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def resumed_finding(differences: Mapping[str, float]) -> Text:
@@ -195,20 +208,20 @@ def finetuning_finding(rows: Seq[Mapping[str, Any]], reported: pd.DataFrame) -> 
 @styled
 def tracker_training(logs: Mapping[Tracker, pd.DataFrame], note: str) -> Figure:
     """Loss of the trackers on pruned backbones over the pairs seen; steps are changes to larger search crops."""
-    figure, axis = _figure(3.6)
+    figure, axis = new_figure(3.6)
     for tracker, log in logs.items():
         colour = _colour(tracker)
         axis.plot(log["pairs"] / 1000, log["total"], color=colour, label=tracker.title)
     axis.set(xlabel="thousand pairs", ylabel="loss of classes and boxes", yscale="log")
     axis.legend(loc="upper right", title="share of parameters", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes: int, caption: str) -> Table:
     """Table 4.4 with the thesis's columns beside those measured."""
     heads = ["Compression", "Parameters, M", f"Top-1, % ({classes} classes)", "Top-5, %", "Thesis: parameters, M",
              "Top-1, % (ImageNet)", "Top-5, %"]
-    rows = [[f"{row['compression']:.2f}", _number(row["parameters_m"], 3), _value(row, "top1", 1), _value(row, "top5", 1),
+    rows = [[f"{row['compression']:.2f}", as_number(row["parameters_m"], 3), as_value(row, "top1", 1), as_value(row, "top5", 1),
              f"{theirs['parameters_m']:g}", f"{theirs['top1']:g}", f"{theirs['top5']:g}"]
             for row, theirs in zip(measured, reported.to_dict("records"))]
     return Table(heads, rows, f"{caption} Under a value: its 95 % interval (Wilson).")
@@ -231,9 +244,9 @@ def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) ->
             match = reported[(reported["parameters_m"] == size) & (reported["precision"] == one.variant.precision)
                              & ((reported["framework"] == "PyTorch") == (one.variant.framework == "pytorch"))]
             theirs = match.to_dict("records")[0]
-        cells.append([tracker.title, one.variant.title, *(_value(row, name, 3) for name in QUALITY),
-                      f"{one.fps_tracked:.0f}", _number(row["plan_mb"] or None, 1), _number(theirs.get("eao"), 3),
-                      _number(theirs.get("fps"), 1)])
+        cells.append([tracker.title, one.variant.title, *(as_value(row, name, 3) for name in QUALITY),
+                      f"{one.fps_tracked:.0f}", as_number(row["plan_mb"] or None, 1), as_number(theirs.get("eao"), 3),
+                      as_number(theirs.get("fps"), 1)])
     return Table(heads, cells, f"{caption} {INTERVALS}")
 
 
@@ -241,7 +254,7 @@ def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) ->
 @styled
 def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str) -> Figure:
     """Figure 4.10: EAO against speed for every share and precision, here and in the thesis."""
-    figure, axes = _figure(6.4, [1, 1])
+    figure, axes = new_figure(6.4, [1, 1])
     looks = dict(zip(sorted(reported["parameters_m"].unique(), reverse=True), SHARES_LOOK.values()))
     for one in measured:
         tracker, baseline = tracker_of(one.variant), one.variant.framework == "pytorch"
@@ -265,7 +278,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     axes[1].set(title="Thesis, Xavier, VOT2018", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second")
     axes[0].legend(loc="lower right", title="share of parameters", ncols=2)
     axes[1].legend(loc="lower left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @needs_all
@@ -284,7 +297,7 @@ def relations(measured: Seq[Measurement], shipped: Measurement, reported: pd.Dat
         if tracker.share != UNPRUNED:
             whole = [("unpruned, frozen", base), *([("demo tracker", shipped)] if tracker.training != FROZEN else [])]
             cells += [[f"{tracker.share:g}, {tracker.training}", _with_interval(one), (name, *_with_interval(other)),
-                       f"{one.evaluation.eao / other.evaluation.eao:.2f}", _difference(one, other)] for name, other in whole]
+                       f"{one.evaluation.eao / other.evaluation.eao:.2f}", eao_difference(one, other)] for name, other in whole]
     return Table(["Pruned tracker", "Its EAO", "Beside", "Ratio", "Difference"], cells,
                  "EAO in FP32 of pruned trackers beside the unpruned one with a frozen backbone, and beside the demo tracker, "
                  "whose backbone was trained for tracking. Difference: on the same sequences, with its 95 % interval (paired "
@@ -302,7 +315,7 @@ def full_size(speed: PrunedSpeed, caption: str) -> Table:
     heads = ["Backbone", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
     cells = [[_size_name(row), f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
-              f"{row['search_ms']:.1f}", _number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}",
+              f"{row['search_ms']:.1f}", as_number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}",
               (f"{row['whole_ratio']:.2f}", f"{row['whole_ratio_low']:.2f}–{row['whole_ratio_high']:.2f}")]
              for row in speed.rows]
     missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""

@@ -10,7 +10,7 @@ from typing import Any, Mapping
 import pandas as pd
 
 from lib import environment, runs
-from lib.tables import ABSENT, Table, Text, _known, _number, _text, _value
+from lib.chapters.tables import ABSENT, Table, Text, as_number, as_text, as_value, is_known
 
 HOW = ("A run of another machine is made there with `run` set to a name of its own (README), and its folder data/runs/NAME "
        "copied here; then it stands in this place, and `make book RUN=NAME` shows all pages with it.")
@@ -39,22 +39,23 @@ def side_by_side(section: str, run: str, reported: pd.DataFrame, title: str, pow
 def _reported(row: Mapping[Any, Any], power: bool) -> list[Any]:
     """A row of the thesis; its speed is by PySOT's scheme, and table 4.6's energies are in J, whatever its head says."""
     columns = ("fps", "power_w", "energy_kj", "", "") if power else ("accuracy", "robustness", "eao", "fps")
-    return [(_text(row["row"]), _text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"), (_tracker(row), "VOT2018"),
-            *(f"{row[name]:g}" if _known(row.get(name)) else ABSENT for name in columns)]
+    return [(as_text(row["row"]), as_text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"), (_tracker(row), "VOT2018"),
+            *(f"{row[name]:g}" if is_known(row.get(name)) else ABSENT for name in columns)]
 
 
 def _row(run: str, row: Mapping[Any, Any], power: bool) -> list[Any]:
-    network = ", ".join(filter(None, (_text(row.get("dataset")), _text(row.get("network")))))
-    speed = _number(row.get("fps_tracked"), 1)
-    sensor = ", ".join(filter(None, (_text(row.get("sensor")), _text(row.get("rail")))))
-    joules = [f"{row[name]:.3g}" if _known(row.get(name)) else ABSENT for name in ("energy_j_thesis", "energy_j")]
-    values = ([speed, (_number(row.get("power_w_thesis"), 3), sensor), joules[0], _number(row.get("power_w"), 3), joules[1]]
-              if power else [*(_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), speed])
-    return [(f"run {run}", f"on {_text(row.get('hardware'))}", f"on {_text(row.get('date'))}"), (_tracker(row), network), *values]
+    network = ", ".join(filter(None, (as_text(row.get("dataset")), as_text(row.get("network")))))
+    speed = as_number(row.get("fps_tracked"), 1)
+    sensor = ", ".join(filter(None, (as_text(row.get("sensor")), as_text(row.get("rail")))))
+    joules = [f"{row[name]:.3g}" if is_known(row.get(name)) else ABSENT for name in ("energy_j_thesis", "energy_j")]
+    values = ([speed, (as_number(row.get("power_w_thesis"), 3), sensor), joules[0], as_number(row.get("power_w"), 3), joules[1]]
+              if power else [*(as_value(row, name, 3) for name in ("accuracy", "robustness", "eao")), speed])
+    whose = (f"run {run}", f"on {as_text(row.get('hardware'))}", f"on {as_text(row.get('date'))}")
+    return [whose, (_tracker(row), network), *values]
 
 
 def _tracker(row: Mapping[Any, Any]) -> str:
-    return " ".join(filter(None, (_text(row.get("framework")), _text(row.get("precision")))))
+    return " ".join(filter(None, (as_text(row.get("framework")), as_text(row.get("precision")))))
 
 
 # -- Appendix B ----------------------------------------------------------------------------------------------------------------
@@ -64,10 +65,10 @@ def machine(record: Mapping[str, Any], sensor: str) -> Table:
     """This machine: a record of `environment.record`, and its power sensor or why there is none."""
     hardware = record["hardware"]
     rows = [["processor", f"{hardware['processor']}, cores: {hardware['cores']}, threads of PyTorch: {hardware['threads']}"],
-            ["GPU", hardware["gpu"] or "none that PyTorch uses"], ["memory", f"{_number(record['memory_gib'], 1)} GiB"],
+            ["GPU", hardware["gpu"] or "none that PyTorch uses"], ["memory", f"{as_number(record['memory_gib'], 1)} GiB"],
             ["power mode", hardware.get("power_mode") or "none (not a Jetson)"], ["power sensor", sensor],
             ["system", record["system"]], ["commit", record["commit"] or "not a git repository"],
-            ["in use by other work", f"{100 * record['in_use']:.0f} %" if _known(record["in_use"]) else "unknown"]]
+            ["in use by other work", f"{100 * record['in_use']:.0f} %" if is_known(record["in_use"]) else "unknown"]]
     versions = [[name, version] for name, version in record["versions"].items() if version]
     return Table(["", "This machine"], [*rows, *versions], f"As of {record['date']}. A commit with + has uncommitted changes.")
 
@@ -95,8 +96,8 @@ def notebook_times() -> Table | Text:
     rows: list[list[Any]] = []
     for name in runs.names():
         for row in runs.notebook_times(name).to_dict("records"):
-            rows.append([name, row["notebook"], row["status"], _number(row["seconds"], 1), _text(row["started"]),
-                         _text(row["message"])])
+            rows.append([name, row["notebook"], row["status"], as_number(row["seconds"], 1), as_text(row["started"]),
+                         as_text(row["message"])])
     if not rows:
         return Text("No run holds the times of its notebooks (`siambook run` writes them to data/runs/NAME/notebooks.csv).")
     total = pd.DataFrame(rows)[3].replace(ABSENT, "nan").astype(float).sum()

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import experiments, overview, pruned, pruning, pruning_views, thesis
-from lib.tables import ABSENT
+from lib import experiments, pruned, pruning, thesis
+from lib.chapters import ch04_pruning, front
+from lib.chapters.tables import ABSENT
 from lib.vot.dataset import load_dataset
 
 pytest.importorskip("openvino")
 pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
 pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def execute(name: str, folder: Path, **parameters: object) -> dict:
@@ -69,7 +70,7 @@ def measured(small, tmp_path_factory) -> list:
 
 
 def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
-    table = pruning_views.engines(measured, thesis.table("table_4_5"), "caption")
+    table = ch04_pruning.engines(measured, thesis.table("table_4_5"), "caption")
     assert len(table.rows) == len(measured) == 4 + 4 + 3 + 2 + 1
     assert [row[7] for row in table.rows[:4]] == ["0.344", "0.328", "0.323", "0.240"]  # the thesis's 45.5 M
     assert [row[7] for row in table.rows[4:8]] == ["0.212", "0.190", "0.188", "0.159"]  # and 12 M
@@ -81,7 +82,7 @@ def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
 
 def test_relations_are_quotients_and_paired_differences(measured):
     [shipped] = experiments.measure(experiments.baseline("demo"), measured[0].dataset, measured[0].run, progress=False)
-    table = pruning_views.relations(measured, shipped, thesis.table("table_4_5"))
+    table = ch04_pruning.relations(measured, shipped, thesis.table("table_4_5"))
     assert table.rows[0][3] == "0.62"  # the thesis's 0.212 of 0.344
     base, frozen = (one.evaluation for one in measured if one.variant.framework == "pytorch")
     ours = [one.evaluation for one in measured[8:] if one.variant.precision == "FP32"]  # distilled, recalibrated, cut
@@ -91,8 +92,8 @@ def test_relations_are_quotients_and_paired_differences(measured):
         assert row[4][0].startswith(f"{one.eao - other.eao:+.3f}")
     assert len(table.rows) == 1 + len(pairs)
     int8 = [one.fps_tracked for one in measured if one.variant.precision == "INT8"]
-    assert f"{int8[1] / int8[0]:.2f} times (frozen)" in pruning_views.int8_finding(measured)
-    assert pruning_views.speed_quality(measured, thesis.table("table_4_5"), "note").axes[1].lines
+    assert f"{int8[1] / int8[0]:.2f} times (frozen)" in ch04_pruning.int8_finding(measured)
+    assert ch04_pruning.speed_quality(measured, thesis.table("table_4_5"), "note").axes[1].lines
 
 
 def test_the_full_size_channels_are_four_times_the_demos():
@@ -111,26 +112,26 @@ def speed_row(parameters: float, ratio: tuple, multiple: int = 1, precision: str
 def test_the_aim_at_full_size_is_judged_by_every_round():
     rows = [speed_row(45.5e6, (1, 1, 1)), speed_row(30e6, (1.2, 1.1, 1.3)), speed_row(12e6, (1.9, 1.8, 1.95)),
             speed_row(12e6, (2.9, 2.8, 3), precision="FP32"), speed_row(11.9e6, (2.2, 2.1, 2.3), 32)]
-    found = pruning_views.full_size_finding(pruned.PrunedSpeed(rows, [], "note"), 2.0)
+    found = ch04_pruning.full_size_finding(pruned.PrunedSpeed(rows, [], "note"), 2.0)
     assert "12.0 M: 1.90 times (1.80–1.95), less than 2 times" in found
     assert "11.9 M (multiples of 32): 2.20 times (2.10–2.30), at least 2 times" in found
     rows[-1] = speed_row(11.9e6, (2.2, 1.9, 2.3), 32)
-    assert "more in some rounds and less in others than 2" in pruning_views.full_size_finding(pruned.PrunedSpeed(rows, [], ""), 2)
-    assert "could be timed" in pruning_views.full_size_finding(pruned.PrunedSpeed([], [], ""), 2.0)
-    table = pruning_views.full_size(pruned.PrunedSpeed(rows, ["FP16 is missing"], "note"), "Caption.")
+    assert "more in some rounds and less in others than 2" in ch04_pruning.full_size_finding(pruned.PrunedSpeed(rows, [], ""), 2)
+    assert "could be timed" in ch04_pruning.full_size_finding(pruned.PrunedSpeed([], [], ""), 2.0)
+    table = ch04_pruning.full_size(pruned.PrunedSpeed(rows, ["FP16 is missing"], "note"), "Caption.")
     assert [row[0] for row in table.rows] == ["45.5 M", "30.0 M", "12.0 M", "12.0 M", "11.9 M (multiples of 32)"]
     assert table.rows[2][-1] == ("1.90", "1.80–1.95") and "FP16 is missing" in table.caption
 
 
 def test_the_front_page_sets_the_thesiss_way_beside_ours(small, tmp_path):
-    chosen = overview.lines("demo", "openvino")
+    chosen = front.lines("demo", "openvino")
     assert [line.reported.get("eao") for line in chosen] == [0.413, 0.392, 0.389, 0.347, 0.159, None]
     names = [("PyTorch", "fp32", 1), *(("OpenVINO", precision, 4) for precision in ("fp32", "fp16", "int8"))]
     rows = [{**speed_row(size, (1, 1, 1), multiple, precision.upper()), "framework": f"{name} 1",
              "frame_ms": 100 / faster / times, "fps": 10 * faster * times}
             for name, precision, faster in names for size, multiple, times in ((45.5e6, 1, 1), (12e6, 1, 2), (11.9e6, 32, 9))]
     measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
-    table = overview.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
+    table = front.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
     assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
     assert [row[6] for row in table.rows] == ["1.0", "4.0", "4.0", "4.0", "8.0", "8.0"]
     assert table.rows[3][5] == f"{65.7 / 11.1:.1f}" and table.rows[5][1] == table.rows[5][3] == ABSENT
@@ -139,14 +140,14 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small, tmp_path):
 
 
 def test_a_resumed_training_with_a_dip_is_called_one():
-    assert "no dip to recover" in pruning_views.resumed_finding({"top1": 0.0, "top5": 0.0})
-    assert "3 points apart" in pruning_views.resumed_finding({"top1": 0.03, "top5": 0.01})
+    assert "no dip to recover" in ch04_pruning.resumed_finding({"top1": 0.0, "top5": 0.0})
+    assert "3 points apart" in ch04_pruning.resumed_finding({"top1": 0.03, "top5": 0.01})
 
 
 def test_fine_tuning_is_compared_with_the_thesiss():
     rows = [{"top1": 10.0, "top1_low": 8.0, "top1_high": 12.0}, {"top1": 30.0, "top1_low": 28.0, "top1_high": 32.0},
             {"top1": 11.0, "top1_low": 9.0, "top1_high": 13.0}]
-    text = pruning_views.finetuning_finding(rows, thesis.table("table_4_4"))
+    text = ch04_pruning.finetuning_finding(rows, thesis.table("table_4_4"))
     assert "by 4.5 to 6.2 points" in text or "by 4.6 to 6.2 points" in text
     assert "Here 1 of 2 do, by 1 to 20 points" in text
 

@@ -5,10 +5,9 @@ from typing import Any, Mapping, NamedTuple
 from typing import Sequence as Seq
 
 from lib import pruned
-from lib.absent import shows_what_is_there
+from lib.chapters.tables import INTERVALS, Table, as_number, as_value, shows_what_is_there
 from lib.experiments import Measurement, Variant, baseline, engines
 from lib.pruned import DISTILLED, FROZEN, UNPRUNED, PrunedSpeed, Tracker
-from lib.tables import INTERVALS, Table, _number, _value
 from lib.thesis import table
 
 SMALLEST = min(pruned.SHARES)
@@ -56,8 +55,8 @@ def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: PrunedSpeed, 
         row, here = line.reported, _speed(line, speed)
         times = row["fps"] / first["fps"] if row else None
         ours = base["frame_ms"] / here["frame_ms"] if here and base else None
-        cells.append([line.title, _number(row.get("eao"), 3), _value(one.row(), "eao", 3), _number(row.get("fps"), 1),
-                      _number(here.get("fps"), 1), _number(times, 1), _number(ours, 1)])
+        cells.append([line.title, as_number(row.get("eao"), 3), as_value(one.row(), "eao", 3), as_number(row.get("fps"), 1),
+                      as_number(here.get("fps"), 1), as_number(times, 1), as_number(ours, 1)])
     heads = ["Tracker", "EAO, thesis (VOT2018)", "EAO, here (demo)", "FPS, thesis (Xavier)", "FPS, here (full size)",
              "× PyTorch, thesis", "× PyTorch, here"]
     return Table(heads, cells, f"{caption} {INTERVALS}")

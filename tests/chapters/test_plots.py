@@ -17,7 +17,8 @@ matplotlib.use("Agg")
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lib import plots, tables, thesis
+from lib import thesis
+from lib.chapters import plots, tables
 from lib.vot.dataset import Dataset, Sequence
 from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import Trajectory

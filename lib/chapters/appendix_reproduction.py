@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lib.tables import ABSENT, Text
+from lib.chapters.tables import ABSENT, Text
+from lib.files import ROOT
 
-FILE = Path(__file__).resolve().parent.parent / "data" / "reproduction.csv"
+FILE = ROOT / "data" / "reproduction.csv"
 STATES = ("made", "after training", "not yet", "exception")
 WITH_PAGE = STATES[:2]
 

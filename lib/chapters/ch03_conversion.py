@@ -1,6 +1,6 @@
 """Figures and tables of sections 3.4 and 3.5: the exported networks and their quantisation (figures 3.8 to 3.10).
 
-Views only, as in `lib.plots`: ONNX models, crops, tensors and engines come in, figures and tables go out. Every shape, count and
+Views only, as in `plots`: ONNX models, crops, tensors and engines come in, figures and tables go out. Every shape, count and
 size in them is read from the model or the engine that is shown.
 """
 from __future__ import annotations
@@ -11,21 +11,36 @@ from typing import TYPE_CHECKING, Any, Mapping, NamedTuple
 from typing import Sequence as Seq
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 
 from lib.bench import NoRanges
+from lib.chapters.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    SKY,
+    WIDTH,
+    YELLOW,
+    by,
+    draw_arrow,
+    draw_box,
+    finished,
+    new_figure,
+    new_sheet,
+    plt,
+    styled,
+)
+from lib.chapters.tables import ABSENT, Table, Text
 from lib.deploy import FRAMEWORKS, USUAL, Deployment, Quantisation, give_back_memory
 from lib.engines.base import Engine, describe_executed
 from lib.errors import InputError
 from lib.export import check_agreement, describe, export_network, need_onnx, shapes, to_fp16
-from lib.plots import BLUE, GREEN, GREY, ORANGE, SKY, WIDTH, YELLOW, _figure, _finish, plt, styled
-from lib.quantize import LEVELS, _observer, dequantize, quantisation_errors, quantize, scale, to_int8
+from lib.quantize import LEVELS, dequantize, observer, quantisation_errors, quantize, scale, to_int8
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS
-from lib.tables import ABSENT, Table, Text
 
 if TYPE_CHECKING:
     import onnx
@@ -70,7 +85,7 @@ def crops(target: onnx.ModelProto) -> list[Crop]:
 
 def tensor_values(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], tensors: Seq[str]) -> list[np.ndarray]:
     """What inner tensors of an FP32 model are for one set of inputs."""
-    values = _observer(model, tensors)(feeds)
+    values = observer(model, tensors)(feeds)
     return [values[name] for name in tensors]
 
 
@@ -93,31 +108,31 @@ def crop(target: onnx.ModelProto, exemplar: np.ndarray, level: int, note: str) -
         axis.grid(False)
         axis.set(xlabel="column", ylabel="row")
         axis.locator_params(integer=True, nbins=5)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def networks(models: Mapping[str, onnx.ModelProto], note: str) -> Figure:
     """Figure 3.9: the three networks, what goes in and comes out, and what they consist of."""
     facts = {name: describe(models[name]) for name in NETWORKS}
-    figure, axis = _drawing("Three networks", 5.9)
+    figure, axis = new_sheet("Three networks", 5.9)
     places = {"target": (2.4, 7.6, 4.7), "search": (7.6, 7.6, 4.7), "xcorr": (5, 3.4, 8)}
     for name, (x, y, width) in places.items():
         known = facts[name]
         operators = _operators(known, 22 if width < 5 else 48)
         text = f"{known['parameters'] / 1e6:.2f} M parameters\n{known['gflop']:.2f} GFLOP\n{operators}"
-        _box(axis, (x, y), (width, 2.75 if width < 5 else 2.1), f"{name} network", text, YELLOW if name == "xcorr" else SKY)
+        draw_box(axis, (x, y), (width, 2.75 if width < 5 else 2.1), f"{name} network", text, YELLOW if name == "xcorr" else SKY)
     for name, x in (("target", 2.4), ("search", 7.6)):
         [(tensor, shape)] = facts[name]["inputs"].items()
-        _box(axis, (x, 10.5), (4, 1.1), f"input {tensor}", by(shape))
-        _arrow(axis, (x, 10), (x, 9))
+        draw_box(axis, (x, 10.5), (4, 1.1), f"input {tensor}", by(shape))
+        draw_arrow(axis, (x, 10), (x, 9))
     for x, names, what in ((2.4, KERNELS, "kernels"), (7.6, MAPS, "maps")):
-        _arrow(axis, (x, 6.2), (x, 4.45))
+        draw_arrow(axis, (x, 6.2), (x, 4.45))
         axis.text(x + 0.2, 5.35, f"{len(names)} {what}\n{by(facts['xcorr']['inputs'][names[0]])}", fontsize=9, va="center")
     for x, (tensor, shape) in zip((2.4, 7.6), facts["xcorr"]["outputs"].items()):
-        _arrow(axis, (x, 2.35), (x, 1.35))
-        _box(axis, (x, 0.8), (4, 1.1), f"output {tensor}", by(shape))
-    return _finish(figure, note)
+        draw_arrow(axis, (x, 2.35), (x, 1.35))
+        draw_box(axis, (x, 0.8), (4, 1.1), f"output {tensor}", by(shape))
+    return finished(figure, note)
 
 
 def fusion_weights(xcorr: onnx.ModelProto) -> dict[str, list[float]]:
@@ -156,11 +171,6 @@ def network_table(rows: Seq[Mapping[str, Any]], caption: str) -> Table:
     return Table(heads, cells, f"{caption} Last column: the largest difference as a share of the output's range.")
 
 
-def by(shape: Seq[int]) -> str:
-    """(1, 64, 7, 7) as "1×64×7×7"."""
-    return "×".join(map(str, shape))
-
-
 def _operators(known: Mapping[str, Any], width: int) -> str:
     """Operators that compute, most frequent first."""
     counted = [f"{count}\u00a0{name}" for name, count in Counter(known["operators"]).most_common() if name != "Constant"]
@@ -189,7 +199,7 @@ def uneven_activation(model: onnx.ModelProto, bounds: Mapping[str, Mapping[str, 
 @styled
 def errors(x: np.ndarray, bounds: Mapping[str, float], note: str) -> Figure:
     """Discretisation against truncation error over the range, and the histogram of x below. bounds: by method of BOUNDS."""
-    figure, (above, below) = _figure(5.4, [1.5, 1])
+    figure, (above, below) = new_figure(5.4, [1.5, 1])
     grid = _grid(x, bounds)
     parts = np.array([quantisation_errors(x, bound) for bound in grid])
     for values, color, line, label in ((parts[:, 0], BLUE, "-", "discretisation"), (parts[:, 1], ORANGE, "-", "truncation"),
@@ -205,7 +215,7 @@ def errors(x: np.ndarray, bounds: Mapping[str, float], note: str) -> Figure:
     below.set(title="Values of the tensor", xlabel="absolute value", ylabel="count", xlim=(0, grid[-1]))
     above.legend(loc="lower right", fontsize=9, frameon=True, framealpha=1, edgecolor="white")
     figure.legend(*below.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def _grid(x: np.ndarray, bounds: Mapping[str, float]) -> np.ndarray:
@@ -226,7 +236,7 @@ def error_finding(x: np.ndarray, bounds: Mapping[str, float]) -> Text:
 @styled
 def rounding(bound: float, note: str, before: int = 6, after: int = 3) -> Figure:
     """Equation 3.5 as steps against the identity, at the upper end of a range: `before` steps inside of it and `after` beyond."""
-    figure, axis = _figure(3.1)
+    figure, axis = new_figure(3.1)
     step = scale(bound)
     x = np.linspace((LEVELS - before) * step, (LEVELS + after) * step, 2001)
     axis.plot(x, x, color=GREY, ls="--", lw=1.4, label="identity")
@@ -234,7 +244,7 @@ def rounding(bound: float, note: str, before: int = 6, after: int = 3) -> Figure
     axis.axvline(bound, color=GREEN, ls=":", label=f"range {bound:.3g} = {LEVELS} s")
     axis.set(title=f"Equation 3.5, step s = {step:.3g}", xlabel="value x", ylabel=r"$s \cdot x_q$", xlim=(x[0], x[-1]))
     axis.legend(loc="upper left", fontsize=9)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -244,10 +254,10 @@ def workflow(plain: onnx.ModelProto, int8: onnx.ModelProto, crops_seen: int, bou
     before, after = describe(plain), describe(int8)
     nodes = [after["operators"].get(f"{name}Linear", 0) for name in ("Quantize", "Dequantize")]
     steps = [float(scale(bound)) for bound in bounds.values()]
-    figure, axis = _drawing("Post-training quantisation", 6.0)
-    _box(axis, (2.5, 10.3), (4.6, 1.7), f"{before['network']} network", f"ONNX, FP32, {before['megabytes']:.1f} MB\n"
+    figure, axis = new_sheet("Post-training quantisation", 6.0)
+    draw_box(axis, (2.5, 10.3), (4.6, 1.7), f"{before['network']} network", f"ONNX, FP32, {before['megabytes']:.1f} MB\n"
          f"{before['operators']['Conv']} convolutions", SKY)
-    _box(axis, (7.5, 10.3), (4.6, 1.7), "calibration set", f"{crops_seen} crops")
+    draw_box(axis, (7.5, 10.3), (4.6, 1.7), "calibration set", f"{crops_seen} crops")
     stages = (
         (8.0, "run in FP32", f"{len(bounds)} activations: largest values, histograms", None),
         (5.9, f"ranges by {method}, equation 3.4", f"{len(bounds)} steps s, {min(steps):.3f} to {max(steps):.3f}", None),
@@ -257,13 +267,13 @@ def workflow(plain: onnx.ModelProto, int8: onnx.ModelProto, crops_seen: int, bou
          f"convolutions run: {describe_executed(engine.executed())}", YELLOW),
     )
     for x in (2.5, 7.5):
-        _arrow(axis, (x, 9.45), (x, 8.65))
+        draw_arrow(axis, (x, 9.45), (x, 8.65))
     ends = [0.45 + 0.2 * (1 + text.count("\n")) for _, _, text, _ in stages]  # half the height of each box
     for index, ((y, title, text, color), end) in enumerate(zip(stages, ends)):
-        _box(axis, (5, y), (9.6, 2 * end), title, text, color)
+        draw_box(axis, (5, y), (9.6, 2 * end), title, text, color)
         if index:
-            _arrow(axis, (5, stages[index - 1][0] - ends[index - 1]), (5, y + end))
-    return _finish(figure, note)
+            draw_arrow(axis, (5, stages[index - 1][0] - ends[index - 1]), (5, y + end))
+    return finished(figure, note)
 
 
 def engine_rows(deployment: Deployment, name: str, quantisation: Quantisation = USUAL) -> list[dict[str, Any]]:
@@ -295,25 +305,3 @@ def engine_table(rows: Seq[Mapping[str, Any]], caption: str) -> Table:
 
 
 # -- Drawings ------------------------------------------------------------------------------------------------------------------
-
-
-def _drawing(title: str, height: float) -> tuple[Figure, Axes]:
-    """An empty sheet, 10 wide and 11.3 high in its own units."""
-    figure, axis = _figure(height)
-    axis.set(xlim=(0, 10), ylim=(0, 11.3), title=title)
-    axis.set_axis_off()
-    return figure, axis
-
-
-def _box(axis: Axes, centre: tuple[float, float], size: tuple[float, float], title: str, text: str,
-         color: str | None = None) -> None:
-    corner = (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
-    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.2", fc=color or "white", ec="black", lw=1,
-                                  alpha=0.45 if color else 1))
-    lines = text.count("\n") + 1
-    axis.text(centre[0], centre[1] + 0.19 * lines, title, ha="center", va="center", fontsize=10, fontweight="bold")
-    axis.text(centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15)
-
-
-def _arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0})

@@ -17,12 +17,29 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lib import thesis
-from lib.absent import needs_all
+from lib.chapters.plots import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    SKY,
+    STYLE,
+    WIDTH,
+    YELLOW,
+    by,
+    draw_arrow,
+    draw_box,
+    finished,
+    needs_frames,
+    new_figure,
+    new_sheet,
+    plt,
+    styled,
+)
+from lib.chapters.tables import ABSENT, Table, Text, as_number, needs_all
+from lib.digests import digest
 from lib.errors import InputError
-from lib.experiments import ROOT, Measurement, digest
-from lib.figures import _arrow, _box, _drawing, by
-from lib.files import write_text
-from lib.plots import BLUE, GREEN, ORANGE, SKY, STYLE, WIDTH, YELLOW, _figure, _finish, needs_frames, plt, styled
+from lib.experiments import Measurement
+from lib.files import ROOT, write_text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import (
     CONTEXT,
@@ -36,7 +53,6 @@ from lib.siamrpn.crop import (
 )
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import target_probability
-from lib.tables import ABSENT, Table, Text, _number
 from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Protocol, Trajectory
 from lib.zoo import FOLDER
@@ -144,28 +160,28 @@ def network_finding(config: NetworkConfig) -> Text:
 def architecture(config: NetworkConfig, note: str) -> Figure:
     """Figure 3.2: both branches, the three levels and their sum, with the shapes of this network's features."""
     parts = {block.name: block for block in blocks(config)}
-    figure, axis = _drawing("SiamRPN++", 6.6)
+    figure, axis = new_sheet("SiamRPN++", 6.6)
     columns = {"exemplar": (2.3, 0), "search crop": (7.7, 1)}
     stages = [("Conv1, max pooling", "Conv1"), *((f"Conv{number}", f"Conv{number}") for number in (2, 3, 4, 5))]
     for name, (x, which) in columns.items():
         size = (EXEMPLAR_SIZE, SEARCH_SIZE)[which]
-        _box(axis, (x, 10.75), (3.6, 0.95), name, f"3×{size}×{size}")
+        draw_box(axis, (x, 10.75), (3.6, 0.95), name, f"3×{size}×{size}")
         for row, (part, short) in enumerate(stages):
             y = 9.45 - 1.13 * row
-            _box(axis, (x, y), (3.6, 0.95), short, by(parts[part].shapes[which][1:]), SKY)
-            _arrow(axis, (x, y + 0.65), (x, y + 0.475))
+            draw_box(axis, (x, y), (3.6, 0.95), short, by(parts[part].shapes[which][1:]), SKY)
+            draw_arrow(axis, (x, y + 0.65), (x, y + 0.475))
     axis.text(5, 7.19, "same\nweights", ha="center", va="center", fontsize=9)
     for row, level in enumerate(("Conv3", "Conv4", "Conv5")):
         y, start = 3.65 - 0.95 * row, 9.45 - 1.13 * (row + 2)
-        _box(axis, (5, y), (7.2, 0.8), f"RPN on {level}", "neck, convolutions, depthwise correlation", YELLOW)
+        draw_box(axis, (5, y), (7.2, 0.8), f"RPN on {level}", "neck, convolutions, depthwise correlation", YELLOW)
         for edge, rail, end in ((0.5, 0.06 + 0.16 * row, 1.4), (9.5, 9.94 - 0.16 * row, 8.6)):
             axis.plot([edge, rail, rail], [start, start, y], color="black", lw=1)
-            _arrow(axis, (rail, y), (end, y))
+            draw_arrow(axis, (rail, y), (end, y))
     side = parts["heads"].shapes[1][-1]
-    _box(axis, (5, 0.6), (7.2, 0.85), "weighted sum", f"scores {2 * config.anchors}×{side}×{side}, "
+    draw_box(axis, (5, 0.6), (7.2, 0.85), "weighted sum", f"scores {2 * config.anchors}×{side}×{side}, "
          f"boxes {4 * config.anchors}×{side}×{side}")
-    _arrow(axis, (5, 1.35), (5, 1.03))
-    return _finish(figure, note)
+    draw_arrow(axis, (5, 1.35), (5, 1.03))
+    return finished(figure, note)
 
 
 # -- Section 3.1.1: crops ------------------------------------------------------------------------------------------------------
@@ -227,7 +243,7 @@ def crop_figure(sequences: Seq[Sequence], note: str) -> Figure:
         lines = [plt.Line2D([], [], color=color, lw=2) for color in (YELLOW, ORANGE, SKY)]
         figure.legend(lines, ["target", "exemplar window", "search window"], loc="outside upper left", ncols=3, fontsize=8,
                       columnspacing=1, handlelength=1.4)
-        return _finish(figure, note)
+        return finished(figure, note)
 
 
 @needs_frames  # type: ignore[type-var]  # which is for figures, and does the same for a table
@@ -343,7 +359,7 @@ def positions(distributions: Mapping[int, np.ndarray], reach: int, note: str) ->
         axis.set_xlabel("px")
     axes[0][0].set_ylabel("px from the centre")
     figure.colorbar(shown, ax=axes, label="probability, ‰", location="right", shrink=0.8)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def record_positions(dataset: Dataset, path: Path, pairs: int = 64, reach: int = 64) -> None:
@@ -415,7 +431,7 @@ def hardware_table(record: Mapping[str, Any], sensor: str, caption: str) -> Tabl
     machine, versions = record["hardware"], record["versions"]
     here = {
         "used for": "the measured values of this book", "processor": f"{machine['processor']}, cores: {machine['cores']}",
-        "GPU": machine["gpu"] or "none that PyTorch uses", "memory": f"{_number(record['memory_gib'], 1)} GiB",
+        "GPU": machine["gpu"] or "none that PyTorch uses", "memory": f"{as_number(record['memory_gib'], 1)} GiB",
         "power mode": machine.get("power_mode") or "none (not a Jetson)", "power sensor": sensor, "system": record["system"],
         "CUDA": versions.get("cuda"), "TensorRT": versions.get("tensorrt") or versions.get("tensorrt-rtx-cu13-bindings"),
         "PyTorch": versions["torch"], "OpenVINO": versions.get("openvino"), "ONNX Runtime": versions.get("onnxruntime"),
@@ -458,7 +474,7 @@ def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
 @styled
 def lengths(datasets: Mapping[str, Dataset], note: str) -> Figure:
     """Lengths of the sequences, a row of marks and a box a dataset."""
-    figure, axis = _figure(0.8 + 0.75 * len(datasets))
+    figure, axis = new_figure(0.8 + 0.75 * len(datasets))
     for row, dataset in enumerate(datasets.values()):
         counted = [len(sequence) for sequence in dataset]
         axis.boxplot([counted], positions=[row], vert=False, widths=0.4, showfliers=False,
@@ -466,7 +482,7 @@ def lengths(datasets: Mapping[str, Dataset], note: str) -> Figure:
         axis.plot(counted, np.full(len(counted), row + 0.33), "|", color=BLUE, ms=9)
     axis.set_yticks(range(len(datasets)), list(datasets))
     axis.set(xlim=(0, None), xlabel="frames of a sequence", title="Lengths of the sequences", ylim=(-0.5, len(datasets) - 0.3))
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def about_vot2018(folder: str | None) -> Text:
@@ -545,7 +561,7 @@ def reset_figure(one: Measurement, protocol: Protocol, note: str) -> Figure:
     spans = {name: times({name: trajectory}) for name, trajectory in one.trajectories.items()}
     rates = [100 * part.failures / (len(part.tracked) + part.skipped + part.restarts) for part in spans.values()]
     shown = [100 * (part.fps_scheme / part.fps_tracked - 1) for part in spans.values()]
-    figure, axis = _figure(3.2)
+    figure, axis = new_figure(3.2)
     grid = np.linspace(0, max(1.2, 1.1 * max(rates)), 60)
     axis.plot(grid, [100 * distortion(rate / 100, protocol, init, track) for rate in grid], color=BLUE,
               label="restarts alone, median calls")
@@ -555,7 +571,7 @@ def reset_figure(one: Measurement, protocol: Protocol, note: str) -> Figure:
     axis.axhline(0, color="black", lw=0.8)
     axis.set(xlabel="failures per 100 frames", ylabel="faster by the scheme, %", title="What failures add to the speed")
     figure.legend(loc="outside upper left", fontsize=9)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def thesis_robustness() -> tuple[float, float]:

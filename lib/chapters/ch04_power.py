@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import power, thesis
-from lib.plots import BLUE, GREEN, GREY, ORANGE, _figure, _finish, styled
-from lib.tables import ABSENT, WHOSE, Table, Text, _known, _number
+from lib.chapters.plots import BLUE, GREEN, GREY, ORANGE, finished, new_figure, styled
+from lib.chapters.tables import ABSENT, WHOSE, Table, Text, as_number, is_known
 
 COLOURS = {"PyTorch FP32": GREY, "TensorRT FP32": BLUE, "TensorRT FP16": ORANGE, "TensorRT INT8": GREEN}
 HATCH = {"PyTorch": "", "TensorRT": "", "OpenVINO": "//"}
@@ -61,8 +61,8 @@ def _measured(row: Mapping[Any, Any], rows: pd.DataFrame) -> list[Any]:
     return [
         (f"{row['framework']} {row['precision']}", f"{WHOSE[str(row['row'])]}, run {row['run']}",
          f"{row['dataset']}, {row['network']}", f"{row['sensor']}, rail {row['rail']}"),
-        _number(row["power_w_thesis"], 3), _digits(row["energy_j_thesis"]), *changes,
-        (_number(row["power_w"], 3), left_out), _number(row["idle_w"], 3),
+        as_number(row["power_w_thesis"], 3), _digits(row["energy_j_thesis"]), *changes,
+        (as_number(row["power_w"], 3), left_out), as_number(row["idle_w"], 3),
         (_digits(row["energy_j"]), _give_or_take(row["energy_j_spread"])),
         (_digits(row["net_energy_j"]), _give_or_take(row["net_energy_j_spread"])),
     ]
@@ -93,7 +93,7 @@ def table_4_7(rows: pd.DataFrame, caption: str) -> Table:
     for own in rows.to_dict("records"):
         cells.append([(own["network"], f"{WHOSE[str(own['row'])]}, run {own['run']}", str(own["dataset"])),
                       (f"{own['framework']} {own['precision']}", f"{own['sensor']}, rail {own['rail']}"),
-                      (_number(own["power_w_thesis"], 3), f"integrated {_number(own['power_w'], 3)}"), ABSENT,
+                      (as_number(own["power_w_thesis"], 3), f"integrated {as_number(own['power_w'], 3)}"), ABSENT,
                       (_digits(own["energy_j_thesis"]), f"integrated {_digits(own['energy_j'])}"), ABSENT])
     under = ("Under a printed number, in brackets: the same computed from the table's other numbers and the speeds of table "
              "4.5; marked ≠ where it does not round to the printed one.")
@@ -185,7 +185,7 @@ def figure_4_11(rows: pd.DataFrame, note: str) -> Figure:
     """Figure 4.11: the power of every backbone and tracker as table 4.7 has it, and the energy a frame; a run's rows below."""
     table = thesis.table("table_4_7")
     heights = [3.6, 3.6, *([0.6 + 0.32 * len(rows)] if len(rows) else [])]
-    figure, axes = _figure(sum(heights), heights)
+    figure, axes = new_figure(sum(heights), heights)
     for axis, column, title, label in ((axes[0], "power_w", "Power (thesis, Xavier, MAXN)", "W, largest running average"),
                                        (axes[1], "energy_j", "Energy a frame (thesis)", "J")):
         _bars(axis, table, column)
@@ -194,7 +194,7 @@ def figure_4_11(rows: pd.DataFrame, note: str) -> Figure:
     if len(rows):
         _own_bars(axes[2], rows)
     figure.legend(*handles, loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def _bars(axis: Axes, table: pd.DataFrame, column: str) -> None:
@@ -242,8 +242,8 @@ def _change(new: float, old: float) -> str:
 
 def _digits(value: Any) -> str:
     """Three significant digits."""
-    return f"{float(value):.3g}" if _known(value) else ABSENT
+    return f"{float(value):.3g}" if is_known(value) else ABSENT
 
 
 def _give_or_take(value: Any) -> str:
-    return f"(± {float(value):.2g})" if _known(value) else ""
+    return f"(± {float(value):.2g})" if is_known(value) else ""

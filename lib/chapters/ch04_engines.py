@@ -1,6 +1,6 @@
 """Section 4.2's figures, tables and sentences: variants of precision beside the thesis's TensorRT engines (tables 4.2 and 4.3).
 
-Views only, as in `lib.plots` and `lib.tables`: measurements and reported rows come in, figures and tables go out, and the
+Views only, as in `plots` and `tables`: measurements and reported rows come in, figures and tables go out, and the
 sentences that say what holds are computed from the same numbers.
 """
 from __future__ import annotations
@@ -13,13 +13,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lib.absent import needs_all, shows_what_is_there, together
+from lib.absent import together
+from lib.chapters.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, draw_point, finished, new_figure, styled
+from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_value, is_known, needs_all, shows_what_is_there
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
 from lib.errors import InputError
-from lib.experiments import EngineSpeed, Measurement, frames_tracked
-from lib.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, _figure, _finish, _point, styled
-from lib.tables import ABSENT, INTERVALS, Table, Text, _known, _number, _value
+from lib.experiments import Measurement, frames_tracked
+from lib.full_size import EngineSpeed
 from lib.vot.dataset import TAGS
 from lib.vot.metrics import bootstrap, paired_bootstrap
 
@@ -41,7 +42,7 @@ PARTS = {"crop": SKY, "search": BLUE, "copies": YELLOW, "xcorr": GREEN, "decode"
 def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str) -> Figure:
     """Figure 4.1: EAO against speed, here (with 95 % intervals) and in the thesis; the dashed line is the PyTorch baseline's
     EAO."""
-    figure, axes = _figure(5.2, [1, 1])
+    figure, axes = new_figure(5.2, [1, 1])
     for row in measured:
         interval = bootstrap(row.evaluation)["eao"]
         _mark(axes[0], row.variant.title, row.variant.precision, row.fps_tracked, row.evaluation.eao, interval)
@@ -54,7 +55,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     for axis in axes:
         axis.set(xlim=(0, 1.12 * axis.get_xlim()[1]))
         axis.legend(loc="best")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def _mark(axis: Axes, label: str, precision: str, fps: float, eao: float, interval: tuple[float, float] | None) -> None:
@@ -71,7 +72,7 @@ def layer_types(speed: EngineSpeed, network: str, note: str) -> Figure:
     """Figures 4.2 to 4.4: mean latency of one network by layer type at every precision, a panel a framework."""
     frameworks = list(dict.fromkeys(key.split()[0] for key in speed.layers))
     shown = [kind for kind in LAYER_TYPES if any(times[network][kind] > 0 for times in speed.layers.values())]
-    figure, axes = _figure(0.5 + len(frameworks) * (0.55 + 0.42 * len(shown)), [1] * len(frameworks))
+    figure, axes = new_figure(0.5 + len(frameworks) * (0.55 + 0.42 * len(shown)), [1] * len(frameworks))
     for axis, framework in zip(np.atleast_1d(axes), frameworks):
         rows = {key.split()[1].upper(): times[network] for key, times in speed.layers.items() if key.split()[0] == framework}
         for at, (precision, times) in enumerate(rows.items()):
@@ -84,13 +85,13 @@ def layer_types(speed: EngineSpeed, network: str, note: str) -> Figure:
         axis.set(title=FRAMEWORKS[framework].title, xlabel="mean latency, ms", ylim=(len(shown) - 0.5, -0.5))
         axis.set_xlim(0, 1.18 * axis.get_xlim()[1])
         axis.legend(loc="lower right")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def frame_parts(speed: EngineSpeed, note: str) -> Figure:
     """Where a tracked frame's time goes: crop, search engine, copies, xcorr engine, decode; a bar a framework and precision."""
-    figure, axes = _figure(0.5 + 0.8 * len(speed.rows), [1])
+    figure, axes = new_figure(0.5 + 0.8 * len(speed.rows), [1])
     for row, timed in enumerate(speed.rows):
         left = 0.0
         for part, colour in PARTS.items():
@@ -101,13 +102,13 @@ def frame_parts(speed: EngineSpeed, note: str) -> Figure:
     axes.set(title="A tracked frame, full-size network", xlabel="ms", ylim=(len(speed.rows) - 0.5, -0.5))
     axes.set_xlim(0, 1.3 * axes.get_xlim()[1])
     figure.legend(loc="outside upper left", ncols=3)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def attributes(measured: Seq[Measurement], figure_4_5: pd.DataFrame, note: str) -> Figure:
     """Figure 4.5: EAO per visual attribute of the baseline and the three engines, here (with intervals) and in the thesis."""
-    figure, axes = _figure(7.4, [1.2, 1])
+    figure, axes = new_figure(7.4, [1.2, 1])
     looks = (*LOOKS[:1], {"color": BLUE, "marker": "o"}, {"color": ORANGE, "marker": "^"}, {"color": GREEN, "marker": "s"})
     looks = ({"color": "black", "marker": "D", "markerfacecolor": "white"}, *looks[1:])
     step, handles = 0.2, []
@@ -115,25 +116,25 @@ def attributes(measured: Seq[Measurement], figure_4_5: pd.DataFrame, note: str) 
         scores = row.evaluation.attributes()
         for place, name in enumerate((*TAGS, "empty")):
             interval = bootstrap(row.evaluation, attribute=name)["eao"]
-            handle = _point(axes[0], place + at * step, scores[name]["eao"], interval, look)
+            handle = draw_point(axes[0], place + at * step, scores[name]["eao"], interval, look)
         handles.append((handle, row.variant.title.replace(" ", "\n", 1)))
     columns = [name for name in figure_4_5.columns if name not in ("row", "attribute")]
     reported = figure_4_5.set_index("attribute")
     for at, (column, look) in enumerate(zip(columns, looks)):
         for place, name in enumerate(TAGS):
-            _point(axes[1], place + at * step, float(reported[column][name]), None, look)
+            draw_point(axes[1], place + at * step, float(reported[column][name]), None, look)
     for axis, names, title in ((axes[0], (*TAGS, "empty"), f"Here, {measured[0].dataset.name}"),
                                (axes[1], TAGS, "Thesis (TensorRT), Xavier, VOT2018")):
         axis.set_yticks([place + 1.5 * step for place in range(len(names))], [NAMES[name] for name in names])
         axis.set(title=title, xlabel="EAO (0 to 1)", xlim=(0, None), ylim=(len(names) - 0.2, -0.4))
     figure.legend(*zip(*handles), loc="outside upper left", ncols=4, fontsize=8)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
 def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], label: str, of: str, note: str) -> Figure:
     """Figures 4.6 and 4.7: box plots of a value by the precision of one network, here and redone from the thesis's table."""
-    figure, axes = _figure(4.6, [1, 1])
+    figure, axes = new_figure(4.6, [1, 1])
     for axis, groups, title in ((axes[0], here, "Here"), (axes[1], thesis, "Thesis (table 4.3)")):
         drawn = axis.boxplot([groups[name] for name in LEVELS], vert=False, widths=0.5, patch_artist=True,
                              medianprops={"color": "black"}, flierprops={"markersize": 4})
@@ -145,7 +146,7 @@ def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], labe
             axis.plot(groups[name], place + jitter, ls="", marker=".", ms=4, color="black", alpha=0.6)
         axis.set_yticks(range(1, 4), LEVELS)
         axis.set(title=title, xlabel=label, ylabel=f"{of} network", ylim=(3.6, 0.4))
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
@@ -176,8 +177,8 @@ def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFram
     for one in measured:
         row = one.row()
         plans = (f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)
-        rows.append([(one.variant.title, one.whose), one.executed, *(_value(row, name, 3) for name in QUALITY),
-                     _difference(one, base), _number(one.fps_tracked, 1), *plans])
+        rows.append([(one.variant.title, one.whose), one.executed, *(as_value(row, name, 3) for name in QUALITY),
+                     eao_difference(one, base), as_number(one.fps_tracked, 1), *plans])
     for other in reported.to_dict("records"):
         change = f"{other['eao'] - reported['eao'].iloc[0]:+.3f}" if other["framework"] != "PyTorch" else ABSENT
         rows.append(
@@ -204,8 +205,8 @@ def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mappin
     for one in measured:
         row, thesis = one.row(), known[one.variant.target, one.variant.search, one.variant.xcorr]
         rows.append([*(getattr(one.variant, name).upper() for name in ("target", "search", "xcorr")),
-                     *(_value(row, name, 3) for name in QUALITY), _difference(one, base),
-                     _number(one.fps_tracked, 1), f"{thesis['eao']:g}", f"{thesis['fps']:g}"])
+                     *(as_value(row, name, 3) for name in QUALITY), eao_difference(one, base),
+                     as_number(one.fps_tracked, 1), f"{thesis['eao']:g}", f"{thesis['fps']:g}"])
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
 
 
@@ -226,7 +227,7 @@ def quantisations(
     measured: Seq[Measurement], base: Measurement, name: Callable[[Measurement], tuple[str, str]], caption: str
 ) -> Table:
     """Ways to quantise, a row each, against the row that was not; name: what to call a measurement, and a line under it."""
-    rows = [[name(one), *(_value(one.row(), column, 3) for column in QUALITY), _difference(one, base)]
+    rows = [[name(one), *(as_value(one.row(), column, 3) for column in QUALITY), eao_difference(one, base)]
             for one in measured]
     heads = ["Quantised how", "A", "R, failures per 100 frames", "EAO", f"ΔEAO to {base.variant.title}"]
     return Table(heads, rows, f"{caption} {INTERVALS} {DIFFERENCE}")
@@ -297,12 +298,12 @@ def reinitialisations(speed: EngineSpeed, caption: str) -> Table:
     return Table(heads, rows, f"{caption} Under a time: the quartiles.")
 
 
-def _difference(one: Measurement, base: Measurement) -> Any:
+def eao_difference(one: Measurement, base: Measurement) -> Any:
     """EAO's paired difference and its interval, marked where it is more than noise."""
     if one is base:
         return ABSENT
     value, low, high = paired_bootstrap(one.evaluation, base.evaluation)["eao"]
-    if not _known(low):
+    if not is_known(low):
         return f"{value:+.3f}"
     return f"{value:+.3f}{' *' if low > 0 or high < 0 else ''}", f"({low:+.3f} to {high:+.3f})"
 

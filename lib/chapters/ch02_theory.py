@@ -16,9 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor, nn
 
-from lib.errors import InputError
-from lib.figures import _arrow, _box, by
-from lib.plots import (
+from lib.chapters.plots import (
     BLUE,
     GREEN,
     GREY,
@@ -27,20 +25,24 @@ from lib.plots import (
     SKY,
     WIDTH,
     YELLOW,
-    _figure,
-    _finish,
-    _name_boxes,
-    _outline,
-    _show,
+    by,
+    draw_arrow,
+    draw_box,
+    draw_outline,
+    finished,
+    legend_of_boxes,
+    new_figure,
     plt,
+    show_frame,
     styled,
 )
+from lib.chapters.tables import Text
+from lib.errors import InputError
 from lib.siamrpn.anchors import STRIDE, anchor_grid, corners, iou
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 from lib.siamrpn.network import Bottleneck, DepthwiseXCorr, SiamRPN
 from lib.siamrpn.parts import BRANCHES
 from lib.siamrpn.tracker import decode, target_probability
-from lib.tables import Text
 from lib.vot.dataset import Dataset, Sequence, axis_aligned_box
 
 LEVEL = 3  # of the neck: the middle one of three, for pictures that show one
@@ -232,7 +234,7 @@ def fully_connected(x: np.ndarray, weights: Seq[np.ndarray], note: str) -> Figur
     axis.invert_yaxis()
     handles = [plt.Line2D([], [], color=color) for color in (BLUE, ORANGE)]
     figure.legend(handles, ["weight > 0", "weight < 0"], loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -243,16 +245,16 @@ def neuron(x: np.ndarray, w: np.ndarray, note: str) -> Figure:
     middle = (len(x) - 1) / 2 + 0.3
     for i, (value, weight) in enumerate(zip(x, w)):
         axis.text(0, i + 0.3, f"$x_{i + 1}$ = {value:.2f}", va="center", fontsize=10)
-        _arrow(axis, (1.15, i + 0.3), (2.65, middle + 0.2 * (i - (len(x) - 1) / 2)))
+        draw_arrow(axis, (1.15, i + 0.3), (2.65, middle + 0.2 * (i - (len(x) - 1) / 2)))
         axis.text(1.9, (i + 0.3 + middle) / 2 - 0.2, f"$w_{i + 1}$ = {weight:.2f}", ha="center", fontsize=9, color=BLUE,
                   bbox={"fc": "white", "ec": "none", "pad": 0.5})
     for spot, text, name in ((3.05, f"Σ\n{total:.2f}", ""), (4.2, r"$\sigma$", "")):
         _neuron(axis, (spot, middle), text + name, 38)
-    _arrow(axis, (3.4, middle), (3.85, middle))
-    _arrow(axis, (4.55, middle), (4.95, middle))
+    draw_arrow(axis, (3.4, middle), (3.85, middle))
+    draw_arrow(axis, (4.55, middle), (4.95, middle))
     axis.text(5, middle, f"{1 / (1 + np.exp(-total)):.2f}", va="center", fontsize=10)
     axis.invert_yaxis()
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -279,7 +281,7 @@ def local_connections(frame: np.ndarray, kernel: np.ndarray, at: Tuple[int, int]
                                axesA=axes[0], axesB=axes[1], color=ORANGE, lw=1.2)
         line.set_in_layout(False)
         axes[1].add_artist(line)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def connections_text(side: int = 32, channels: int = 3, kernel: int = 3) -> Text:
@@ -303,7 +305,7 @@ def convolution(x: np.ndarray, kernels: np.ndarray, note: str) -> Figure:
             colors[:marked, :marked] = YELLOW
             _grid_of_numbers(axis, grid, colors)
             axis.set_title(name, fontsize=10)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def activations(slope: float = 0.1) -> Dict[str, nn.Module]:
@@ -327,7 +329,7 @@ def activation_functions(functions: Mapping[str, nn.Module], note: str) -> Figur
     for axis in axes[1]:
         axis.set_xlabel("x")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -341,7 +343,7 @@ def pooling(x: np.ndarray, note: str) -> Figure:
         _grid_of_numbers(axis, layer(values)[0, 0].numpy(), colours)
         axis.set_title(name, fontsize=10)
     axes[0].set_title("feature map", fontsize=10)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 # -- Section 2.1.3: depth ------------------------------------------------------------------------------------------------------
@@ -433,7 +435,7 @@ def learn(train: Patches, test: Patches, depth: int, shortcuts: bool, steps: int
 @styled
 def depth_errors(runs: Mapping[str, Learned], note: str) -> Figure:
     """Figure 2.7: training and test error over the steps of training, a line a network."""
-    figure, axes = _figure(4.4, [1, 1])
+    figure, axes = new_figure(4.4, [1, 1])
     for (name, run), color, mark in zip(runs.items(), (BLUE, ORANGE, GREEN), "o^s"):
         for axis, values in zip(axes, (run.train, run.test)):
             axis.plot(run.steps, [100 * value for value in values], color=color, marker=mark, ms=4, label=name)
@@ -441,7 +443,7 @@ def depth_errors(runs: Mapping[str, Learned], note: str) -> Figure:
         axis.set(title=name, ylabel="error, %", ylim=(0, 100))
     axes[1].set_xlabel("step")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def depth_text(runs: Mapping[str, Learned]) -> Text:
@@ -465,7 +467,7 @@ def residual_block(block: nn.Sequential, x: Tensor, note: str) -> Figure:
                  f"x, {linear[0].in_features} values", f"F(x) + x, {linear[-1].out_features} values")
     axis.text(9.9, 1.1, f"means: |x| = {float(x.norm(dim=1).mean()):.2f}\n|F(x)| = {float(change.norm(dim=1).mean()):.2f}",
               ha="right", va="center", fontsize=10)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 @styled
@@ -481,7 +483,7 @@ def bottleneck(block: Bottleneck, x: Tensor, note: str) -> Figure:
     rows = [(f"{by(conv.kernel_size)} convolution, {conv.in_channels} → {conv.out_channels}",
              f"{conv.weight.numel():,} weights; out {by(shape)}") for conv, shape in zip(chain, shapes)]
     _block_chain(axis, rows, f"x, {by(x.shape[1:])}", f"F(x) + x, {by(y.shape[1:])}")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def bottleneck_text(block: Bottleneck) -> Text:
@@ -540,17 +542,18 @@ def region_proposals(pair: Pair, anchors: Anchors, channels: int, note: str) -> 
     axes[0].plot((middle[:, 0] + middle[:, 2]) / 2, (middle[:, 1] + middle[:, 3]) / 2, ls="", marker=".", ms=2.5, color="white")
     _, row, column = anchors.best
     for number, box in enumerate(anchors.boxes[:, row, column]):
-        _outline(axes[0], _box_of(box), SKY if number != anchors.best[0] else GREEN, "-" if number == anchors.best[0] else "--")
-    _outline(axes[0], _box_of(pair.box), YELLOW, "-")
-    _name_boxes(figure, [("annotation", YELLOW, "-"), ("anchor", SKY, "--"), ("best anchor", GREEN, "-")])
+        color, line = (GREEN, "-") if number == anchors.best[0] else (SKY, "--")
+        draw_outline(axes[0], _box_of(box), color, line)
+    draw_outline(axes[0], _box_of(pair.box), YELLOW, "-")
+    legend_of_boxes(figure, [("annotation", YELLOW, "-"), ("anchor", SKY, "--"), ("best anchor", GREEN, "-")])
     axes[0].set(xlim=(-0.5, SEARCH_SIZE - 0.5), ylim=(SEARCH_SIZE - 0.5, -0.5))
     axes[1].set(xlim=(0, 10), ylim=(0, 4))
     axes[1].set_axis_off()
-    _box(axes[1], (1.7, 2), (3.2, 1.6), "sliding window", f"{channels} channels", SKY)
+    draw_box(axes[1], (1.7, 2), (3.2, 1.6), "sliding window", f"{channels} channels", SKY)
     for y, name, factor in ((3.1, "cls layer", 2), (0.9, "reg layer", 4)):
-        _arrow(axes[1], (3.3, 2), (4.7, y))
-        _box(axes[1], (7.2, y), (5, 1.5), name, f"{factor}k = {factor * count} channels, {side}×{side}", YELLOW)
-    return _finish(figure, note)
+        draw_arrow(axes[1], (3.3, 2), (4.7, y))
+        draw_box(axes[1], (7.2, y), (5, 1.5), name, f"{factor}k = {factor * count} channels, {side}×{side}", YELLOW)
+    return finished(figure, note)
 
 
 def anchors_text(anchors: Anchors) -> Text:
@@ -647,16 +650,16 @@ def tracking_challenges(found: Seq[Challenge], rival: Rival, note: str) -> Figur
                                 layout="constrained", squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, one in zip(axes, found):
         for axis, index, name in zip(row, (one.before, one.after), (one.title, one.sequence.name)):
-            _show(axis, one.sequence, index, None)
+            show_frame(axis, one.sequence, index, None)
             axis.set_title(f"{name}, frame {index + 1}" if axis is row[1] else name, fontsize=10)
-    _show(axes[-1, 0], rival.sequence, 0, None)
-    _outline(axes[-1, 0], rival.box, ORANGE, "--")
+    show_frame(axes[-1, 0], rival.sequence, 0, None)
+    draw_outline(axes[-1, 0], rival.box, ORANGE, "--")
     axes[-1, 0].set_title("(d) similar object", fontsize=10)
     axes[-1, 1].imshow(rival.scores, cmap="cividis", vmin=0, vmax=1)
     axes[-1, 1].set_title(f"{rival.sequence.name}: {rival.score:.2f} alike", fontsize=10)
     axes[-1, 1].set_axis_off()
-    _name_boxes(figure, [("annotation", YELLOW, "-"), ("similar place", ORANGE, "--")])
-    return _finish(figure, note)
+    legend_of_boxes(figure, [("annotation", YELLOW, "-"), ("similar place", ORANGE, "--")])
+    return finished(figure, note)
 
 
 def challenges_text(found: Seq[Challenge], rival: Rival) -> Text:
@@ -680,11 +683,11 @@ def siamfc(pair: Pair, z: np.ndarray, x: np.ndarray, response: np.ndarray, note:
     _picture(axes[2, 1], pair.search, "largest response\nin the crop")
     centre = displacement(response) + SEARCH_SIZE // 2
     _mark(axes[2, 1], centre, "+", ORANGE)
-    _outline(axes[2, 1], _box_of(pair.box), YELLOW, "-")
+    draw_outline(axes[2, 1], _box_of(pair.box), YELLOW, "-")
     for axis in axes.ravel():
         axis.set_axis_off()
     _name_marks(figure, [("annotation", YELLOW, "x", "-"), ("largest response", ORANGE, "+", "")])
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 class Proposals(NamedTuple):
@@ -717,8 +720,8 @@ def siamrpn(pair: Pair, found: Proposals, note: str) -> Figure:
     k, side, _ = found.score.shape
     _picture(axes[0, 0], pair.exemplar, "exemplar z")
     _picture(axes[0, 1], pair.search, "search crop x")
-    _outline(axes[0, 1], _box_of(pair.box), YELLOW, "-")
-    _outline(axes[0, 1], _box_of(found.boxes[found.best]), SKY, "--")
+    draw_outline(axes[0, 1], _box_of(pair.box), YELLOW, "-")
+    draw_outline(axes[0, 1], _box_of(found.boxes[found.best]), SKY, "--")
     _response(axes[1, 0], found.score.max(0), pair, f"cls: best score\nof k = {k}, {side}×{side}")
     _, row, column = found.best
     shown = axes[1, 1].imshow(found.overlap.max(0), cmap="cividis", vmin=0, vmax=1)
@@ -729,7 +732,7 @@ def siamrpn(pair: Pair, found: Proposals, note: str) -> Figure:
         axis.set_axis_off()
     axes[0, 1].set(xlim=(-0.5, SEARCH_SIZE - 0.5), ylim=(SEARCH_SIZE - 0.5, -0.5))
     _name_marks(figure, [("annotation", YELLOW, "x", "-"), ("chosen box", SKY, "", "--"), ("best score", ORANGE, "+", "")])
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def proposals_text(found: Proposals) -> Text:
@@ -754,20 +757,20 @@ def curl_blocks(network: SiamRPN, stage: int, note: str) -> Figure:
         top = y - 0.35
         for number, conv in enumerate((block.conv1, block.conv2, block.conv3), 1):
             y -= 1.7
-            _arrow(axis, (3.3, y + 1.35), (3.3, y + 0.5))
+            draw_arrow(axis, (3.3, y + 1.35), (3.3, y + 0.5))
             before = GREY if block is blocks[0] else GREEN  # what comes into the stage belongs to the stage before
             _conv_box(axis, (3.3, y), conv, GREEN if number == 3 else ORANGE, before if number == 1 else ORANGE)
         y -= 1.3
-        _arrow(axis, (3.3, y + 0.8), (3.3, y + 0.3))
+        draw_arrow(axis, (3.3, y + 0.8), (3.3, y + 0.3))
         axis.text(3.3, y, "+", ha="center", va="center", fontsize=14, bbox={"boxstyle": "circle,pad=0.1", "fc": "white"})
         axis.plot([3.3, 8.2, 8.2], [top, top, y], color="black", lw=1.4)
-        _arrow(axis, (8.2, y), (3.75, y))
+        draw_arrow(axis, (8.2, y), (3.75, y))
         if block.downsample is not None:
             _conv_box(axis, (8.2, (top + y) / 2), block.downsample[0], GREEN, GREY)
         y -= 0.15
     handles = [Rectangle((0, 0), 1, 1, fc=color, alpha=0.75) for color in (ORANGE, GREEN)]
     figure.legend(handles, ["inside a block", "of the residual sum"], loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def _conv_box(axis: Axes, centre: Tuple[float, float], conv: nn.Conv2d, outputs: str, inputs: str) -> None:
@@ -806,12 +809,12 @@ def channel_scores(network: SiamRPN, pair: Pair, count: int = 16) -> np.ndarray:
 @styled
 def channel_figure(scores: np.ndarray, note: str) -> Figure:
     """Scores of channels, the least important first."""
-    figure, axis = _figure(3.2)
+    figure, axis = new_figure(3.2)
     order = np.argsort(scores)
     axis.bar(range(len(scores)), 1e6 * scores[order], color=BLUE)
     axis.set_xticks(range(len(scores)), [str(channel) for channel in order], fontsize=9)
     axis.set(title="Score of every channel", xlabel="channel, by its score", ylabel="s, millionths of a nat")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 # -- Drawings ------------------------------------------------------------------------------------------------------------------
@@ -819,7 +822,7 @@ def channel_figure(scores: np.ndarray, note: str) -> Figure:
 
 def _sheet(title: str, height: float, across: float, up: float) -> Tuple[Figure, Axes]:
     """An empty sheet of the book's width; `across` and `up` are its sides in its own units."""
-    figure, axis = _figure(height)
+    figure, axis = new_figure(height)
     axis.set(xlim=(0, across), ylim=(0, up), title=title)
     axis.set_axis_off()
     return figure, axis
@@ -880,16 +883,16 @@ def _block_chain(axis: Axes, layers: Seq[Tuple[str, str]], start: str, end: str)
     top = y - 0.5
     for number, (title, text) in enumerate(layers):
         y -= 2.3 if number else 1.8
-        _arrow(axis, (3.7, y + (1.6 if number else 1.4)), (3.7, y + 0.7))
+        draw_arrow(axis, (3.7, y + (1.6 if number else 1.4)), (3.7, y + 0.7))
         if number:
             axis.text(3.9, y + 1.15, "ReLU", va="center", fontsize=10)
-        _box(axis, (3.7, y), (7, 1.4), title, text, SKY)
+        draw_box(axis, (3.7, y), (7, 1.4), title, text, SKY)
     y -= 1.7
-    _arrow(axis, (3.7, y + 1), (3.7, y + 0.35))
+    draw_arrow(axis, (3.7, y + 1), (3.7, y + 0.35))
     axis.text(3.7, y, "+", ha="center", va="center", fontsize=14, bbox={"boxstyle": "circle,pad=0.1", "fc": "white"})
     axis.plot([3.7, 8.4, 8.4], [top, top, y], color="black", lw=1.4)
     axis.text(8.6, top - 0.5, "x", fontsize=10)
-    _arrow(axis, (8.4, y), (4.1, y))
-    _arrow(axis, (3.7, y - 0.35), (3.7, y - 1))
+    draw_arrow(axis, (8.4, y), (4.1, y))
+    draw_arrow(axis, (3.7, y - 0.35), (3.7, y - 1))
     axis.text(3.9, y - 0.7, "ReLU", va="center", fontsize=10)
     axis.text(3.7, y - 1.3, end, ha="center", va="center", fontsize=10)

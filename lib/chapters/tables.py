@@ -4,17 +4,18 @@ Views only: they take data frames and evaluations, and format. Jupyter shows a `
 """
 from __future__ import annotations
 
+import functools
 import re
 from base64 import b64encode
 from html import escape
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping, TypeVar, cast
 from typing import Sequence as Seq
 
 import numpy as np
 import pandas as pd
 
 from lib import thesis
-from lib.absent import needs_all, shows_what_is_there
+from lib.absent import Absent, sentences, there
 from lib.vot.dataset import TAGS, Dataset
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap
 from lib.vot.protocol import Trajectory, frames_per_second
@@ -22,6 +23,7 @@ from lib.vot.protocol import Trajectory, frames_per_second
 ABSENT = "–"
 WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now", "recorded": "recorded"}
 INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
+View = TypeVar("View", bound=Callable[..., Any])
 NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's script. Failures of reported rows follow from R."
 
 
@@ -63,6 +65,45 @@ class Text(str):
         return str(self)
 
 
+# -- Of a run that is not complete ----------------------------------------------------------------------------------------------
+
+
+def needs_all(view: View) -> View:
+    """A figure or a sentence: where any of what it is about is absent, a sentence that says so stands in its place."""
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        missing = sentences(*args, *kwargs.values())
+        return _missing(missing) if missing else view(*args, **kwargs)
+
+    return cast(View, wrapper)
+
+
+def shows_what_is_there(view: View) -> View:
+    """A table: rows that are absent are named in its caption; where nothing is left, or what all rows are compared with is
+    absent, the sentence stands in its place."""
+    @functools.wraps(view)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        given = [*args, *kwargs.values()]
+        missing = sentences(*given)
+        if not missing:
+            return view(*args, **kwargs)
+        emptied = [value for value in given if isinstance(value, (list, tuple)) and len(value) and not there(value)]
+        if emptied or any(isinstance(value, Absent) for value in given):
+            return _missing(missing)
+        table = view(*map(there, args), **{name: there(value) for name, value in kwargs.items()})
+        table.caption += f" {_missing(missing)}"
+        return table
+
+    return cast(View, wrapper)
+
+
+def _missing(said: list[str]) -> Text:
+    return Text(f"Missing here: {'; '.join(said)}.")
+
+
+# -- Tables of several chapters -------------------------------------------------------------------------------------------------
+
+
 @shows_what_is_there
 def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
     """Table 4.1 and its like: accuracy A, robustness R, EAO and speed; one row a tracker.
@@ -75,11 +116,11 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
     rows = []
     for row in (row for frame in frames for row in frame.to_dict("records")):
         more = {} if digits is None or row["row"] != "thesis" else digits.iloc[0].to_dict()
-        tracker = " ".join(filter(None, (_text(row.get(key)) for key in ("framework", "precision", "network"))))
+        tracker = " ".join(filter(None, (as_text(row.get(key)) for key in ("framework", "precision", "network"))))
         rows.append([
-            (WHOSE[str(row["row"])], tracker), (_text(row.get("hardware")), _text(row.get("dataset")) or "VOT2018"),
-            _value(row, "accuracy", 3, more), (*_value(row, "robustness", 3, more), _failures(row)), _value(row, "eao", 3, more),
-            _value(row, "fps", 1, more), _value(row, "fps_tracked", 1, more),
+            (WHOSE[str(row["row"])], tracker), (as_text(row.get("hardware")), as_text(row.get("dataset")) or "VOT2018"),
+            as_value(row, "accuracy", 3, more), (*as_value(row, "robustness", 3, more), _failures(row)),
+            as_value(row, "eao", 3, more), as_value(row, "fps", 1, more), as_value(row, "fps_tracked", 1, more),
         ])
     missing = [sentence for frame in frames for sentence in frame.attrs.get("absent", ())]
     return Table(heads, rows, caption + "".join(f" Missing here: {sentence}." for sentence in missing))
@@ -92,7 +133,7 @@ def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evalu
     for name, scores in evaluation.per_sequence().items():
         sequence, speed = dataset[name], frames_per_second([trajectories[name]], tracked_only=True)
         rows.append([(name, f"{sequence.width} × {sequence.height} px"), len(sequence), f"{scores['failures']:g}",
-                     _number(scores["accuracy"], 3), _number(speed, 1)])
+                     as_number(scores["accuracy"], 3), as_number(speed, 1)])
     return Table(["Sequence", "Frames", "Failures", "Accuracy A", "FPS, tracked frames"], rows, caption)
 
 
@@ -126,8 +167,8 @@ def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
         row = {measure: getattr(evaluation, measure) for measure in MEASURES}
         row.update({f"{m}_{end}": value for m in MEASURES for end, value in zip(("low", "high"), intervals[m])})
         low, high = evaluation.eao_interval
-        rows.append([name, _value(row, "accuracy", 3), (*_value(row, "robustness", 3), _failures(row)),
-                     _value(row, "eao", 3), f"{low}–{high} frames"])
+        rows.append([name, as_value(row, "accuracy", 3), (*as_value(row, "robustness", 3), _failures(row)),
+                     as_value(row, "eao", 3), f"{low}–{high} frames"])
     return Table(["Rules", "A", "R, failures per 100 frames", "EAO", "EAO over"], rows, caption)
 
 
@@ -137,22 +178,8 @@ def steps(rows: pd.DataFrame, caption: str) -> Table:
     sequences = [name for name in rows.columns if name not in others]
     heads = ["Step", "Mean of the four", *sequences, "Held-out sequences"]
     cells = [[(str(row["step"]), f"penalty {row['penalty']:g}, window {row['window']:g}, rate {row['rate']:g}"),
-              *(_number(row[name], 3) for name in ("mean", *sequences, "held_out"))] for row in rows.to_dict("records")]
+              *(as_number(row[name], 3) for name in ("mean", *sequences, "held_out"))] for row in rows.to_dict("records")]
     return Table(heads, cells, caption)
-
-
-def bench_text(rows: Seq[Mapping[str, Any]]) -> str:
-    """The rows of `bench.Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network and of the whole
-    frame."""
-    heads = ["framework", "precision", "convolutions run in", "target ms", "", "search ms", "", "xcorr ms", "", "frame ms",
-             "quartiles", "ratio (rounds)", "outside ms", "plan MB", "build s"]
-    cells = [[row["framework"], row["precision"], row["executed"],
-              *(text for name in ("target", "search", "xcorr")
-                for text in (f"{row[f'{name}_ms']:.2f}", f"{row[f'{name}_ratio']:.2f}x")),
-              f"{row['frame_ms']:.2f}", f"{row['frame_ms_low']:.2f}-{row['frame_ms_high']:.2f}",
-              f"{row['ratio']:.2f}x ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})", f"{row['outside_ms']:.2f}",
-              f"{row['plan_mb']:.1f}", f"{row['build_s']:.2f}"] for row in rows]
-    return pd.DataFrame(cells, columns=pd.Index(heads)).to_string(index=False)
 
 
 def _slug(caption: str, words: int = 4) -> str:
@@ -171,33 +198,33 @@ def _cell(column: int, cell: Any) -> str:
     return f'<{tag} style="{style}">{escape(str(text))}{under}</{tag[:2]}>'
 
 
-def _known(value: Any) -> bool:
+def is_known(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and value != value)
 
 
-def _text(value: Any) -> str:
-    return str(value) if _known(value) else ""
+def as_text(value: Any) -> str:
+    return str(value) if is_known(value) else ""
 
 
-def _number(value: Any, digits: int) -> str:
-    return f"{float(value):.{digits}f}" if _known(value) else ABSENT
+def as_number(value: Any, digits: int) -> str:
+    return f"{float(value):.{digits}f}" if is_known(value) else ABSENT
 
 
-def _value(row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, Any] | None = None) -> tuple[str, str]:
+def as_value(row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, Any] | None = None) -> tuple[str, str]:
     """A value and what stands under it: as printed for reported rows, with the interval for measured ones."""
     value = row.get(name)
-    if not _known(value):
+    if not is_known(value):
         return ABSENT, ""
-    if row.get("row") in ("measured", "recorded") or _known(row.get(f"{name}_low")):
+    if row.get("row") in ("measured", "recorded") or is_known(row.get(f"{name}_low")):
         low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        return _number(value, digits), f"{_number(low, digits)}–{_number(high, digits)}" if _known(low) else ""
+        return as_number(value, digits), f"{as_number(low, digits)}–{as_number(high, digits)}" if is_known(low) else ""
     finer = (more or {}).get(name, value)
     return f"{value:g}", f"({finer:g})" if finer != value else ""
 
 
 def _failures(row: Mapping[Any, Any]) -> str:
     """Counted, or what the reported robustness leaves as the only possibility on VOT2018; empty where unknown."""
-    if _known(row.get("failures")):
-        return f"{_number(row['failures'], 0)} failures"
-    possible = thesis.failures(row["robustness"]) if _known(row.get("robustness")) else []
+    if is_known(row.get("failures")):
+        return f"{as_number(row['failures'], 0)} failures"
+    possible = thesis.failures(row["robustness"]) if is_known(row.get("robustness")) else []
     return f"{possible[0]} failures" if len(possible) == 1 else ""

@@ -16,10 +16,10 @@ import pandas as pd
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Polygon
+from matplotlib.patches import FancyBboxPatch, Polygon
 
-from lib.absent import needs_all, sentences
-from lib.tables import Text
+from lib.absent import sentences
+from lib.chapters.tables import Text, needs_all
 from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box, polygon_corners
 from lib.vot.metrics import Evaluation, bootstrap, frame_overlaps
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
@@ -73,15 +73,15 @@ def needs_frames(draw: Draw) -> Draw:
 @styled
 def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
     """Figure 3.5: annotation, predicted box and their overlap, in the tracked frame whose overlap is the sequence's median."""
-    figure, axis = _figure(WIDTH * sequence.height / sequence.width + 0.3)
+    figure, axis = new_figure(WIDTH * sequence.height / sequence.width + 0.3)
     values = frame_overlaps(sequence, trajectory)
     index = int(np.nanargmin(np.abs(values - np.nanmedian(values))))
-    _show(axis, sequence, index, trajectory.entries[index])
+    show_frame(axis, sequence, index, trajectory.entries[index])
     for region, color in ((sequence.regions[index], YELLOW), (trajectory.entries[index], SKY)):
         axis.add_patch(Polygon(polygon_corners(region), color=color, alpha=0.3, lw=0))
     axis.set_title(f"{sequence.name}, frame {index + 1}: overlap {values[index]:.2f}")
-    _name_boxes(figure, [("annotation", YELLOW, "-"), ("predicted box", SKY, "--")])
-    return _finish(figure, note)
+    legend_of_boxes(figure, [("annotation", YELLOW, "-"), ("predicted box", SKY, "--")])
+    return finished(figure, note)
 
 
 @styled
@@ -93,7 +93,7 @@ def segments(dataset: Dataset, trajectories: Mapping[str, Trajectory], length: i
     """
     ordered = sorted(dataset, key=lambda sequence: -int((trajectories[sequence.name].codes == FAILURE).sum()))
     chosen = [part for sequence in ordered for part in list_segments(sequence, trajectories[sequence.name])][:rows]
-    figure, axis = _figure(0.42 * len(chosen) + 1.2)
+    figure, axis = new_figure(0.42 * len(chosen) + 1.2)
     image = np.full((len(chosen), length), np.nan)
     for row, part in enumerate(chosen):
         values = part.overlaps[1 : length + 1]
@@ -110,7 +110,7 @@ def segments(dataset: Dataset, trajectories: Mapping[str, Trajectory], length: i
     axis.set_title(f"Segments of {length} frames, averages")
     axis.grid(False)
     figure.colorbar(shown, ax=axis, label="overlap", location="bottom", shrink=0.7, pad=0.02)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 class Segment(NamedTuple):
@@ -136,7 +136,7 @@ def list_segments(sequence: Sequence, trajectory: Trajectory) -> list[Segment]:
 @styled
 def resets(sequence: Sequence, trajectory: Trajectory, burn_in: int, note: str) -> Figure:
     """The reset-based protocol at work: overlap over the frames of one sequence, failures, skipped frames, initialisations."""
-    figure, axis = _figure(2.6)
+    figure, axis = new_figure(2.6)
     codes, values = trajectory.codes, frame_overlaps(sequence, trajectory)
     number = np.arange(1, len(codes) + 1)
     axis.plot(number, values, color=BLUE)
@@ -151,7 +151,7 @@ def resets(sequence: Sequence, trajectory: Trajectory, burn_in: int, note: str) 
             axis.plot(at, np.zeros(at.size), ls="", clip_on=False, zorder=3, label=label, **look)  # type: ignore[arg-type]
     axis.set(title=f"Sequence {sequence.name}", xlabel="frame", ylabel="overlap", ylim=(0, 1), xlim=(0, len(codes) + 1))
     figure.legend(loc="outside upper left", ncols=2)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 # -- EAO -----------------------------------------------------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def eao(evaluations: Mapping[str, Evaluation], reported: Mapping[str, float], no
     Where evaluations have different intervals of lengths, each one's is shaded in its colour.
     """
     heights = [2.6, *([1.5] if len(lengths) else []), 0.75 + 0.42 * (len(evaluations) + len(reported))]
-    figure, axes = _figure(sum(heights), heights)
+    figure, axes = new_figure(sum(heights), heights)
     for (label, evaluation), look in zip(evaluations.items(), LOOKS):
         _draw_curve(axes[0], evaluation, label, look["color"])
     axes[0].set(title="Expected average overlap curve", xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$")
@@ -179,7 +179,7 @@ def eao(evaluations: Mapping[str, Evaluation], reported: Mapping[str, float], no
         axes[1].set(title=f"Lengths of sequences, interval {low}–{high}", xlabel="frames", ylabel="density")
         axes[1].set(xlim=axes[0].get_xlim())
     _draw_values(axes[-1], evaluations, reported)
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 def _draw_curve(axis: Axes, evaluation: Evaluation, label: str, color: Any) -> None:
@@ -211,9 +211,9 @@ def curve_band(evaluation: Evaluation, n: int = 1000, seed: int = 0, level: floa
 def _draw_values(axis: Axes, evaluations: Mapping[str, Evaluation], reported: Mapping[str, float]) -> None:
     """EAO as a row of points: measured ones with their intervals, reported ones without."""
     for row, (evaluation, look) in enumerate(zip(evaluations.values(), LOOKS)):
-        _point(axis, row, evaluation.eao, bootstrap(evaluation)["eao"], look)
+        draw_point(axis, row, evaluation.eao, bootstrap(evaluation)["eao"], look)
     for row, (label, value) in enumerate(reported.items(), len(evaluations)):
-        _point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
+        draw_point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
     labels = [*evaluations, *reported]
     for row, label in enumerate(labels):
         axis.text(0.01, row - 0.38, label, transform=axis.get_yaxis_transform(), fontsize=10, va="center")
@@ -221,7 +221,7 @@ def _draw_values(axis: Axes, evaluations: Mapping[str, Evaluation], reported: Ma
     axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)", ylim=(len(labels) - 0.6, -0.8), xlim=(0, None))
 
 
-def _point(axis: Axes, row: float, value: float, interval: tuple[float, float] | None, look: Mapping[str, Any]) -> Any:
+def draw_point(axis: Axes, row: float, value: float, interval: tuple[float, float] | None, look: Mapping[str, Any]) -> Any:
     if interval is not None and np.isfinite(interval).all():
         axis.plot(interval, [row, row], color=look["color"], lw=2)
     return axis.plot([value], [row], ls="", **look)[0]
@@ -233,23 +233,23 @@ def attributes(
 ) -> Figure:
     """Figure 4.5's baseline: EAO per visual attribute, measured (with intervals) beside what the thesis reports for `tracker`."""
     names = [*TAGS, "empty"]
-    figure, axis = _figure(0.62 * len(names) + 1.1)
+    figure, axis = new_figure(0.62 * len(names) + 1.1)
     step = 0.22
     handles = []
     for at, ((label, evaluation), look) in enumerate(zip(evaluations.items(), LOOKS)):
         scores = evaluation.attributes()
         for row, name in enumerate(names):
-            handle = _point(axis, row + at * step, scores[name]["eao"], bootstrap(evaluation, attribute=name)["eao"], look)
+            handle = draw_point(axis, row + at * step, scores[name]["eao"], bootstrap(evaluation, attribute=name)["eao"], look)
         handles.append((handle, label))
     reported = dict(zip(figure_4_5["attribute"], figure_4_5[tracker]))
     for row, name in enumerate(names):
         if name in reported:
-            handle = _point(axis, row + len(evaluations) * step, reported[name], None, THESIS)
+            handle = draw_point(axis, row + len(evaluations) * step, reported[name], None, THESIS)
     handles.append((handle, f"thesis: {tracker}, Xavier, VOT2018"))
     axis.set_yticks([row + step / 2 for row in range(len(names))], [NAMES[name] for name in names])
     axis.set(title="EAO by visual attribute", xlabel="EAO (0 to 1), 95 % interval", xlim=(0, None), ylim=(len(names) - 0.3, -0.4))
     figure.legend(*zip(*handles), loc="outside upper left")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 # -- Frames --------------------------------------------------------------------------------------------------------------------
@@ -331,31 +331,31 @@ def frames(panels: Seq[Panel], note: str) -> Figure:
     size = (WIDTH, rows * (WIDTH / 2 * tallest + 0.25) + 0.7)
     figure, axes = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False)
     for axis, panel in zip(axes.ravel(), panels):
-        _show(axis, panel.sequence, panel.number, panel.box, panel.lost)
+        show_frame(axis, panel.sequence, panel.number, panel.box, panel.lost)
         axis.set_title(panel.title, fontsize=10)
     for axis in axes.ravel()[len(panels) :]:
         axis.set_axis_off()
     names = [("annotation", YELLOW, "-"), ("tracker", SKY, "--")]
-    _name_boxes(figure, [*names, ("lost", ORANGE, "--")] if any(panel.lost for panel in panels) else names)
-    return _finish(figure, note)
+    legend_of_boxes(figure, [*names, ("lost", ORANGE, "--")] if any(panel.lost for panel in panels) else names)
+    return finished(figure, note)
 
 
-def _show(axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, lost: bool = False) -> None:
+def show_frame(axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, lost: bool = False) -> None:
     axis.imshow(sequence.frame(index)[..., ::-1], interpolation="antialiased")
     axis.set_axis_off()
-    _outline(axis, sequence.regions[index], YELLOW, "-")
+    draw_outline(axis, sequence.regions[index], YELLOW, "-")
     if box is not None:
-        _outline(axis, box, ORANGE if lost else SKY, "--")
+        draw_outline(axis, box, ORANGE if lost else SKY, "--")
     axis.set(xlim=(-0.5, sequence.width - 0.5), ylim=(sequence.height - 0.5, -0.5))
 
 
-def _outline(axis: Axes, region: np.ndarray, color: str, line: str) -> None:
+def draw_outline(axis: Axes, region: np.ndarray, color: str, line: str) -> None:
     under = Polygon(polygon_corners(region), fill=False, edgecolor="black", lw=3.4)
     axis.add_patch(under)
     axis.add_patch(Polygon(polygon_corners(region), fill=False, edgecolor=color, lw=2, ls=line))
 
 
-def _name_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
+def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
     stroke = [patheffects.withStroke(linewidth=3.4, foreground="black")]
     handles = [plt.Line2D([], [], color=color, ls=line, path_effects=stroke) for _, color, line in names]
     figure.legend(handles, [name for name, _, _ in names], loc="outside upper left", ncols=3)
@@ -367,7 +367,7 @@ def _name_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
 @styled
 def training(log: pd.DataFrame, note: str) -> Figure:
     """Losses over a training run, from its log (columns pairs, phase, cls, loc, total, distill); a line at every new phase."""
-    figure, axes = _figure(5.6, [1, 1, 1])
+    figure, axes = new_figure(5.6, [1, 1, 1])
     tracked = log[log["total"] > 0]
     panels = (("class loss", tracked, "cls", BLUE), ("box loss", tracked, "loc", ORANGE),
               ("distillation loss", log[log["distill"] > 0], "distill", GREEN))
@@ -378,20 +378,47 @@ def training(log: pd.DataFrame, note: str) -> Figure:
         for start in starts:
             axis.axvline(start / 1000, color=GREY, ls=":", lw=1.2)
     axes[-1].set_xlabel("thousand pairs")
-    return _finish(figure, note)
+    return finished(figure, note)
 
 
 # -- All figures ---------------------------------------------------------------------------------------------------------------
 
 
-def _figure(height: float, heights: Seq[float] = ()) -> tuple[Figure, Any]:
+def new_figure(height: float, heights: Seq[float] = ()) -> tuple[Figure, Any]:
     """A figure of the book's width and one axis, or one a row of `heights`."""
     return plt.subplots(max(len(heights), 1), 1, figsize=(WIDTH, height + 0.5), layout="constrained",
                         gridspec_kw={"height_ratios": heights} if heights else None)
 
 
-def _finish(figure: Figure, note: str) -> Figure:
+def finished(figure: Figure, note: str) -> Figure:
     """Run and machine under the picture."""
     figure.supxlabel(textwrap.fill(note, 54), x=0.01, ha="left", fontsize=9, color=GREY)
     plt.close(figure)  # the notebook shows what a cell returns, and not a second time what pyplot holds
     return figure
+
+
+def new_sheet(title: str, height: float) -> tuple[Figure, Axes]:
+    """An empty sheet, 10 wide and 11.3 high in its own units."""
+    figure, axis = new_figure(height)
+    axis.set(xlim=(0, 10), ylim=(0, 11.3), title=title)
+    axis.set_axis_off()
+    return figure, axis
+
+
+def draw_box(axis: Axes, centre: tuple[float, float], size: tuple[float, float], title: str, text: str,
+         color: str | None = None) -> None:
+    corner = (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
+    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.2", fc=color or "white", ec="black", lw=1,
+                                  alpha=0.45 if color else 1))
+    lines = text.count("\n") + 1
+    axis.text(centre[0], centre[1] + 0.19 * lines, title, ha="center", va="center", fontsize=10, fontweight="bold")
+    axis.text(centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15)
+
+
+def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0})
+
+
+def by(shape: Seq[int]) -> str:
+    """(1, 64, 7, 7) as "1×64×7×7"."""
+    return "×".join(map(str, shape))

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from lib import experiments, methodology, thesis
+from lib import experiments, files, thesis
+from lib.chapters import ch03_methodology
+from lib.chapters.tables import Table, Text
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
-from lib.tables import Table, Text
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.protocol import PYSOT, Trajectory, frames_per_second
 from lib.zoo import DEMO_WEIGHTS
@@ -30,7 +31,7 @@ def dataset(small: Path) -> Dataset:
 
 def test_the_parts_are_the_whole_network() -> None:
     for config in (QUARTER, NetworkConfig.resnet50()):
-        assert sum(part.parameters for part in methodology.blocks(config)) == parameter_count(SiamRPN(config))
+        assert sum(part.parameters for part in ch03_methodology.blocks(config)) == parameter_count(SiamRPN(config))
 
 
 def test_operations_and_shapes_are_those_of_the_exported_networks() -> None:
@@ -38,7 +39,7 @@ def test_operations_and_shapes_are_those_of_the_exported_networks() -> None:
     from lib.export import describe, export_network
 
     known = {name: describe(model) for name, model in export_network(SiamRPN(QUARTER).eval()).items()}
-    parts = {part.name: part for part in methodology.blocks(QUARTER)}
+    parts = {part.name: part for part in ch03_methodology.blocks(QUARTER)}
     assert sum(part.gflop[0] for part in parts.values()) == pytest.approx(known["target"]["gflop"])
     assert sum(part.gflop[1] for part in parts.values()) == pytest.approx(known["search"]["gflop"] + known["xcorr"]["gflop"])
     assert parts["map convolutions"].shapes[1] == known["search"]["outputs"]["map_cls2"]
@@ -47,15 +48,15 @@ def test_operations_and_shapes_are_those_of_the_exported_networks() -> None:
 
 
 def test_the_full_network_is_the_one_that_the_thesis_describes() -> None:
-    text = methodology.network_finding(NetworkConfig.resnet50())
+    text = ch03_methodology.network_finding(NetworkConfig.resnet50())
     assert "45.528 M parameters in the backbone (45.5 M)" in text and "15×15 (15)" in text and "7×7 (7)" in text
-    table = methodology.network_table(NetworkConfig.resnet50(), "x")
+    table = ch03_methodology.network_table(NetworkConfig.resnet50(), "x")
     assert table.rows[-1][0] == "all" and table.rows[4][:3] == ["Conv5", "2048×15×15", "2048×31×31"]
 
 
 def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(dataset: Dataset) -> None:
     for sequence in dataset:
-        found = methodology.crops(sequence)
+        found = ch03_methodology.crops(sequence)
         assert found.exemplar.shape == (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3) and found.search.shape == (SEARCH_SIZE, SEARCH_SIZE, 3)
         width, height = found.box[2:] - found.box[:2]
         assert found.side ** 2 == pytest.approx((width + found.context) * (height + found.context))
@@ -69,13 +70,13 @@ def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(
 def test_what_lies_outside_of_the_frame_is_counted(dataset: Dataset) -> None:
     sequence = dataset.sequences[0]
     width, height = sequence.width, sequence.height
-    assert methodology.outside(np.array([0, 0, width, height]), sequence) == 0
-    assert methodology.outside(np.array([-width, 0, width, height]), sequence) == pytest.approx(0.5)
-    assert methodology.outside(np.array([2 * width, 0, 3 * width, height]), sequence) == 1
-    inside, beyond = methodology.inside_and_beyond(dataset)
-    shares = [methodology.outside(methodology.crops(each).windows[1], each) for each in (inside, beyond)]
+    assert ch03_methodology.outside(np.array([0, 0, width, height]), sequence) == 0
+    assert ch03_methodology.outside(np.array([-width, 0, width, height]), sequence) == pytest.approx(0.5)
+    assert ch03_methodology.outside(np.array([2 * width, 0, 3 * width, height]), sequence) == 1
+    inside, beyond = ch03_methodology.inside_and_beyond(dataset)
+    shares = [ch03_methodology.outside(ch03_methodology.crops(each).windows[1], each) for each in (inside, beyond)]
     assert shares[0] < shares[1]
-    assert isinstance(methodology.crop_table([inside, beyond], "x"), Table)
+    assert isinstance(ch03_methodology.crop_table([inside, beyond], "x"), Table)
 
 
 def test_a_dataset_without_frames_has_a_sentence_in_place_of_crops(dataset: Dataset) -> None:
@@ -83,7 +84,7 @@ def test_a_dataset_without_frames_has_a_sentence_in_place_of_crops(dataset: Data
 
     bare = replace(dataset.sequences[0], frames=tuple(Path("nowhere") / frame.name for frame in dataset.sequences[0].frames))
     assert not bare.has_frames
-    for view in (methodology.crop_table, methodology.crop_figure):
+    for view in (ch03_methodology.crop_table, ch03_methodology.crop_figure):
         found = view([bare], "x")
         assert isinstance(found, Text) and "not on this machine" in found
 
@@ -101,13 +102,13 @@ def answers(scores: np.ndarray) -> torch.Tensor:
 def test_a_network_that_only_knows_the_centre_shows_it(dataset: Dataset) -> None:
     peak = np.zeros((25, 25))
     peak[12, 12] = 0.9
-    found = methodology.position_distribution(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
-    assert found.sum() == pytest.approx(1) and found[12, 12] > 0.9 and methodology.inner_share(found) > 0.99
+    found = ch03_methodology.position_distribution(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
+    assert found.sum() == pytest.approx(1) and found[12, 12] > 0.9 and ch03_methodology.inner_share(found) > 0.99
 
 
 def test_a_network_that_answers_everywhere_alike_has_no_bias(dataset: Dataset) -> None:
-    found = methodology.position_distribution(lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2)
-    assert found == pytest.approx(1 / 625) and methodology.inner_share(found) == pytest.approx(25 / 625)
+    found = ch03_methodology.position_distribution(lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2)
+    assert found == pytest.approx(1 / 625) and ch03_methodology.inner_share(found) == pytest.approx(25 / 625)
 
 
 def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Dataset) -> None:
@@ -121,7 +122,7 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Datase
         seen.append((np.array(np.unravel_index(distance.argmin(), distance.shape)) * 8 + 19 - 127).astype(float))
         return answers(np.full((25, 25), 0.5)), torch.zeros(1)
 
-    methodology.position_distribution(network, dataset, pairs=12, reach=48)
+    ch03_methodology.position_distribution(network, dataset, pairs=12, reach=48)
     places = np.array(seen)
     assert (np.abs(places) <= 48 + 16).mean() > 0.8, "targets lie within the square"
     assert np.ptp(places, axis=0).min() > 40, "and not all in one place"
@@ -129,29 +130,30 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Datase
 
 def test_without_the_three_weights_the_commands_stand_in_the_figures_place(
         dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methodology, "shift_weights", lambda: {shift: tmp_path / f"{shift}.pth" for shift in methodology.SHIFTS})
-    monkeypatch.setattr(methodology, "SHIFT_POSITIONS", tmp_path / "none.csv")
-    found = methodology.figure_3_1(methodology.shift_positions(dataset), "note")
+    nowhere = {shift: tmp_path / f"{shift}.pth" for shift in ch03_methodology.SHIFTS}
+    monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: nowhere)
+    monkeypatch.setattr(ch03_methodology, "SHIFT_POSITIONS", tmp_path / "none.csv")
+    found = ch03_methodology.figure_3_1(ch03_methodology.shift_positions(dataset), "note")
     assert isinstance(found, Text)
-    for shift in methodology.SHIFTS:
+    for shift in ch03_methodology.SHIFTS:
         assert f"siambook train data/recipes/shift.yaml --shift {shift} --out train/shift-{shift}" in found
 
 
 def test_what_was_recorded_stands_in_for_the_weights(dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "positions.csv"
-    monkeypatch.setattr(methodology, "SHIFT_POSITIONS", file)
-    monkeypatch.setattr(methodology, "shift_weights", lambda: dict.fromkeys(methodology.SHIFTS, DEMO_WEIGHTS))
-    methodology.record_positions(dataset, file, pairs=2)
-    expected = methodology.position_distribution(load_network(DEMO_WEIGHTS), dataset, pairs=2)
-    found = methodology.recorded_positions(file)
-    assert list(found) == list(methodology.SHIFTS)
+    monkeypatch.setattr(ch03_methodology, "SHIFT_POSITIONS", file)
+    monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: dict.fromkeys(ch03_methodology.SHIFTS, DEMO_WEIGHTS))
+    ch03_methodology.record_positions(dataset, file, pairs=2)
+    expected = ch03_methodology.position_distribution(load_network(DEMO_WEIGHTS), dataset, pairs=2)
+    found = ch03_methodology.recorded_positions(file)
+    assert list(found) == list(ch03_methodology.SHIFTS)
     assert np.abs(found[16] - expected).max() < 1e-6
-    monkeypatch.setattr(methodology, "shift_weights", lambda: dict.fromkeys(methodology.SHIFTS, tmp_path / "none.pth"))
-    figure = methodology.figure_3_1(methodology.shift_positions(dataset), "note")
+    monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: dict.fromkeys(ch03_methodology.SHIFTS, tmp_path / "none.pth"))
+    figure = ch03_methodology.figure_3_1(ch03_methodology.shift_positions(dataset), "note")
     assert not isinstance(figure, Text) and len(figure.axes) == 3 + 1, "a panel a shift, and the scale"
     file.write_text(file.read_text().replace("row,", "line,"))
     with pytest.raises(InputError, match="not readable position probabilities"):
-        methodology.recorded_positions(file)
+        ch03_methodology.recorded_positions(file)
 
 
 def test_the_finding_of_figure_3_1_follows_from_the_shares() -> None:
@@ -161,16 +163,16 @@ def test_the_finding_of_figure_3_1_follows_from_the_shares() -> None:
         return found
 
     rising = {shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.15), (64, 0.1))}
-    assert "as in the thesis" in methodology.shift_finding(rising) and "30.0 %" in methodology.shift_finding(rising)
+    assert "as in the thesis" in ch03_methodology.shift_finding(rising) and "30.0 %" in ch03_methodology.shift_finding(rising)
     mixed = {shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.25), (64, 0.1))}
-    assert "do not follow the thesis's order" in methodology.shift_finding(mixed)
-    assert "all lie above" in methodology.shift_finding(mixed)
+    assert "do not follow the thesis's order" in ch03_methodology.shift_finding(mixed)
+    assert "all lie above" in ch03_methodology.shift_finding(mixed)
 
 
 def test_what_was_recorded_of_the_three_trainings_is_three_distributions() -> None:
-    found = methodology.recorded_positions(methodology.SHIFT_POSITIONS)
-    assert list(found) == list(methodology.SHIFTS)
-    assert all(methodology.inner_share(one) > 25 / 625 for one in found.values()), "somewhere near the centre"
+    found = ch03_methodology.recorded_positions(ch03_methodology.SHIFT_POSITIONS)
+    assert list(found) == list(ch03_methodology.SHIFTS)
+    assert all(ch03_methodology.inner_share(one) > 25 / 625 for one in found.values()), "somewhere near the centre"
 
 
 def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,11 +188,11 @@ def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(tmp_path: Pat
         return out
 
     monkeypatch.setattr(loop, "train", train)
-    for shift in methodology.SHIFTS:
-        line = ["train", str(experiments.ROOT / methodology.SHIFT_RECIPE), "--shift", str(shift), "--out", str(tmp_path)]
+    for shift in ch03_methodology.SHIFTS:
+        line = ["train", str(files.ROOT / ch03_methodology.SHIFT_RECIPE), "--shift", str(shift), "--out", str(tmp_path)]
         assert cli.main(line) == 0
-    assert [config.pairs.shift for config in given] == list(methodology.SHIFTS)
-    plain = loop.load_config(experiments.ROOT / methodology.SHIFT_RECIPE)
+    assert [config.pairs.shift for config in given] == list(ch03_methodology.SHIFTS)
+    plain = loop.load_config(files.ROOT / ch03_methodology.SHIFT_RECIPE)
     for config in given:
         one, other = asdict(config), asdict(plain)
         one["pairs"].pop("shift"), other["pairs"].pop("shift")
@@ -216,7 +218,7 @@ def test_this_machine_stands_beside_the_thesiss_two() -> None:
     from lib import environment
 
     record = environment.record()
-    table = methodology.hardware_table(record, "none here", "x")
+    table = ch03_methodology.hardware_table(record, "none here", "x")
     rows = {row[0]: row[1:] for row in table.rows}
     assert record["hardware"]["processor"] in rows["processor"][0] and rows["power sensor"] == ["none here", "Tegrastats", "–"]
     assert rows["PyTorch"][:2] == [record["versions"]["torch"], "1.9.0"] and len(table.heads) == 4
@@ -224,7 +226,7 @@ def test_this_machine_stands_beside_the_thesiss_two() -> None:
 
 def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Dataset) -> None:
     vot = load_dataset(shared / "vot2018" / "VOT2018.json")
-    table = methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
+    table = ch03_methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
     said, small, counted = table.rows
     assert said[1:3] == counted[1:3] == ["60", "21,356"] and said[3] == "–"
     assert small[1:3] == [str(len(dataset)), str(sum(map(len, dataset)))]
@@ -242,7 +244,7 @@ def trajectory(kinds: str, track: float = 0.02, init: float = 0.01) -> Trajector
 
 def test_times_are_told_apart_and_give_the_speeds_of_the_protocol() -> None:
     runs = {"a": trajectory("ittttfssssitt"), "b": trajectory("ittt")}
-    found = methodology.times(runs)
+    found = ch03_methodology.times(runs)
     assert (len(found.tracked), len(found.initialised), found.skipped, found.restarts, found.failures) == (10, 3, 4, 1, 1)
     assert found.fps_scheme == pytest.approx(frames_per_second(runs.values()))
     assert found.fps_tracked == pytest.approx(frames_per_second(runs.values(), tracked_only=True)) == pytest.approx(50)
@@ -250,22 +252,22 @@ def test_times_are_told_apart_and_give_the_speeds_of_the_protocol() -> None:
 
 def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows() -> None:
     """Against a run that is put together: 200 failures in a long video, so that its first start weighs nothing."""
-    times = methodology.times({"long": trajectory("i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200, 0.02, 0.01)})
+    times = ch03_methodology.times({"long": trajectory("i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200, 0.02, 0.01)})
     frames = len(times.tracked) + times.skipped + times.restarts
-    expected = methodology.distortion(times.failures / frames, PYSOT, init=0.01, track=0.02)
+    expected = ch03_methodology.distortion(times.failures / frames, PYSOT, init=0.01, track=0.02)
     assert times.fps_scheme / times.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
-    assert methodology.distortion(0, PYSOT, 0.01, 0.02) == 0
-    assert methodology.distortion(0.01, PYSOT, 0.0, 0.02) > methodology.distortion(0.01, PYSOT, 0.02, 0.02) > 0
+    assert ch03_methodology.distortion(0, PYSOT, 0.01, 0.02) == 0
+    assert ch03_methodology.distortion(0.01, PYSOT, 0.0, 0.02) > ch03_methodology.distortion(0.01, PYSOT, 0.02, 0.02) > 0
 
 
 def test_a_run_that_was_tracked_is_shown_with_its_own_times(dataset: Dataset, tmp_path: Path, one_thread: None) -> None:
     [one] = experiments.measure(experiments.baseline("demo"), dataset, str(tmp_path), progress=False)
-    found = methodology.times(one.trajectories)
+    found = ch03_methodology.times(one.trajectories)
     assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(one.fps_tracked)
-    [row] = methodology.latency_table([one], "x").rows
+    [row] = ch03_methodology.latency_table([one], "x").rows
     assert float(row[7]) == pytest.approx(one.fps, abs=0.006) and float(row[8]) == pytest.approx(one.fps_tracked, abs=0.006)
-    text = methodology.reset_finding(one, PYSOT)
-    low, high = methodology.thesis_robustness()
+    text = ch03_methodology.reset_finding(one, PYSOT)
+    low, high = ch03_methodology.thesis_robustness()
     assert f"{low:g} to {high:g} times in 100 frames" in text and low < thesis.table("table_4_5")["robustness"].max() <= high
-    axis = methodology.reset_figure(one, PYSOT, one.note).axes[0]
+    axis = ch03_methodology.reset_figure(one, PYSOT, one.note).axes[0]
     assert axis.get_xlabel() == "failures per 100 frames" and np.size(axis.lines[1].get_xdata()) == len(dataset)

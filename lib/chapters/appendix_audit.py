@@ -11,8 +11,8 @@ from typing import Sequence as Seq
 from matplotlib.figure import Figure
 
 from lib import thesis
-from lib.plots import BLUE, GREEN, GREY, ORANGE, _figure, _finish, styled
-from lib.tables import ABSENT, Table, Text
+from lib.chapters.plots import BLUE, GREEN, GREY, ORANGE, finished, new_figure, styled
+from lib.chapters.tables import ABSENT, Table, Text
 from lib.thesis import Finding
 
 READINGS = {"slip": "a slip", "base": "another base than the words name", "units": "another unit", "rounding": "rounding"}
@@ -81,7 +81,7 @@ def figure(found: Seq[Finding], note: str) -> Figure:
     """Size of the deviations in % of the printed number, largest first; those of printed zeros have no such size."""
     shown = [finding for finding in found if finding.reading != "agrees" and float(finding.stated)]
     shown.sort(key=lambda finding: abs(finding.deviation / float(finding.stated)))
-    drawn, axis = _figure(0.9 + 0.27 * len(shown))
+    drawn, axis = new_figure(0.9 + 0.27 * len(shown))
     for row, finding in enumerate(shown):
         size, (color, marker) = abs(100 * finding.deviation / float(finding.stated)), LOOKS[finding.reading]
         axis.plot([1e-2, size], [row, row], color="#BBBBBB", lw=1)
@@ -91,7 +91,7 @@ def figure(found: Seq[Finding], note: str) -> Figure:
     axis.set(xscale="log", xlabel="deviation, % of the printed number", title="Size of the deviations", xlim=(1e-2, 300))
     handles = [axis.plot([], [], color=color, marker=marker, ls="")[0] for color, marker in LOOKS.values()]
     drawn.legend(handles, list(READINGS.values()), loc="outside upper left", ncols=2, fontsize=9)
-    return _finish(drawn, note)
+    return finished(drawn, note)
 
 
 def _cell_name(finding: Finding) -> str:
