@@ -18,16 +18,15 @@ a run at a time. Needs papermill, ipykernel and nbformat, which are imported whe
 """
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Iterator, Sequence
+from typing import Any, BinaryIO, Sequence
 
 import pandas as pd
 import yaml
@@ -37,7 +36,7 @@ from lib import runs
 from lib.book import DEFAULT_PROFILE, chosen_parameters, fingerprint, refuse_unknown, with_parameters
 from lib.environment import device
 from lib.errors import InputError
-from lib.files import ROOT, write_text
+from lib.files import ROOT, locked, write_text
 
 NEEDS = ("papermill", "ipykernel", "nbformat")
 LOCK = ".batch"
@@ -129,7 +128,7 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
     names = choose(list(book), only)
     _refuse_recorded(values["run"])
     unwritten: list[str] = []
-    with _alone(folder):
+    with locked(folder / LOCK, f"{folder}: another `siambook run` is working in this run"):
         rows = {row["notebook"]: dict(row) for row in runs.notebook_times(values["run"]).to_dict("records")}
         with tqdm(names, unit="notebook") as bar:
             for each in bar:
@@ -230,19 +229,3 @@ def _write(path: Path, table: pd.DataFrame) -> list[str]:
 def _refuse_recorded(run: str) -> None:
     if (runs.run_folder(run) / runs.ENVIRONMENT).is_file() and runs.is_recorded(run, device()):
         raise InputError(f"run {run} was recorded on another machine and is only read here; --run names another one")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """The run's folder, made if need be, for this batch alone; the lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / LOCK, "a")  # noqa: SIM115 closed below
-    except OSError as error:
-        raise InputError(f"{folder}: the run cannot be written there ({error.strerror or error})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another `siambook run` is working in this run") from None
-        yield

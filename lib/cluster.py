@@ -34,8 +34,8 @@ from lib.digests import code_digest, dataset_digest
 from lib.environment import device
 from lib.errors import InputError
 from lib.experiments import MEASURED, Deployments, Variant, decided_by
-from lib.files import ROOT, write_text
-from lib.runs import is_recorded, locked, read_json, run_folder, to_json
+from lib.files import ROOT, locked, write_text
+from lib.runs import LOCK, is_recorded, read_json, run_folder, to_json
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import Evaluation, evaluate
@@ -74,7 +74,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, scheduler: str, 
     if is_recorded(run, device()):
         raise InputError(f"run {Path(run).name} was recorded on another machine, and nothing is measured into it")
     contents, folder = dataset_digest(dataset), run_folder(run) / "quality"
-    with locked(run_folder(run)):
+    with locked(run_folder(run) / LOCK):
         deployments, waiting = Deployments(dataset, contents), []
         for variant in variants:
             results, parts = folder / dataset.name / variant.name, decided_by(variant, contents, protocol, device())

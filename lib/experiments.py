@@ -44,9 +44,9 @@ from lib.engines.base import PRECISIONS, Engine, EngineNetwork, describe_execute
 from lib.engines.shared import SharedEngine
 from lib.environment import device
 from lib.errors import InputError
-from lib.files import ROOT, write_text
+from lib.files import ROOT, locked, write_text
 from lib.quantize import METHODS
-from lib.runs import absent, is_recorded, locked, read_json, run_folder, run_note, to_json
+from lib.runs import absent, is_recorded, read_json, run_folder, run_note, to_json
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
@@ -279,7 +279,7 @@ def measure(variants: Seq[Variant], dataset: Dataset, run: str, protocol: Protoc
         dataset = runs.annotated(run, dataset.name, dataset)
         return [_recorded(variant, dataset, run, protocol) for variant in variants]
     contents = dataset_digest(dataset)
-    with locked(run_folder(run)):
+    with locked(run_folder(run) / runs.LOCK):
         deployments = Deployments(dataset, contents, variants)
         jobs = {variant: _Job(variant, deployments, run, contents, protocol) for variant in variants}
         waiting = [job for job in jobs.values() if job.missing]

@@ -31,7 +31,7 @@ from typing import Any, Iterator, List, Tuple, Union
 from urllib.parse import urljoin, urlsplit
 
 from lib.errors import InputError
-from lib.files import write_text
+from lib.files import locked, write_text
 
 VOT2018 = "https://data.votchallenge.net/vot2018/main/description.json"  # stack vot2018/shortterm of the toolkit
 WEIGHTS = "https://drive.google.com/drive/folders/1Q4-1563iPwV6wSf_lBHDj5CPFiGSlEPG"  # siamrpn_r50_l234_dwxcorr in MODEL_ZOO.md
@@ -404,19 +404,8 @@ def _bar(items: Any, progress: bool, **options: Any) -> Any:
 @contextmanager
 def _alone(folder: Path) -> Iterator[Path]:
     """A folder inside `folder` to work in, for one process at a time. It goes away when all is done, or nothing is left in it."""
-    import fcntl
-
     work = folder / _WORK
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        lock = (work / "lock").open("w")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{folder}: another fetch is under way there") from None
+    with locked(work / "lock", f"{folder}: another fetch is under way there"):
         try:
             yield work
             shutil.rmtree(str(work))

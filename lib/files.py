@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and locks that go with their process."""
 from __future__ import annotations
 
 import os
@@ -34,3 +34,26 @@ def write_text(path: Union[str, Path], text: str) -> None:
     """Write a text file, whole or not at all (`whole_file`)."""
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(path: Union[str, Path], busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path`, for one process at a time; the lock goes with the process, however it ends.
+
+    Missing folders are made. Waits for another process that holds it, or raises InputError with the sentence `busy`. What the
+    system refuses raises InputError naming the folder.
+    """
+    import fcntl
+
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = open(path, "a")  # noqa: SIM115 closed below
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written ({error.strerror or error})") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+        except BlockingIOError:
+            raise InputError(busy) from None
+        yield

@@ -15,12 +15,10 @@ raw results needs nothing outside of it. Frames do not; pictures of a dataset th
 """
 from __future__ import annotations
 
-import fcntl
 import json
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Mapping
 from typing import Sequence as Seq
 
 import pandas as pd
@@ -29,12 +27,13 @@ from lib import environment
 from lib.absent import Absent, sentences, there
 from lib.environment import device
 from lib.errors import InputError
-from lib.files import ROOT, write_text
+from lib.files import ROOT, locked, write_text
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
 RUNS = ROOT / "data" / "runs"
 LOCAL = "local"
 ENVIRONMENT = "environment.json"
+LOCK = ".lock"  # of the process that measures into a run
 NOTEBOOKS = "notebooks.csv"  # what `siambook run` writes: notebook, status, seconds, started, message
 MACHINE = ("processor", "cores", "gpu", "device")  # of environment.hardware
 
@@ -170,7 +169,8 @@ def kept_record(run: str, name: str, parts: Mapping[str, str], measure: Callable
     run whatever it has, or None."""
     if is_recorded(run, device()):
         return read_json(run_folder(run) / name) or None
-    with locked(run_folder(run)) as folder:
+    folder = run_folder(run)
+    with locked(folder / LOCK):
         record = read_json(folder / name)
         if record.get("decided_by") != parts:
             record = {"decided_by": dict(parts), "environment": environment.record(device()), **measure()}
@@ -184,19 +184,6 @@ def run_note(run: str, record: Mapping[str, Any], framework: str = "", recorded:
     where = environment.label(record, framework)
     what = "Recorded run" if recorded else "Run"
     return f"{what} {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[Path]:
-    """The run's folder, made if need be, for this process alone; the lock goes with the process, however it ends."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".lock").touch()
-    except OSError as error:
-        raise InputError(f"{folder}: the run cannot be written there ({error.strerror or error}).") from None
-    with open(folder / ".lock") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield folder
 
 
 # -- Files ---------------------------------------------------------------------------------------------------------------------

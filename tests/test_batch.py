@@ -378,7 +378,7 @@ def test_a_run_of_another_machine_is_left_alone(own: Book, tmp_path: Path) -> No
 
 def test_a_run_that_cannot_be_written_is_refused(own: Book, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(InputError, match="/run: the run cannot be written there"):
+    with pytest.raises(InputError, match="/run: cannot be written"):
         batch.run(own.root, str(own.profile))
 
 
