@@ -42,7 +42,7 @@ class SharedEngine:
         if self._bytes < MOST_BYTES:
             kept = self.engine.keep(answer)
             self._known.setdefault(key, []).append((asked, kept, done - found))
-            self._bytes += asked.nbytes + sum(tensor.nbytes for tensor in kept.values())
+            self._bytes += asked.nbytes + sum(map(_size, kept.values()))
         self.credit -= time.perf_counter() - begin - (done - found)
         return answer
 
@@ -57,3 +57,8 @@ class SharedEngine:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
+
+
+def _size(tensor: Any) -> int:
+    """Bytes of an array or tensor; PyTorch's have `nbytes` from 2.1 on."""
+    return int(tensor.nbytes if hasattr(tensor, "nbytes") else tensor.element_size() * tensor.nelement())
