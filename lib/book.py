@@ -318,7 +318,29 @@ def _configured(app: Sphinx, config: Any) -> None:
         config.html_theme_options = {**config.html_theme_options, **launch_buttons(os.environ["SIAMBOOK_REPOSITORY"])}
 
 
+def _label_by_author_and_year() -> None:
+    """Make "authoryear" a style of bibliography: sorted, and labelled as the text cites (`bibtex_reference_style`)."""
+    from pybtex.plugin import register_plugin
+    from pybtex.style.formatting.unsrt import Style
+    from pybtex.style.labels import BaseLabelStyle
+
+    class Labels(BaseLabelStyle):
+        def format_labels(self, sorted_entries: Iterable[Any]) -> Iterator[str]:
+            for entry in sorted_entries:
+                names = [" ".join(map(str, (*person.rich_prelast_names, *person.rich_last_names)))
+                         for person in entry.persons["author"]]
+                who = names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
+                yield f"{who}, {entry.fields['year']}"
+
+    class AuthorYear(Style):
+        default_label_style = Labels
+        default_sorting_style = "author_year_title"
+
+    register_plugin("pybtex.style.formatting", "authoryear", AuthorYear)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
+    _label_by_author_and_year()
     book = Book(app)
     app.connect("config-inited", _configured, priority=900)  # behind the LaTeX extension, which has figures numbered
     app.connect("env-get-outdated", book.outdated)

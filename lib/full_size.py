@@ -103,7 +103,7 @@ class EngineSpeed:
 
     rows: of `bench.Timed.row`. layers: framework and precision ("openvino int8") -> network -> layer type -> seconds a call.
     reinitialisation: precision -> "inputs" and "refit" -> seconds of single initialisations, empty where there is no such way.
-    missing: what could not be timed here, in sentences.
+    missing: what could not be timed here, in sentences. turns: "2 of 2" for two rounds of two frames.
     """
 
     rows: Seq[Mapping[str, Any]] = field(repr=False)
@@ -115,6 +115,7 @@ class EngineSpeed:
     run: str
     environment: Mapping[str, Any] = field(repr=False)
     recorded: bool = False
+    turns: str = ""
 
     @property
     def note(self) -> str:
@@ -150,7 +151,7 @@ def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, 
         return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
     return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],
                        [*record["missing"], *record["absent"]], record["parameters"],
-                       framework, run, record["environment"], is_recorded(run, on))
+                       framework, run, record["environment"], is_recorded(run, on), record["decided_by"]["turns"])
 
 
 def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:

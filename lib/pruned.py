@@ -15,7 +15,7 @@ import torch
 
 from lib import environment, pruning
 from lib.bench import make_ready, time_together, times_faster
-from lib.deploy import framework_module
+from lib.deploy import FRAMEWORKS, framework_module
 from lib.digests import code_digest, digest, source
 from lib.environment import device
 from lib.errors import InputError
@@ -199,12 +199,13 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 class PrunedSpeed:
     """Speed of the full-size networks, whole and pruned, timed in turns. rows: of `bench.Timed.row`, with the backbone's
     parameters, the multiple of channels that it keeps, and how many times faster it is than the whole network with the same
-    engine (whole_ratio, whole_ratio_low, whole_ratio_high: median, smallest and largest of the rounds). missing: what could not
-    be timed here, in sentences."""
+    engine (whole_ratio, whole_ratio_low, whole_ratio_high: median, smallest and largest of the rounds) and with PyTorch FP32
+    (plain_ratio, ...). missing: what could not be timed here, in sentences. turns: "2 of 2" for two rounds of two frames."""
 
     rows: Seq[Mapping[str, Any]]
     missing: Seq[str]
     note: str
+    turns: str = ""
 
 
 def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
@@ -216,10 +217,11 @@ def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
              "code": digest((code_digest(framework) + source("bench.py")).encode())}
     record = kept_record(run, f"pruned_speed_{framework}.json", parts,
-                                     lambda: _time(configs, framework, rounds, calls, on))
+                         lambda: _time(configs, framework, rounds, calls, on))
     if record is None:
         return cast(PrunedSpeed, absent("the speed of the full-size pruned networks", run))
-    return PrunedSpeed(record["rows"], record["missing"], run_note(run, record["environment"]))
+    note = run_note(run, record["environment"], FRAMEWORKS[framework].title)
+    return PrunedSpeed(record["rows"], record["missing"], note, record["decided_by"]["turns"])
 
 
 def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:
@@ -236,6 +238,8 @@ def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, 
     for each, one in zip(ready, timed):
         multiple, config = configs[each.place]
         ratios = times_faster(one.times, whole[each.framework, each.precision].times)
+        plain = times_faster(one.times, whole["pytorch", "fp32"].times)
         rows.append({**one.row(), "parameters": pruning.backbone_parameters(config), "multiple": multiple, "place": each.place,
-                     **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratios))})
+                     **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratios)),
+                     **dict(zip(("plain_ratio", "plain_ratio_low", "plain_ratio_high"), plain))})
     return {"rows": sorted(rows, key=lambda row: row["place"]), "missing": sorted(set(missing))}

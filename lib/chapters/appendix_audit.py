@@ -64,7 +64,7 @@ def derivations(found: Seq[Finding]) -> Table:
 def deviations(found: Seq[Finding], reading: str) -> Table:
     """The findings with a reading: where, the thesis's words, its number, what follows, how far apart, and why."""
     chosen = [finding for finding in found if finding.reading == reading]
-    rows = [[(finding.claim, finding.where), (finding.stated, finding.unit), (f"{finding.derived:.4g}", finding.unit),
+    rows = [[(_claim(finding), finding.where), (finding.stated, finding.unit), (f"{finding.derived:.4g}", finding.unit),
              (f"{finding.deviation:+.3g}", relative(finding)), finding.sentence] for finding in chosen]
     return Table(["The thesis says", "Printed", "Follows", "Deviation", "How, and what the reading rests on"], rows,
                  f"Read as {READINGS[reading]}: {len(rows)}.")
@@ -86,7 +86,8 @@ def figure(found: Seq[Finding], note: str) -> Figure:
         size, (color, marker) = abs(100 * finding.deviation / float(finding.stated)), LOOKS[finding.reading]
         axis.plot([1e-2, size], [row, row], color="#BBBBBB", lw=1)
         axis.plot([size], [row], color=color, marker=marker, ls="")
-    names = [f"{finding.id.replace('_', ' ')}" if "/" not in finding.id else _cell_name(finding) for finding in shown]
+    names = [f"{finding.where}: {_claim(finding)}" if "/" in finding.id else
+             f"{finding.where}: {finding.stated} {finding.unit.split(' (')[0]}" for finding in shown]
     axis.set_yticks(range(len(shown)), names, fontsize=8)
     axis.set(xscale="log", xlabel="deviation, % of the printed number", title="Size of the deviations", xlim=(1e-2, 300))
     handles = [axis.plot([], [], color=color, marker=marker, ls="")[0] for color, marker in LOOKS.values()]
@@ -94,14 +95,18 @@ def figure(found: Seq[Finding], note: str) -> Figure:
     return finished(drawn, note)
 
 
-def _cell_name(finding: Finding) -> str:
-    name, row, column = finding.id.split("/")
-    return f"{name[6:].replace('_', '.')}: {row}, {column.split('_')[0]}"
+def _claim(finding: Finding) -> str:
+    """The thesis's words; of a cell its row and column."""
+    if "/" not in finding.id:
+        return finding.claim
+    _, row, column = finding.id.split("/")
+    head, _, unit = HEADS[column].partition(", ")
+    return f"{row}: {head[0].lower()}{head[1:]}{', change' if unit.startswith('change') else ''}"
 
 
 def agreements(found: Seq[Finding]) -> Table:
     """The findings that agree, in the order of the thesis."""
-    rows = [[(finding.claim, finding.where), (finding.stated, finding.unit), f"{finding.derived:.5g}", finding.sentence]
+    rows = [[(_claim(finding), finding.where), (finding.stated, finding.unit), f"{finding.derived:.5g}", finding.sentence]
             for finding in found if finding.reading == "agrees"]
     return Table(["The thesis says", "Printed", "Follows", "How"], rows, f"Numbers that agree: {len(rows)}.")
 

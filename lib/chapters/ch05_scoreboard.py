@@ -221,13 +221,13 @@ def fastest_mixture(evidence: Evidence) -> Measured:
     return Measured(fastest / _pure(rows, "INT8")["fps_tracked"], source=evidence.quality)
 
 
-def mixtures_above(evidence: Evidence, level: str, margin: str) -> Measured:
-    """Mixtures whose EAO is higher than one precision throughout by more than a margin. low: surely; high: possibly. Intervals of
-    the differences are Bonferroni's, since so many are looked at."""
+def mixtures_above(evidence: Evidence, level: str) -> Measured:
+    """Mixtures whose EAO is higher than with one precision throughout. low: surely; high: possibly. Intervals of the differences
+    are Bonferroni's, since so many are looked at."""
     rows = _mixtures(evidence)
-    mixed, least = [row["variant"] for row in rows if "/" in row["precision"]], float(margin)
+    mixed = [row["variant"] for row in rows if "/" in row["precision"]]
     found = [evidence.difference(name, _pure(rows, level)["variant"], level=1 - 0.05 / len(mixed)) for name in mixed]
-    return _counts([[value > least, low > least, high > least] for value, low, high in found], evidence.quality)
+    return _counts([[value > 0, low > 0, high > 0] for value, low, high in found], evidence.quality)
 
 
 def xcorr_change(evidence: Evidence) -> Measured:
@@ -470,7 +470,8 @@ def scale(evidence: Evidence) -> Text:
         network = f"a network of {evidence.row(BASE)['network']}"
     except CannotTell:
         network = "no engines yet"
-    return Text(f"Quality here: {evidence.quality}, {frames:,} frames, with {network}. Speed here: the {FULL}.")
+    return Text(f"Quality here: {evidence.quality}, {frames:,} frames, with {network}. Speed here: the {FULL}; of mixtures: the "
+                "network that the quality is of.")
 
 
 def table(judged: Seq[Score], verdict: str, caption: str) -> Table:
@@ -484,7 +485,7 @@ def table(judged: Seq[Score], verdict: str, caption: str) -> Table:
             here = (digits(measured.value), span(measured) or "no interval", measured.source)
         rows.append([(finding.words, finding.section), (digits(finding.number), finding.unit, finding.audited), here,
                      finding.rule, *([score.reason] if verdict == OPEN else [])])
-    heads = ["The thesis says", "Its number", "This run", "Holds if", *(["Why not"] if verdict == OPEN else [])]
+    heads = ["The thesis says", "Its number", "This run, in the same unit", "Holds if", *(["Why not"] if verdict == OPEN else [])]
     return Table(heads, rows, f"{len(rows)} findings: {verdict}. {caption}")
 
 
@@ -506,9 +507,11 @@ def summary(judged: Seq[Score]) -> Text:
     absent = sum(score.measured is None for score in counted[OPEN])
     placed = sum(score.measured is not None and bool(score.finding.needs) for score in counted[OPEN])
     wide = len(counted[OPEN]) - absent - placed
+    bare = sum(not is_known(score.measured.low) for verdict in (HOLDS, FAILS) for score in counted[verdict] if score.measured)
     return Text(f"Of {len(judged)} findings **{len(counted[HOLDS])} hold**, **{len(counted[FAILS])} do not**, and "
                 f"**{len(counted[OPEN])} cannot be told here**: {absent} because this run does not have what they need, {placed} "
-                f"because they are about another machine or benchmark, {wide} because the interval is too wide.")
+                f"because they are about another machine or benchmark, {wide} because the interval is too wide. {bare} of "
+                "those that hold or do not rest on one value without an interval, as the tables say.")
 
 
 def commands(judged: Seq[Score], run: str) -> Text:
@@ -587,7 +590,7 @@ FUTURE = (
          "% top-1", "04_2_2_pruned_backbone"),
     Step("a training that does not lose quality (section 5.2)",
          "channels are taken out of the trained tracker, and all of it goes on learning from boxes and from the unpruned one",
-         distilled_gain, "EAO gained at the smallest size", "04_2_3_pruned_engines"),
+         distilled_gain, "difference in EAO at the smallest size", "04_2_3_pruned_engines"),
     Step("fine-tuning that goes on seamlessly after a time limit (section 4.2.2)",
          "a checkpoint holds everything that the next step depends on", resumed_dip, "percentage points apart",
          "04_2_2_pruned_backbone"),

@@ -5,7 +5,7 @@ from typing import Any, Mapping, NamedTuple
 from typing import Sequence as Seq
 
 from lib import pruned
-from lib.chapters.tables import INTERVALS, Table, as_number, as_value, shows_what_is_there
+from lib.chapters.tables import ABSENT, Table, as_number, as_value, shows_what_is_there
 from lib.experiments import Measurement, Variant, baseline, engines
 from lib.pruned import DISTILLED, FROZEN, UNPRUNED, PrunedSpeed, Tracker
 from lib.thesis import table
@@ -27,15 +27,20 @@ def lines(weights: str, framework: str) -> list[Line]:
     """The thesis's way from PyTorch to the pruned INT8 engine, and this book's other training of the last."""
     ours = [*baseline(weights), *engines(weights, framework)]
     theirs = [table("digits").iloc[0].to_dict(), *table("table_4_2").to_dict("records")]
-    found = [Line(variant.title, variant, row) for variant, row in zip(ours, theirs)]
+    found = [Line(_title(variant), variant, row) for variant, row in zip(ours, theirs)]
     small = table("table_4_5")
     small = small[(small["parameters_m"] == small["parameters_m"].min()) & (small["precision"] == "INT8")].iloc[0].to_dict()
     for training, row in ((FROZEN, small), (DISTILLED, {})):
         tracker = Tracker(SMALLEST, training)
         if tracker.is_there:
             variant = pruned.variants(tracker, framework)[-1]
-            found.append(Line(f"{variant.title}, backbone pruned to {SMALLEST:g}, {training}", variant, row, SMALLEST))
+            found.append(Line(f"{_title(variant)}, backbone pruned to {SMALLEST:g}, {training}", variant, row, SMALLEST))
     return found
+
+
+def _title(variant: Variant) -> str:
+    """The engine has another framework in the thesis than it may have here."""
+    return variant.title if variant.framework == "pytorch" else f"Engine {variant.precision}"
 
 
 def _speed(line: Line, speed: PrunedSpeed) -> Mapping[str, Any]:
@@ -48,15 +53,23 @@ def _speed(line: Line, speed: PrunedSpeed) -> Mapping[str, Any]:
 
 @shows_what_is_there
 def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: PrunedSpeed, caption: str) -> Table:
-    """EAO and frames per second of every line, the thesis's beside those measured; speeds at full size."""
-    first, base = chosen[0].reported, _speed(chosen[0], speed)
+    """EAO and frames per second of every line, the thesis's beside those measured; speeds at full size, with the range of the
+    rounds under a ratio."""
+    first = chosen[0].reported
     cells = []
     for line, one in zip(chosen, measured):
         row, here = line.reported, _speed(line, speed)
         times = row["fps"] / first["fps"] if row else None
-        ours = base["frame_ms"] / here["frame_ms"] if here and base else None
         cells.append([line.title, as_number(row.get("eao"), 3), as_value(one.row(), "eao", 3), as_number(row.get("fps"), 1),
-                      as_number(here.get("fps"), 1), as_number(times, 1), as_number(ours, 1)])
+                      as_number(here.get("fps"), 1), as_number(times, 1), _ratio(here)])
     heads = ["Tracker", "EAO, thesis (VOT2018)", "EAO, here (demo)", "FPS, thesis (Xavier)", "FPS, here (full size)",
              "× PyTorch, thesis", "× PyTorch, here"]
-    return Table(heads, cells, f"{caption} {INTERVALS}")
+    under = ("Under EAO: its 95 % interval over sequences (bootstrap). Under a ratio measured here: the smallest and the largest "
+             "of its rounds.")
+    return Table(heads, cells, f"{caption} {under}")
+
+
+def _ratio(row: Mapping[str, Any]) -> Any:
+    """How many times faster than the whole network in PyTorch FP32, and its range."""
+    low, high = (as_number(row.get(f"plain_ratio_{end}"), 1) for end in ("low", "high"))
+    return (as_number(row["plain_ratio"], 1), f"{low}–{high}") if "plain_ratio" in row else ABSENT
