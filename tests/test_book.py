@@ -42,6 +42,27 @@ return [...document.querySelectorAll('article *')]
     .filter(e => !e.closest('.MathJax, mjx-container, [aria-hidden=true]') && !scrolls(e.parentElement) && !scrolls(e))
     .map(e => `${e.tagName.toLowerCase()}.${e.className}: ${(e.innerText || '').slice(0, 40)}`)"""
 
+# Lines of text that are hard to tell from what lies behind them: contrast by WCAG 2 below 3, which it asks of large text at least.
+FAINT = """
+const channel = v => v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4
+const parts = color => (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number)
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b)
+const ground = e => { // the colour behind an element: solid ones below, and translucent ones over them
+    if (!e) return [255, 255, 255]
+    const [r, g, b, a = 1] = parts(getComputedStyle(e).backgroundColor)
+    if (a === 1) return [r, g, b]
+    const under = ground(e.parentElement)
+    return [r, g, b].map((v, i) => a * v + (1 - a) * under[i])
+}
+const contrast = e => {
+    const [one, other] = [light(parts(getComputedStyle(e).color)), light(ground(e))].sort((a, b) => b - a)
+    return (one + 0.05) / (other + 0.05)
+}
+return [...document.querySelectorAll('article *')]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim()) && e.offsetParent)
+    .filter(e => !e.closest('svg, script, style, .MathJax, mjx-container, .headerlink, pre, .sd-d-none'))
+    .filter(e => contrast(e) < 3).map(e => `${e.tagName.toLowerCase()}.${e.className}: ${e.innerText.slice(0, 40)}`)"""
+
 TARGETS = """
 return [...document.querySelectorAll('a[href], img[src], script[src], link[href], source[src]')]
     .map(e => e.href || e.src).filter(url => url && !url.startsWith('data:'))"""
@@ -135,6 +156,21 @@ def faults(browser: Any) -> list[str]:
     if content > window:
         found.append(f"the page is {content} pixels wide in a window of {window}")
     return found + [f"{element} is cut off" for element in browser.execute_script(CUT_OFF)]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("page", PAGES)
+def test_text_can_be_read_in_light_and_dark(browser: Any, address: str, page: str, theme: str) -> None:
+    open_page(browser, address + page, WIDTHS[0])
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    time.sleep(0.3)  # colours fade
+    assert browser.execute_script(FAINT) == []
+
+
+def test_text_on_its_own_colour_is_seen(browser: Any) -> None:
+    page = "<article style='background: %23ccd'><p style='color: %23dde'>faint</p><p style='color: %23000'>plain</p></article>"
+    open_page(browser, f"data:text/html,{page}", 1280)
+    assert browser.execute_script(FAINT) == ["p.: faint"]
 
 
 @pytest.mark.parametrize("page", PAGES)
