@@ -42,7 +42,7 @@ return [...document.querySelectorAll('article *')]
     .filter(e => !e.closest('.MathJax, mjx-container, [aria-hidden=true]') && !scrolls(e.parentElement) && !scrolls(e))
     .map(e => `${e.tagName.toLowerCase()}.${e.className}: ${(e.innerText || '').slice(0, 40)}`)"""
 
-# Lines of text that are hard to tell from what lies behind them: contrast by WCAG 2 below 3, which it asks of large text at least.
+# Lines of text that are hard to tell from what lies behind them: contrast by WCAG 2 below the 3 that it asks of large text.
 FAINT = """
 const channel = v => v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4
 const parts = color => (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number)
