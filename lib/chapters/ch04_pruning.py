@@ -12,7 +12,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lib import pruning
-from lib.chapters.ch04_engines import COLOURS, MARKS, QUALITY, eao_difference
+from lib.chapters.ch04_engines import (
+    APART,
+    COLOURS,
+    MARKS,
+    QUALITY,
+    ROBUSTNESS,
+    SCHEME,
+    about_plans,
+    about_rounds,
+    difference,
+    eao_difference,
+    leaves_out_0,
+)
 from lib.chapters.plots import (
     BLUE,
     GREEN,
@@ -29,12 +41,13 @@ from lib.chapters.plots import (
     plt,
     styled,
 )
-from lib.chapters.tables import INTERVALS, Table, Text, as_number, as_value, needs_all, shows_what_is_there
+from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_value, needs_all, shows_what_is_there
 from lib.experiments import Measurement
 from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
 from lib.training.pictures import montage
-from lib.vot.metrics import bootstrap
+from lib.vot.dataset import axis_aligned_box
+from lib.vot.metrics import bootstrap, paired_bootstrap
 
 STAGES = {1: SKY, 2: BLUE, 3: GREEN, 4: ORANGE}
 SHARES_LOOK = {1.0: GREY, 0.66: BLUE, 0.5: GREEN, 0.26: ORANGE}
@@ -166,7 +179,7 @@ def finetuning(logs: Mapping[float, pd.DataFrame], resumed: pd.DataFrame | None,
                       label="stopped and resumed")
             axis.axvline(cut_at / 1000, color=GREY, ls=":")
         axis.set(ylabel=f"{column[:3]}-{column[3]}, %", ylim=(0, 100))
-    axes[0].legend(loc="upper left", title="share of parameters", ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", title="share of parameters", ncols=2)
     axes[1].set(xlabel="thousand pictures")
     return finished(figure, note)
 
@@ -199,10 +212,11 @@ def finetuning_finding(rows: Seq[Mapping[str, Any]], reported: pd.DataFrame) -> 
     better = sum(row["top1_low"] > first["top1_high"] for row in pruned)
     ours = [row["top1"] - first["top1"] for row in pruned]
     return Text(f"In the thesis all {len(theirs) - 1} pruned networks beat the whole one after fine-tuning, by "
-                f"{min(theirs[1:]) - theirs[0]:.1f} to {max(theirs[1:]) - theirs[0]:.1f} points: there, too, only the last layer "
-                f"of the whole network had learned the classes. Here {better} of {len(pruned)} do, by {min(ours):.0f} to "
-                f"{max(ours):.0f} points. That says how little a frozen backbone knows of the classes, and nothing in favour of "
-                "fewer channels.")
+                f"{min(theirs[1:]) - theirs[0]:.1f} to {max(theirs[1:]) - theirs[0]:.1f} points. There the backbone had been "
+                "trained on these classes, ImageNet's, and only the last layer of the whole network was new. Here the backbone "
+                f"has never seen the classes, and {better} of {len(pruned)} pruned networks beat the whole one, by "
+                f"{min(ours):.0f} to {max(ours):.0f} points. That says how little of the classes a backbone knows that was not "
+                "fine-tuned for them, and nothing in favour of fewer channels.")
 
 
 @styled
@@ -232,8 +246,9 @@ def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes
 
 @shows_what_is_there
 def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) -> Table:
-    """Table 4.5: every tracker on every engine, and the thesis's row of the same share, training and precision."""
-    heads = ["Backbone", "Engine", "A", "R", "EAO", "FPS", "Plan, MB", "Thesis: EAO", "FPS"]
+    """Table 4.5: every tracker on every engine; under its values those of the thesis's row of the same share, training and
+    precision."""
+    heads = ["Backbone", "Engine", "A", ROBUSTNESS, "EAO", "FPS, tracked frames", "Plan, MB"]
     order = sorted(reported["parameters_m"].unique(), reverse=True)
     cells = []
     for one in measured:
@@ -244,10 +259,10 @@ def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) ->
             match = reported[(reported["parameters_m"] == size) & (reported["precision"] == one.variant.precision)
                              & ((reported["framework"] == "PyTorch") == (one.variant.framework == "pytorch"))]
             theirs = match.to_dict("records")[0]
-        cells.append([tracker.title, one.variant.title, *(as_value(row, name, 3) for name in QUALITY),
-                      f"{one.fps_tracked:.0f}", as_number(row["plan_mb"] or None, 1), as_number(theirs.get("eao"), 3),
-                      as_number(theirs.get("fps"), 1)])
-    return Table(heads, cells, f"{caption} {INTERVALS}")
+        said = {name: f"thesis {theirs[name]:.{1 if name == 'fps' else 3}f}" if theirs else "" for name in (*QUALITY, "fps")}
+        cells.append([tracker.title, one.variant.title, *((*as_value(row, name, 3), said[name]) for name in QUALITY),
+                      (f"{one.fps_tracked:.0f}", said["fps"]), as_number(row["plan_mb"] or None, 1)])
+    return Table(heads, cells, f"{caption} {SCHEME} {INTERVALS}{about_plans([one.row() for one in measured])}")
 
 
 @needs_all
@@ -276,32 +291,101 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     axes[1].plot([], [], ls="", marker="D", color=GREY, markerfacecolor="white", label="PyTorch FP32")
     axes[0].set(title="Here", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second, tracked frames")
     axes[1].set(title="Thesis, Xavier, VOT2018", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second")
-    axes[0].legend(loc="lower right", title="share of parameters", ncols=2)
-    axes[1].legend(loc="lower left", ncols=2)
+    for axis in axes:
+        axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
+    (colours, shares), (marks, engines) = (axis.get_legend_handles_labels() for axis in axes)
+    rows = max(len(SHARES_LOOK), len(marks))
+    blank = -len(colours) % rows  # so that the marks begin a column
+    figure.legend([*colours, *axes[0].plot([], [], ls="") * blank, *marks], [*shares, *[""] * blank, *engines], ncols=3,
+                  loc="outside upper left", title="colour: share, training; mark: engine")
     return finished(figure, note)
 
 
 @needs_all
-def relations(measured: Seq[Measurement], shipped: Measurement, reported: pd.DataFrame) -> Table:
-    """EAO of pruned trackers as a share of the unpruned one's: in the thesis, here with frozen backbones, and trained the better
-    way. shipped: the tracker that the channels were taken out of, whose backbone was trained for tracking."""
+def relations(measured: Seq[Measurement], shipped: Measurement, reported: pd.DataFrame, baseline: float) -> Table:
+    """EAO of pruned trackers as a share of others': in the thesis, here with frozen backbones, and trained the better way.
+    shipped: the tracker that the channels were taken out of, whose backbone was trained for tracking. baseline: the thesis's EAO
+    in table 4.1."""
     theirs = reported[reported["framework"] == "PyTorch"].sort_values("parameters_m")["eao"]
     small, large = float(theirs.iloc[0]), float(theirs.iloc[-1])
-    fp32 = [one for one in measured if one.variant.precision == "FP32"]
-    fp32.sort(key=lambda one: one.variant.framework == "pytorch")  # last, and so taken, where there is both
-    cells: list[Seq[Any]] = [["thesis, PyTorch FP32, VOT2018", f"{small:g}", f"{large:g}", f"{small / large:.2f}", ""]]
-    plain = {tracker_of(one.variant): one for one in fp32}
-    base = plain[Tracker(UNPRUNED)]
-    for tracker in dict.fromkeys(tracker_of(one.variant) for one in measured):
-        one = plain[tracker]
+    whole = ((large, ("unpruned, frozen", f"{large:.3f}, table 4.5")), (baseline, ("baseline", f"{baseline:.3f}, table 4.1")))
+    cells: list[Seq[Any]] = [[("thesis, smallest", "PyTorch FP32, VOT2018"), f"{small:.3f}", beside, f"{small / eao:.2f}", ABSENT]
+                             for eao, beside in whole]
+    plain = _in_fp32(measured)
+    for tracker, one in plain.items():
+        others = [("unpruned, frozen", plain[Tracker(UNPRUNED)])]
+        if tracker.training != FROZEN:
+            others += [("demo tracker", shipped), *((f"{same.title}, {FROZEN}", plain[same]) for same in [Tracker(tracker.share)]
+                                                   if same in plain)]
         if tracker.share != UNPRUNED:
-            whole = [("unpruned, frozen", base), *([("demo tracker", shipped)] if tracker.training != FROZEN else [])]
             cells += [[f"{tracker.share:g}, {tracker.training}", _with_interval(one), (name, *_with_interval(other)),
-                       f"{one.evaluation.eao / other.evaluation.eao:.2f}", eao_difference(one, other)] for name, other in whole]
+                       f"{one.evaluation.eao / other.evaluation.eao:.2f}", eao_difference(one, other)] for name, other in others]
     return Table(["Pruned tracker", "Its EAO", "Beside", "Ratio", "Difference"], cells,
-                 "EAO in FP32 of pruned trackers beside the unpruned one with a frozen backbone, and beside the demo tracker, "
-                 "whose backbone was trained for tracking. Difference: on the same sequences, with its 95 % interval (paired "
-                 "bootstrap); marked * where that leaves out 0.")
+                 "EAO in FP32 of pruned trackers beside the unpruned one with a frozen backbone, beside the demo tracker, whose "
+                 "backbone was trained for tracking, and beside the one with the same channels and a frozen backbone. The "
+                 "thesis's unpruned tracker was trained again as its pruned ones were, its baseline was not. Difference: on the "
+                 "same sequences, with its 95 % interval (paired bootstrap). * where that leaves out 0; without *, these "
+                 f"{len(shipped.evaluation.sequences)} sequences cannot tell the two apart.")
+
+
+def _in_fp32(measured: Seq[Measurement]) -> dict[Tracker, Measurement]:
+    """Each tracker's measurement in FP32, PyTorch's where there is one, in the order given."""
+    fp32 = [one for one in measured if one.variant.precision == "FP32"]
+    plain = {tracker_of(one.variant): one for one in fp32}
+    return {**plain, **{tracker_of(one.variant): one for one in fp32 if one.variant.framework == "pytorch"}}
+
+
+@needs_all
+def quality_finding(measured: Seq[Measurement], shipped: Measurement) -> Text:
+    """What the paired intervals bear out of where quality goes: with the channels, or with what the weights were trained for.
+    shipped: as in `relations`."""
+    plain = _in_fp32(measured)
+    frozen = {tracker.share: one for tracker, one in plain.items() if tracker.training == FROZEN}
+    ours = [(tracker, one) for tracker, one in plain.items() if tracker.training in (DISTILLED, RECALIBRATED)]
+    fewer = [_compared(f"{share:g}", one, frozen[UNPRUNED]) for share, one in frozen.items() if share != UNPRUNED]
+    weights = [_compared(tracker.title, one, frozen[tracker.share]) for tracker, one in ours if tracker.share in frozen]
+    channels = [_compared(tracker.title, one, shipped) for tracker, one in ours]
+    groups = (("Fewer channels, frozen backbone, beside the unpruned one", fewer),
+              ("Same channels, weights of the trained tracker, beside a frozen backbone", weights),
+              ("Fewer channels, weights of the trained tracker, beside the demo tracker", channels))
+    lines = [f"- {what}: {'; '.join(text for text, _ in found)}" for what, found in groups if found]
+    trained = [sign for (_, sign), (tracker, _) in zip(channels, ours) if tracker.training == DISTILLED]
+    shows = {True: "show", False: "do not show"}
+    by_weights = shows[any(sign for _, sign in weights)]
+    by_channels = shows[any(sign < 0 for sign in [*trained, *(sign for _, sign in fewer)])]
+    closing = (f"So these {len(shipped.evaluation.sequences)} sequences {by_weights} that EAO depends on what the weights were "
+               f"trained for, and they {by_channels} that fewer channels cost EAO where the rest is trained again.")
+    return Text("\n".join(["Differences of EAO with their 95 % intervals, in FP32:", "", *lines, "", closing])
+                + _about_boxes(plain))
+
+
+def _compared(name: str, one: Measurement, other: Measurement) -> tuple[str, int]:
+    """The difference of EAO in words, and 1 where it is higher, -1 where it is lower, 0 where the interval holds 0."""
+    value, low, high = paired_bootstrap(one.evaluation, other.evaluation)["eao"]
+    sign = 0 if not leaves_out_0(low, high) else 1 if low > 0 else -1
+    shown = difference(value, low, high)
+    text = " ".join(shown).replace(" *", "") if isinstance(shown, tuple) else shown
+    return f"{name}: {text}, {('undecided', 'higher', 'lower')[sign]}", sign
+
+
+def _about_boxes(plain: Mapping[Tracker, Measurement]) -> str:
+    """Why a tracker that was only cut fails seldom though its accuracy is low, where its boxes show it."""
+    base, text = plain[Tracker(UNPRUNED)], ""
+    for tracker, one in plain.items():
+        if tracker.training == CUT and one.evaluation.robustness < base.evaluation.robustness:
+            larger, usual = _areas(one), _areas(base)
+            if one.evaluation.accuracy < base.evaluation.accuracy and larger > 2 * usual:
+                text += (f" The boxes of *{tracker.title}* have {larger:.1f} times the annotated area (median of the tracked "
+                         f"frames; the unpruned tracker's {usual:.1f} times), and a box that large seldom loses all overlap: few "
+                         "failures in spite of a low accuracy.")
+    return text
+
+
+def _areas(one: Measurement) -> float:
+    """Median over the tracked frames: area of the box, of that annotated."""
+    pairs = [(entry, axis_aligned_box(region)) for sequence in one.dataset
+             for entry, region in zip(one.trajectories[sequence.name].entries, sequence.regions) if len(entry) == 4]
+    return float(np.median([entry[2] * entry[3] / (box[2] * box[3]) for entry, box in pairs])) if pairs else float("nan")
 
 
 def _with_interval(one: Measurement) -> tuple[str, str]:
@@ -315,13 +399,14 @@ def full_size(speed: PrunedSpeed, caption: str) -> Table:
     heads = ["Backbone", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
     cells = [[_size_name(row), f"{row['framework']} {row['precision']}",
               (f"{row['frame_ms']:.1f}", f"{row['frame_ms_low']:.1f}–{row['frame_ms_high']:.1f}"), f"{row['fps']:.1f}",
-              f"{row['search_ms']:.1f}", as_number(row["plan_mb"] or None, 1), f"{row['ratio']:.1f}",
+              f"{row['search_ms']:.1f}", as_number(row["plan_mb"] or None, 1),
+              (f"{row['ratio']:.1f}", f"{row['ratio_low']:.1f}–{row['ratio_high']:.1f}"),
               (f"{row['whole_ratio']:.2f}", f"{row['whole_ratio_low']:.2f}–{row['whole_ratio_high']:.2f}")]
              for row in speed.rows]
     missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""
-    return Table(heads, cells, f"{caption} Under a time: its quartiles; under a ratio: its smallest and largest value of the "
-                 f"rounds, in which all took turns. × PyTorch FP32: with the same network; × whole network: with the same engine."
-                 f"{missing}")
+    return Table(heads, cells, f"{caption} {about_rounds(speed.turns)} Under a frame's time: its quartiles; under a ratio: the "
+                 "smallest and the largest of the rounds. × PyTorch FP32: with the same network; × whole network: with the same "
+                 f"engine. {APART}{about_plans(speed.rows)}{missing}")
 
 
 def _size_name(row: Mapping[str, Any]) -> str:
@@ -330,21 +415,47 @@ def _size_name(row: Mapping[str, Any]) -> str:
 
 
 @needs_all
-def full_size_finding(speed: PrunedSpeed, aim: float) -> Text:
-    """Whether the smallest backbone makes an INT8 engine `aim` times as fast as the whole network's, with the channel counts of
-    the scores and in multiples."""
-    rows = [row for row in speed.rows if row["precision"] == "INT8"]
-    if not rows:
+def full_size_finding(speed: PrunedSpeed, reported: pd.DataFrame, aim: float) -> Text:
+    """Whether the smallest backbone makes an INT8 engine `aim` times as fast as the whole network's, this book's own aim, with
+    the channel counts of the scores and in multiples; and with which engines multiples pay."""
+    smallest = [min((row for row in speed.rows if row["multiple"] == multiple), key=lambda row: row["parameters"])["parameters"]
+                for multiple in sorted({row["multiple"] for row in speed.rows})]
+    rows = [row for row in speed.rows if row["parameters"] in smallest]
+    int8 = [row for row in rows if row["precision"] == "INT8"]
+    if not int8:
         return Text("No INT8 engine could be timed here.")
+    theirs = reported[reported["precision"] == "INT8"].sort_values("parameters_m")["fps"].tolist()
     verdicts = []
-    for multiple in sorted({row["multiple"] for row in rows}):
-        row = min((row for row in rows if row["multiple"] == multiple), key=lambda row: row["parameters"])
+    for row in int8:
         low, high = row["whole_ratio_low"], row["whole_ratio_high"]
-        verdict = "at least" if low >= aim else "less than" if high < aim else "more in some rounds and less in others than"
-        verdicts.append(f"{_size_name(row)}: {row['whole_ratio']:.2f} times ({low:.2f}–{high:.2f}), {verdict} {aim:g} times")
-    return Text(f"INT8 beside the whole network's INT8 engine: {'; '.join(verdicts)}. Crop, decoding and the unpruned neck and "
-                "heads are part of both. CURL counts parameters, and a processor computes in vectors: a vector that channels do "
-                "not fill costs as much as a full one.")
+        verdict = "reached in every round" if low >= aim else "missed in every round" if high < aim else (
+            "reached in some rounds and missed in others")
+        verdicts.append(f"{_size_name(row)}: {row['whole_ratio']:.2f} times ({low:.2f}–{high:.2f}), {verdict}")
+    return Text(f"This book aims at an INT8 engine that pruning makes {aim:g} times as fast as the whole network's; in the "
+                f"thesis it is {theirs[0] / theirs[-1]:.2f} times ({theirs[0]:.1f} and {theirs[-1]:.1f} FPS, table 4.5). Here: "
+                f"{'; '.join(verdicts)}. Crop, decoding and the unpruned neck and heads are part of both."
+                f"{_about_multiples(rows)}")
+
+
+def _about_multiples(rows: Seq[Mapping[str, Any]]) -> str:
+    """With which engines channels in multiples are faster in every round. rows: of the smallest networks, with and without."""
+    pairs = [(row, other) for row in rows for other in rows if row["multiple"] == 1 < other["multiple"]
+             and (row["framework"], row["precision"]) == (other["framework"], other["precision"])]
+    if not pairs:
+        return ""
+    faster, rest = [], []
+    for row, other in pairs:
+        name, (before, after) = f"{row['framework']} {row['precision']}", (each["whole_ratio"] for each in (row, other))
+        if other["whole_ratio_low"] > row["whole_ratio_high"]:
+            faster.append(f"{name} ({after:.2f} times the whole network's speed in place of {before:.2f})")
+        else:
+            rest.append(name)
+    text = (" A processor computes in vectors, and one that channels do not fill costs as much as a full one; CURL counts "
+            f"parameters alone. With channels in multiples of {pairs[0][1]['multiple']} ")
+    if not faster:
+        return f"{text}no engine is faster in every round."
+    more = f"; with {' and '.join(rest)} no gain can be told" if rest else ""
+    return f"{text}the network is faster in every round with {' and with '.join(faster)}{more}."
 
 
 @needs_all

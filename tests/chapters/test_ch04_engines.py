@@ -7,18 +7,23 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from lib import experiments, full_size, thesis
 from lib.chapters import ch04_engines
-from lib.deploy import RECIPES, Quantisation
+from lib.deploy import RECIPES, Deployment, Quantisation
 from lib.engines import trt
 from lib.errors import InputError
+from lib.siamrpn.checkpoint import load_network
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap
+from lib.vot.protocol import FAILURE
 from lib.vot.results import read_results
+from lib.zoo import DEMO_WEIGHTS
 
 pytest.importorskip("openvino")
+numpy_helper = pytest.importorskip("onnx").numpy_helper
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,12 +89,71 @@ def test_mixtures_share_their_engines_and_are_measured_once(executed, small) -> 
 def test_differences_are_paired_and_to_the_row_that_the_head_names(executed, small) -> None:
     run, _ = executed
     measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
-    text, interval = ch04_engines.eao_difference(measured[2], measured[0])
     value, low, high = paired_bootstrap(measured[2].evaluation, measured[0].evaluation)["eao"]
-    assert text.startswith(f"{value:+.3f}") and text.endswith("*") == (low > 0 or high < 0)
-    assert interval == f"({low:+.3f} to {high:+.3f})"
+    text, _ = ch04_engines.eao_difference(measured[2], measured[0])
+    assert float(text.strip(" *")) == pytest.approx(value, abs=0.0005) and text.endswith("*") == (low > 0 or high < 0)
     change = measured[2].evaluation.eao - measured[0].evaluation.eao
-    assert f"{change:+.4f}" in ch04_engines.verdict(measured[2], measured[0], 0.02)
+    said = ch04_engines.verdict(measured[2], measured[0], 0.02)
+    assert ch04_engines.signed(change, 4) in said and "within 0.02, the limit that this book sets" in said
+    table = ch04_engines.quantisations(measured, measured[0], ch04_engines.recipe_name, "Caption.")
+    assert f"these {len(measured[0].evaluation.sequences)} sequences cannot tell the difference from 0" in table.caption
+
+
+@pytest.mark.parametrize("given, text", [
+    ((0.0123, -0.0012, 0.0213), ("+0.012", "(-0.001 to +0.021)")),
+    ((-0.0002, -0.0012, 0.0213), ("0.000", "(-0.001 to +0.021)")),
+    ((0.0013, 0.00045, 0.0024), ("+0.0013 *", "(+0.0004 to +0.0024)")),
+    ((-0.0013, -0.0024, -0.00004), ("-0.00130 *", "(-0.00240 to -0.00004)")),
+    ((0.0016, -0.00002, 0.0035), ("+0.0016", "(0.0000 to +0.0035)")),
+    ((0.0, 0.0, 0.0), ("0.000", "(0.000 to 0.000)")),
+    ((0.5, float("nan"), float("nan")), "+0.500"),
+])
+def test_a_marked_interval_never_shows_0_and_no_zero_has_a_sign(given, text) -> None:
+    assert ch04_engines.difference(*given) == text
+
+
+def test_the_thesiss_values_stand_under_ours_as_printed(executed, small) -> None:
+    run, _ = executed
+    measured = experiments.measure(experiments.mixtures("demo", "openvino"), load_dataset(small), str(run))
+    printed = ch04_engines.with_pure_rows(thesis.rows("table_4_3"), thesis.rows("table_4_2"))
+    table = ch04_engines.mixtures(measured, measured[0], printed, "Caption.")
+    rows = {tuple(row[:3]): row for row in table.rows}
+    assert [rows["FP32", "FP32", "INT8"][place][-1] for place in (3, 4, 5, 7)] == [
+        "thesis 0.539", "thesis 0.754", "thesis 0.170", "thesis 13.4"]
+    assert rows["FP32", "INT8", "INT8"][7][-1] == "thesis 64.0" and rows["FP32", "FP32", "FP32"][3][-1] == "thesis 0.6"
+    assert "best of" not in (said := ch04_engines.beyond_noise(measured, measured[0])) and "out of 27" in said
+
+
+def test_a_finer_digit_stands_in_brackets_beside_the_printed_one(executed, small) -> None:
+    run, _ = executed
+    measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+    baseline = thesis.table("table_4_1").tail(1).assign(precision="FP32")
+    reported = pd.concat([baseline, thesis.table("table_4_2")], ignore_index=True)
+    rows = ch04_engines.engines(measured, measured[0], reported, thesis.table("digits"), "Caption.").rows[len(measured):]
+    assert (rows[0][2], rows[0][6]) == (("0.6", "(0.602)"), ("11", "(11.1)")) and rows[3][2] == ("0.6", "(0.606)")
+    assert [row[5] for row in rows[1:]] == ["-0.021", "-0.024", "-0.066"]
+
+
+def test_frames_in_which_both_lost_the_target_are_named_and_not_compared(executed, small) -> None:
+    run, _ = executed
+    one, *_ = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+    lost = sum(int((trajectory.codes == FAILURE).sum()) for trajectory in one.trajectories.values())
+    compared = sum(map(experiments.frames_tracked, one.trajectories.values())) - lost
+    said = ch04_engines.same_boxes(one, one)
+    assert f"over {compared:,} tracked frames with a box" in said and (f"in {lost} more" in said) == (lost > 0)
+
+
+def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
+    deployment = Deployment(load_network(DEMO_WEIGHTS), "openvino", cache=tmp_path)
+    model = deployment.model("search", "fp16")
+    deployment.engine("search", "fp16")
+    [plan] = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size > 100_000]
+    weights = [numpy_helper.to_array(weight) for weight in model.graph.initializer]
+    large = [weight for weight in weights if weight.dtype == np.float16 and weight.ndim == 4]
+    assert large and all(weight.astype(np.float32).tobytes() in plan and weight.tobytes() not in plan for weight in large)
+    rows = [{"framework": "OpenVINO 1", "precision": precision, "plan_mb": 9} for precision in ("FP32", "FP16")]
+    assert "keeps the weights of an FP16 plan in FP32" in ch04_engines.about_plans(rows)
+    assert not ch04_engines.about_plans(rows[:1])
 
 
 @pytest.mark.parametrize("allowed, word", [(1.0, "holds"), (-1.0, "does not hold")])
@@ -129,6 +193,12 @@ def test_a_framework_that_is_not_here_is_named_with_what_would_bring_it(speed) -
     [sentence] = speed.missing
     assert sentence.startswith("TensorRT: ") and ("pip install" in sentence or "OpenVINO" in sentence)
     assert f"Missing: {sentence}" in ch04_engines.speeds(speed, "Speeds.").caption
+
+
+def test_the_caption_of_speeds_says_how_often_was_timed(speed) -> None:
+    caption = ch04_engines.speeds(speed, "Speeds.").caption
+    assert "medians of 2 rounds of 2 frames each" in caption and ch04_engines.APART in caption
+    assert "several rounds" in ch04_engines.about_rounds("")
 
 
 @pytest.mark.parametrize("network", ["target", "search", "xcorr"])
