@@ -85,32 +85,49 @@ def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
 
 
 @styled
-def segments(dataset: Dataset, trajectories: Mapping[str, Trajectory], length: int, note: str, rows: int = 8) -> Figure:
-    """Figure 3.6: what becomes of segments when the average overlap over `length` frames is asked for.
+def segments(
+    dataset: Dataset, trajectories: Mapping[str, Trajectory], evaluation: Evaluation, note: str, rows: int = 32
+) -> Figure:
+    """Figure 3.6: what becomes of segments when the average overlap at the shortest length that EAO looks at is asked for.
 
     A segment is cut to the length, or filled up with zeros where a failure ended it; one that the end of its sequence cut short
-    is left out. The sequences with the most failures come first.
+    is left out. The sequences with the most failures come first; where there are more than `rows` segments, the note says how
+    many are not drawn. The mean at the end is that of all averages, drawn or not: the curve's value at this length.
     """
+    length, first = evaluation.eao_interval[0], evaluation.protocol.first_length
+    frames = length - first  # the initial frame, which has no answer, may count for the length, and never for the average
     ordered = sorted(dataset, key=lambda sequence: -int((trajectories[sequence.name].codes == FAILURE).sum()))
-    chosen = [part for sequence in ordered for part in list_segments(sequence, trajectories[sequence.name])][:rows]
-    figure, axis = new_figure(0.42 * len(chosen) + 1.2)
-    image = np.full((len(chosen), length), np.nan)
-    for row, part in enumerate(chosen):
-        values = part.overlaps[1 : length + 1]
+    every = [part for sequence in ordered for part in list_segments(sequence, trajectories[sequence.name])]
+    averages = [segment_average(part, frames) for part in every]
+    known, chosen = [average for average in averages if np.isfinite(average)], every[:rows]
+    figure, axis = new_figure(0.21 * max(len(chosen) + 1, 10) + 1.4)
+    image = np.full((len(chosen), frames), np.nan)
+    for row, (part, average) in enumerate(zip(chosen, averages)):
+        values = part.overlaps[1 : frames + 1]
         image[row, : len(values)] = values
         if part.failed:
             image[row, len(values) :] = 0
-        average = np.nanmean(image[row]) if part.failed or len(values) == length else np.nan
         text = f"{average:.2f}" if np.isfinite(average) else "left out"
-        axis.text(length * 1.01, row, text, va="center", fontsize=10, color="black" if np.isfinite(average) else GREY)
-    shown = axis.imshow(image, aspect="auto", cmap="cividis", vmin=0, vmax=1, extent=(0.5, length + 0.5, len(chosen) - 0.5, -0.5),
+        axis.text(frames * 1.02, row, text, va="center", fontsize=9, color="black" if np.isfinite(average) else GREY)
+    mean = f"mean of {len(known)}: {np.mean(known):.2f}" if known else "no average is known"
+    axis.text(frames * 1.02, len(chosen), mean, va="center", ha="center", fontsize=9, fontweight="bold")
+    shown = axis.imshow(image, aspect="auto", cmap="cividis", vmin=0, vmax=1, extent=(0.5, frames + 0.5, len(chosen) - 0.5, -0.5),
                         interpolation="nearest")
-    axis.set_yticks(range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=10)
-    axis.set(xlabel="frames since the initialisation", ylabel="sequence, first frame")
+    axis.set_yticks(range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=9)
+    axis.set(xlabel="frames after the initialisation", ylabel="sequence, first frame", ylim=(len(chosen) + 0.5, -0.5))
     axis.set_title(f"Segments of {length} frames, averages")
     axis.grid(False)
     figure.colorbar(shown, ax=axis, label="overlap", location="bottom", shrink=0.7, pad=0.02)
+    if len(every) > len(chosen):
+        note = (f"{note}. {len(chosen)} of {len(every)} segments are drawn, those of the sequences with most failures; the mean "
+                "is over all.")
     return finished(figure, note)
+
+
+def segment_average(segment: Segment, frames: int) -> float:
+    """Average overlap over the frames after the initialisation, zeros after a failure; NaN where the sequence ended before."""
+    values = segment.overlaps[1 : frames + 1]
+    return float(values.sum() / frames) if segment.failed or len(values) == frames else float("nan")
 
 
 class Segment(NamedTuple):

@@ -66,7 +66,7 @@ def figures(dataset: Dataset, trajectories: dict[str, Trajectory], evaluation: E
     return {
         "overlap": plots.overlap(dataset["a"], trajectories["a"], NOTE),
         "resets": plots.resets(dataset["b"], trajectories["b"], 10, NOTE),
-        "segments": plots.segments(dataset, trajectories, 30, NOTE),
+        "segments": plots.segments(dataset, trajectories, evaluation, NOTE),
         "eao": plots.eao({"measured now": evaluation}, {"thesis: Xavier": 0.413}, NOTE, lengths),
         "attributes": plots.attributes({"measured now": evaluation}, thesis.table("figure_4_5"), NOTE),
         "gallery": plots.gallery(dataset, trajectories, NOTE),
@@ -132,6 +132,22 @@ def test_segments_are_what_resets_leave(dataset: Dataset, trajectories: dict[str
     assert (first.start, len(first.overlaps), first.failed) == (0, LOST + 1, True)
     assert (second.start, second.failed) == (LOST + SKIP, False)
     assert first.overlaps[-1] == 0 and second.overlaps[-1] > 0.5
+
+
+def test_the_mean_of_the_averages_is_the_curves_value(
+        dataset: Dataset, trajectories: dict[str, Trajectory], evaluation: Evaluation) -> None:
+    """Of all segments, also where some are not drawn."""
+    length, first = evaluation.eao_interval[0], evaluation.protocol.first_length
+    parts = [part for sequence in dataset for part in plots.list_segments(sequence, trajectories[sequence.name])]
+    averages = np.array([plots.segment_average(part, length - first) for part in parts])
+    known = averages[np.isfinite(averages)]
+    expected = evaluation.eao_curve()[length - first]
+    assert np.mean(known) == pytest.approx(expected) and 0 < len(known) < len(parts), "one is left out"
+    for rows in (len(parts), 2):
+        figure = plots.segments(dataset, trajectories, evaluation, "Note", rows=rows)
+        assert f"mean of {len(known)}: {expected:.2f}" in texts(figure) and figure.axes[0].images[0].get_array().shape[0] == rows
+        assert ("are drawn" in texts(figure)) == (rows < len(parts))
+    assert f"2 of {len(parts)} segments" in texts(figure).replace("\n", " ")
 
 
 def test_the_failure_shown_is_followed_by_a_new_start(dataset: Dataset, trajectories: dict[str, Trajectory]) -> None:
