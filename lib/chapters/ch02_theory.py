@@ -43,7 +43,7 @@ from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side,
 from lib.siamrpn.network import Bottleneck, DepthwiseXCorr, SiamRPN
 from lib.siamrpn.parts import BRANCHES
 from lib.siamrpn.tracker import decode, target_probability
-from lib.vot.dataset import Dataset, Sequence, axis_aligned_box
+from lib.vot.dataset import Dataset, Sequence, axis_aligned_box, polygon_corners
 
 LEVEL = 3  # of the neck: the middle one of three, for pictures that show one
 POSITIVE, NEGATIVE = 0.7, 0.3  # overlaps from which an anchor is positive, or up to which it is negative (section 2.1.4)
@@ -568,12 +568,21 @@ def anchors_text(anchors: Anchors) -> Text:
 
 
 class Challenge(NamedTuple):
-    """One of figure 2.11's challenges: a sequence, a frame of it without, and one with the challenge."""
+    """One of figure 2.11's challenges: a sequence, a frame of it without, one with the challenge, and what is measured there."""
 
     title: str
     sequence: Sequence
     before: int
     after: int
+    measured: str
+
+
+class Found(NamedTuple):
+    """How much of a challenge a frame (number from 0) has, by its own measure, and that in words."""
+
+    value: float
+    number: int
+    measured: str
 
 
 class Rival(NamedTuple):
@@ -587,36 +596,67 @@ class Rival(NamedTuple):
 
 
 def challenges(dataset: Dataset) -> List[Challenge]:
-    """Frames for figure 2.11 (a) to (c), found by the tags: the middle of the longest occlusion, the largest change of area, the
-    largest change of brightness, each against the first frame. What no frame is tagged with is left out."""
-    found, measures = [], {"occlusion": _run_length, "size_change": _area_change, "illumination_change": _light_change}
+    """Frames for figure 2.11 (a) to (c), found by the tags, each against the first frame: the frame of an occlusion that is least
+    like the one before the occlusion, the largest turn together with a change of area, the largest change of brightness. What no
+    frame is tagged with is left out."""
+    found, measures = [], {"occlusion": _hidden, "size_change": _turn_and_growth, "illumination_change": _light_change}
     for tag, title in CHALLENGES.items():
-        measure = measures[tag]
-        ranked: List[Tuple[float, int, Sequence]] = [(*measure(sequence, np.flatnonzero(sequence.tags[tag])), sequence)
-                                                     for sequence in dataset if sequence.tags[tag].any()]
+        tagged = {sequence.name: [index for index in np.flatnonzero(sequence.tags[tag]).tolist()
+                                  if np.isfinite(sequence.regions[index]).all()] for sequence in dataset}
+        ranked: List[Tuple[Found, Sequence]] = [(measures[tag](sequence, np.array(tagged[sequence.name])), sequence)
+                                                for sequence in dataset if tagged[sequence.name]]
         if ranked:
-            _, index, sequence = max(ranked, key=lambda item: item[0])
-            found.append(Challenge(title, sequence, 0, index))
+            (_, number, measured), sequence = max(ranked, key=lambda item: item[0].value)
+            found.append(Challenge(title, sequence, 0, number, measured))
     return found
 
 
-def _run_length(sequence: Sequence, tagged: np.ndarray) -> Tuple[float, int]:
-    """Length of the longest run of tagged frames, and its middle."""
+def _spread(numbers: np.ndarray, count: int) -> List[int]:
+    """Up to `count` of the numbers, evenly."""
+    return [int(number) for number in numbers[np.unique(np.linspace(0, len(numbers) - 1, count).astype(int))]]
+
+
+def _hidden(sequence: Sequence, tagged: np.ndarray, looked_at: int = 12) -> Found:
+    """The frame of the longest occlusion whose target is least like that of the frame before it (correlation of the pixels)."""
     runs = np.split(tagged, np.flatnonzero(np.diff(tagged) > 1) + 1)
     longest = max(runs, key=len)
-    return float(len(longest)), int(longest[len(longest) // 2])
+    shown = target_pixels(sequence, max(int(longest[0]) - 1, 0))
+    some = _spread(longest, looked_at)
+    alike = np.array([np.corrcoef(shown, target_pixels(sequence, index))[0, 1] for index in some])
+    alike = np.nan_to_num(alike, nan=1.0)  # of a target without any texture
+    at = int(alike.argmin())
+    return Found(-float(alike[at]), some[at], f"the target's pixels correlate by {alike[at]:.2f} with those before the occlusion")
 
 
-def _area_change(sequence: Sequence, tagged: np.ndarray) -> Tuple[float, int]:
-    areas = np.array([axis_aligned_box(sequence.regions[index])[2:].prod() for index in (0, *tagged)])
-    change = np.abs(np.log(areas[1:] / areas[0]))
-    return float(change.max()), int(tagged[change.argmax()])
+def target_pixels(sequence: Sequence, index: int, side: int = 48) -> np.ndarray:
+    """The target of a frame, turned upright and scaled to one size: (side * side * 3,) grey levels."""
+    import cv2
+
+    square = np.array([(0, 0), (side, 0), (side, side), (0, side)], np.float32)
+    seen = cv2.getPerspectiveTransform(polygon_corners(sequence.regions[index]).astype(np.float32), square)
+    return cv2.warpPerspective(sequence.frame(index), seen, (side, side)).astype(float).ravel()
 
 
-def _light_change(sequence: Sequence, tagged: np.ndarray, looked_at: int = 6) -> Tuple[float, int]:
-    some = tagged[np.unique(np.linspace(0, len(tagged) - 1, looked_at).astype(int))].tolist()
-    change = [abs(float(sequence.frame(index).mean()) - float(sequence.frame(0).mean())) for index in some]
-    return max(change), some[int(np.argmax(change))]
+def _turn_and_growth(sequence: Sequence, tagged: np.ndarray) -> Found:
+    """The frame whose annotation has turned and grown (or shrunk) most, by the product of both; where nothing turns, by the area.
+    A turn is told by the outline alone, so it is at most 45 degrees, whichever corner comes first."""
+    corners = np.array([polygon_corners(sequence.regions[index]) for index in (0, *tagged)])  # (1 + T, 4, 2)
+    edge = corners[:, 1] - corners[:, 0]
+    turn = np.degrees(np.arctan2(edge[:, 1], edge[:, 0]))
+    turn = np.abs((turn[1:] - turn[0] + 45) % 90 - 45)
+    area = np.array([axis_aligned_box(sequence.regions[index])[2:].prod() for index in (0, *tagged)])
+    change = np.abs(np.log(area[1:] / area[0]))
+    value = change * (turn + 1e-3)
+    at = int(value.argmax())
+    return Found(float(value[at]), int(tagged[at]), f"outline turned by {turn[at]:.0f}°, {area[1 + at] / area[0]:.1f} times "
+                                                    "the area")
+
+
+def _light_change(sequence: Sequence, tagged: np.ndarray, looked_at: int = 6) -> Found:
+    some, before = _spread(tagged, looked_at), float(sequence.frame(0).mean())
+    light = [float(sequence.frame(index).mean()) for index in some]
+    at = int(np.argmax(np.abs(np.array(light) - before)))
+    return Found(abs(light[at] - before), some[at], f"mean grey level {before:.0f} before, {light[at]:.0f} there")
 
 
 def find_rival(dataset: Dataset) -> Rival:
@@ -646,7 +686,7 @@ def look_alike(sequence: Sequence) -> Rival:
 def tracking_challenges(found: Seq[Challenge], rival: Rival, note: str) -> Figure:
     """Figure 2.11: a row a challenge; in the last the place like the target, and how like it every place is."""
     heights = [sequence.height / sequence.width for sequence in (*(one.sequence for one in found), rival.sequence)]
-    figure, axes = plt.subplots(len(heights), 2, figsize=(WIDTH, sum(WIDTH / 2 * height + 0.35 for height in heights) + 0.9),
+    figure, axes = plt.subplots(len(heights), 2, figsize=(WIDTH, sum(WIDTH / 2 * height + 0.35 for height in heights) + 1.6),
                                 layout="constrained", squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, one in zip(axes, found):
         for axis, index, name in zip(row, (one.before, one.after), (one.title, one.sequence.name)):
@@ -655,7 +695,8 @@ def tracking_challenges(found: Seq[Challenge], rival: Rival, note: str) -> Figur
     show_frame(axes[-1, 0], rival.sequence, 0, None)
     draw_outline(axes[-1, 0], rival.box, ORANGE, "--")
     axes[-1, 0].set_title("(d) similar object", fontsize=10)
-    axes[-1, 1].imshow(rival.scores, cmap="cividis", vmin=0, vmax=1)
+    shown = axes[-1, 1].imshow(rival.scores, cmap="cividis", vmin=0, vmax=1)
+    figure.colorbar(shown, ax=axes[-1, :], location="bottom", shrink=0.7, aspect=30, extend="min", label="normalised correlation")
     axes[-1, 1].set_title(f"{rival.sequence.name}: {rival.score:.2f} alike", fontsize=10)
     axes[-1, 1].set_axis_off()
     legend_of_boxes(figure, [("annotation", YELLOW, "-"), ("similar place", ORANGE, "--")])
@@ -664,7 +705,7 @@ def tracking_challenges(found: Seq[Challenge], rival: Rival, note: str) -> Figur
 
 def challenges_text(found: Seq[Challenge], rival: Rival) -> Text:
     """What figure 2.11 shows, and which challenges no frame of the dataset is tagged with."""
-    shown = [f"{one.title}: {one.sequence.name}, frame {one.after + 1}" for one in found]
+    shown = [f"{one.title}: {one.sequence.name}, frame {one.after + 1} ({one.measured})" for one in found]
     absent = [f"{title}: no frame of this dataset is tagged {NAMES[tag]}" for tag, title in CHALLENGES.items()
               if title not in [one.title for one in found]]
     return Text(f"{'; '.join([*shown, *absent])}. (d) similar object: {rival.sequence.name}, {rival.score:.2f} alike.")
@@ -750,24 +791,29 @@ def curl_blocks(network: SiamRPN, stage: int, note: str) -> Figure:
     """Figure 2.14: the first two bottlenecks of a stage with their output and input channels: those inside a block and those of
     the residual sum, which all blocks of the stage share."""
     blocks = list(getattr(network.backbone, f"layer{stage}"))[:2]
-    figure, axis = _sheet(f"Stage {stage}, two blocks", 5.9, 10, 14.6)
-    y = 14.3
+    figure, axis = _sheet(f"Stage {stage}, two blocks", 6.3, 10, 15.9)
+    y, half, ring = 15.6, 0.5, 0.33  # half the height of a box, and the radius of a plus sign
     axis.text(3.3, y, f"input, {blocks[0].conv1.in_channels} channels", ha="center", va="center", fontsize=10)
+    y -= 0.35
     for block in blocks:
-        top = y - 0.35
+        top = y - (0 if block is blocks[0] else 0.5)  # where the shortcut leaves
+        axis.plot([3.3, 3.3], [y, top], color="black", lw=1.4)
+        below, y = top, top - 1.35
         for number, conv in enumerate((block.conv1, block.conv2, block.conv3), 1):
-            y -= 1.7
-            draw_arrow(axis, (3.3, y + 1.35), (3.3, y + 0.5))
+            draw_arrow(axis, (3.3, below), (3.3, y + half))
             before = GREY if block is blocks[0] else GREEN  # what comes into the stage belongs to the stage before
             _conv_box(axis, (3.3, y), conv, GREEN if number == 3 else ORANGE, before if number == 1 else ORANGE)
-        y -= 1.3
-        draw_arrow(axis, (3.3, y + 0.8), (3.3, y + 0.3))
+            below, y = y - half, y - 1.7
+        y += 0.4
+        draw_arrow(axis, (3.3, below), (3.3, y + ring))
         axis.text(3.3, y, "+", ha="center", va="center", fontsize=14, bbox={"boxstyle": "circle,pad=0.1", "fc": "white"})
         axis.plot([3.3, 8.2, 8.2], [top, top, y], color="black", lw=1.4)
-        draw_arrow(axis, (8.2, y), (3.75, y))
+        draw_arrow(axis, (8.2, y), (3.3 + ring, y))
         if block.downsample is not None:
             _conv_box(axis, (8.2, (top + y) / 2), block.downsample[0], GREEN, GREY)
-        y -= 0.15
+        y -= ring
+    draw_arrow(axis, (3.3, y), (3.3, y - 0.7))
+    axis.text(3.3, y - 1, f"{blocks[-1].conv3.out_channels} channels", ha="center", va="center", fontsize=10)
     handles = [Rectangle((0, 0), 1, 1, fc=color, alpha=0.75) for color in (ORANGE, GREEN)]
     figure.legend(handles, ["inside a block", "of the residual sum"], loc="outside upper left", ncols=2)
     return finished(figure, note)

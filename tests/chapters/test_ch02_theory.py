@@ -167,6 +167,12 @@ def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
     for one, tag in zip(found, ch02_theory.CHALLENGES):
         assert one.sequence.tags[tag][one.after]
     assert len(found) == 3
+    hidden, turned, _ = found
+    [before] = [index for index in range(hidden.after) if hidden.sequence.tags["occlusion"][index + 1:hidden.after + 1].all()
+                and not hidden.sequence.tags["occlusion"][index]]
+    pixels = [ch02_theory.target_pixels(hidden.sequence, index) for index in (before, hidden.after)]
+    assert f"by {np.corrcoef(*pixels)[0, 1]:.2f} with" in hidden.measured and np.corrcoef(*pixels)[0, 1] < 0.5, "it is covered"
+    assert "turned by" in turned.measured and "times the area" in turned.measured
     rival = ch02_theory.find_rival(data)
     assert "no frame" not in ch02_theory.challenges_text(found, rival)
     assert "(b) rotation, scale: no frame of this dataset is tagged size change" in ch02_theory.challenges_text(found[:1], rival)
@@ -341,6 +347,7 @@ def test_the_table_links_pages_and_names_what_is_missing() -> None:
     assert "| Figure 4.6 | " in lines[2 + list(rows["item"]).index("figure 4.6")]
     assert "[section 4.2.1](04_2_1_mixed_precision.ipynb)" in "\n".join(lines)
     text = appendix_reproduction.counts(rows)
+    assert " 0 " not in text and f"{sum(rows['state'] == 'made')} made" in text
     assert all(item in text for item in rows["item"][rows["state"] == "not yet"])
 
 
