@@ -12,7 +12,8 @@ import pandas as pd
 from lib import environment, runs
 from lib.chapters.tables import ABSENT, Table, Text, as_number, as_text, as_value, is_known
 
-HOW = ("A run of another machine is made there with `run` set to a name of its own (README), and its folder data/runs/NAME "
+PAGES = "[Run it on your own](../own.html), [On a Jetson AGX Xavier](../xavier.html)"  # outputs are no MyST: no links to *.md
+HOW = (f"A run of another machine is made there with `run` set to a name of its own (see {PAGES}), and its folder data/runs/NAME "
        "copied here; then it stands in this place, and `make book RUN=NAME` shows all pages with it.")
 
 

@@ -5,6 +5,7 @@ Shapes, parameters and operations are read from a network as it runs, speeds fro
 """
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple
@@ -40,6 +41,7 @@ from lib.digests import digest
 from lib.errors import InputError
 from lib.experiments import Measurement
 from lib.files import ROOT, write_text
+from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import (
     CONTEXT,
@@ -53,6 +55,7 @@ from lib.siamrpn.crop import (
 )
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.tracker import target_probability
+from lib.training.loop import load_config
 from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Protocol, Trajectory
 from lib.zoo import FOLDER
@@ -61,6 +64,9 @@ SHIFTS = (0, 16, 32)  # of figure 3.1, pixels of a 255 search crop
 SHIFT_RECIPE = "data/recipes/shift.yaml"
 SHIFT_POSITIONS = FOLDER / "shift" / "positions.csv"  # and beside it the logs of the trainings
 FULL_POSITIONS = 25  # side of the response map of a 255 search crop
+LEVELS = (2, 3, 4)  # stages of the backbone that lead to a region proposal network
+CENTRE = 2  # positions on each side of the middle one that count as the centre: 5 by 5 of 25 by 25
+CROPS, REACH = 64, 64  # search crops that a network answers, and how far from their centre the target may lie, pixels
 
 
 # -- Section 3.1: the network --------------------------------------------------------------------------------------------------
@@ -84,7 +90,7 @@ def blocks(config: NetworkConfig) -> list[Block]:
     parts: dict[str, list[nn.Module]] = {
         "Conv1, max pooling": [body.conv1, body.bn1, body.maxpool],
         **{f"Conv{stage + 1}": [getattr(body, f"layer{stage}")] for stage in (1, 2, 3, 4)},
-        "neck: 1×1 convolutions": [getattr(network.neck, f"downsample{level}") for level in (2, 3, 4)],
+        "neck: 1×1 convolutions": [getattr(network.neck, f"downsample{level}") for level in LEVELS],
         "kernel convolutions": [branch.conv_kernel for branch in head],
         "map convolutions": [branch.conv_search for branch in head],
         "heads": [branch.head for branch in head],
@@ -131,8 +137,11 @@ def blocks(config: NetworkConfig) -> list[Block]:
 def network_table(config: NetworkConfig, caption: str) -> Table:
     """A row a part: output shapes (channels x rows x columns) for the two crops, parameters and GFLOP; and their sums."""
     parts = blocks(config)
+    names = {f"Conv{stage + 1}": f"stage {stage}, layer{stage}" + (f", level {stage}" if stage in LEVELS else "")
+             for stage in (1, 2, 3, 4)}
     heads = ["Part", "Output, exemplar", "Output, search crop", "Parameters, M", "GFLOP, exemplar", "GFLOP, search crop"]
-    rows = [[part.name, *(by(shape[1:]) if shape else ABSENT for shape in part.shapes), f"{part.parameters / 1e6:.3f}",
+    rows = [[(part.name, names.get(part.name, "")), *(by(shape[1:]) if shape else ABSENT for shape in part.shapes),
+             f"{part.parameters / 1e6:.3f}",
              *(f"{value:.2f}" if value else ABSENT for value in part.gflop)] for part in parts]
     total = ["all", "", "", f"{sum(part.parameters for part in parts) / 1e6:.3f}",
              *(f"{sum(part.gflop[which] for part in parts):.2f}" for which in (0, 1))]
@@ -308,18 +317,17 @@ def shift_commands() -> Text:
                 f"{lines}")
 
 
-def position_distribution(network: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], dataset: Dataset, pairs: int = 64,
-                          reach: int = 64, seed: int = 0) -> np.ndarray:
-    """Where a network expects its target: (25, 25), summing to 1, rows from top to bottom.
+def position_maps(network: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], dataset: Dataset, pairs: int = CROPS,
+                  reach: int = REACH, seed: int = 0) -> np.ndarray:
+    """Where a network sees its target in each of many crops: (pairs, 25, 25), rows from top to bottom, probabilities.
 
     As figure 3.1 (Li et al. 2019, figure 2): search crops in which the target lies anywhere within `reach` pixels of the centre,
-    every place equally likely; of each the target probability of the best anchor at every position; their mean, scaled to sum to
-    1. A network without a bias answers with the places' own distribution, which is even. pairs: crops, spread over the dataset's
-    sequences; exemplar and crop are cut from the same frame, so that only the place differs. network: exemplar and search crop
-    to scores and offsets, e.g. a SiamRPN in evaluation mode.
+    every place equally likely; of each the target probability of the best anchor at every position. pairs: crops, spread over
+    the dataset's sequences; exemplar and crop are cut from the same frame, so that only the place differs. network: exemplar and
+    search crop to scores and offsets, e.g. a SiamRPN in evaluation mode. The same seed makes the same crops for every network.
     """
     rng = np.random.RandomState(seed)
-    total = np.zeros((FULL_POSITIONS, FULL_POSITIONS))
+    found = np.zeros((pairs, FULL_POSITIONS, FULL_POSITIONS))
     for index in range(pairs):
         sequence = dataset.sequences[index % len(dataset.sequences)]
         number = rng.randint(len(sequence))
@@ -333,28 +341,52 @@ def position_distribution(network: Callable[[Tensor, Tensor], tuple[Tensor, Tens
         search = subwindow(frame, moved, round(side * SEARCH_SIZE / EXEMPLAR_SIZE), SEARCH_SIZE, fill)
         with torch.inference_mode():
             cls, _ = network(torch.from_numpy(as_input(exemplar)), torch.from_numpy(as_input(search)))
-        scores = target_probability(cls.numpy()).reshape(-1, FULL_POSITIONS, FULL_POSITIONS)
-        total += scores.max(0)
+        found[index] = target_probability(cls.numpy()).reshape(-1, FULL_POSITIONS, FULL_POSITIONS).max(0)
+    return found
+
+
+def distribution(answers: np.ndarray) -> np.ndarray:
+    """The mean of `position_maps`, scaled to sum to 1: (25, 25). A network without a bias answers with the places' own
+    distribution, which is even. A single map (25, 25) is scaled alone."""
+    total = answers.reshape(-1, *answers.shape[-2:]).sum(0)
     return total / total.sum()
 
 
-def inner_share(distribution: np.ndarray, half: int = 2) -> float:
-    """Share (0..1) of a distribution in its central (2 half + 1) squared positions."""
-    middle = distribution.shape[0] // 2
-    return float(distribution[middle - half:middle + half + 1, middle - half:middle + half + 1].sum() / distribution.sum())
+def inner_share(answers: np.ndarray, half: int = CENTRE) -> float:
+    """Share (0..1) of a distribution, or of that of many maps, in its central (2 half + 1) squared positions."""
+    found, middle = distribution(answers), answers.shape[-1] // 2
+    return float(found[middle - half:middle + half + 1, middle - half:middle + half + 1].sum())
+
+
+def share_interval(answers: np.ndarray, n: int = 2000, seed: int = 0, level: float = 0.95) -> tuple[float, float] | None:
+    """Percentile interval of `inner_share` over crops (pairs, 25, 25) drawn with replacement; None of a distribution alone."""
+    if answers.ndim < 3:
+        return None
+    middle, count = answers.shape[-1] // 2, len(answers)
+    inner = answers[:, middle - CENTRE:middle + CENTRE + 1, middle - CENTRE:middle + CENTRE + 1].sum((1, 2))
+    drawn = np.random.RandomState(seed).multinomial(count, np.full(count, 1 / count), n)
+    low, high = np.percentile(drawn @ inner / (drawn @ answers.sum((1, 2))), [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def even_share(reach: int = REACH) -> float:
+    """Share (0..1) of targets, lying evenly within `reach` pixels of the centre, whose nearest position is in the centre."""
+    return min(1.0, ((2 * CENTRE + 1) * STRIDE / (2 * reach)) ** 2)
 
 
 @styled
-def positions(distributions: Mapping[int, np.ndarray], reach: int, note: str) -> Figure:
-    """Figure 3.1: target position probabilities, a panel a shift, all in one scale. distributions: by shift in pixels."""
-    figure, axes = plt.subplots(1, len(distributions), figsize=(WIDTH + 0.9, 2.75), layout="constrained", sharey=True,
-                                squeeze=False)
-    highest = max(float(found.max()) for found in distributions.values())
-    extent = (-100 - 4, 100 + 4, 100 + 4, -100 - 4)  # pixels of the search crop: 25 positions, 8 apart
-    for axis, (shift, found) in zip(axes[0], distributions.items()):
-        shown = axis.imshow(1000 * found, cmap="cividis", vmin=0, vmax=1000 * highest, extent=extent)
+def positions(found: Mapping[int, np.ndarray], reach: int, note: str) -> Figure:
+    """Figure 3.1: target position probabilities, a panel a shift, all in one scale. found: `position_maps`, or a distribution, by
+    shift in pixels."""
+    maps = {shift: distribution(answers) for shift, answers in found.items()}
+    size = (WIDTH, 3.7) if len(maps) == 1 else (WIDTH + 0.9, 2.75)
+    figure, axes = plt.subplots(1, len(maps), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    highest = max(float(one.max()) for one in maps.values())
+    edge = STRIDE * FULL_POSITIONS / 2  # pixels of the search crop
+    for axis, (shift, one) in zip(axes[0], maps.items()):
+        shown = axis.imshow(1000 * one, cmap="cividis", vmin=0, vmax=1000 * highest, extent=(-edge, edge, edge, -edge))
         axis.plot([-reach, reach, reach, -reach, -reach], [-reach, -reach, reach, reach, -reach], color="white", ls="--", lw=1)
-        axis.set_title(f"shift {shift}\ncentre: {100 * inner_share(found):.1f} %", fontsize=10)
+        axis.set_title(f"shift {shift}\ncentre: {100 * inner_share(one):.1f} %", fontsize=10)
         axis.grid(False)
         axis.set_xlabel("px")
     axes[0][0].set_ylabel("px from the centre")
@@ -362,7 +394,7 @@ def positions(distributions: Mapping[int, np.ndarray], reach: int, note: str) ->
     return finished(figure, note)
 
 
-def record_positions(dataset: Dataset, path: Path, pairs: int = 64, reach: int = 64) -> None:
+def record_positions(dataset: Dataset, path: Path, pairs: int = CROPS, reach: int = REACH) -> None:
     """Write what the three trained networks answer, so that figure 3.1 can be drawn where their weights are not."""
     files = shift_weights()
     named = ", ".join(f"{shift}: {digest(file.read_bytes())}" for shift, file in files.items())
@@ -370,7 +402,7 @@ def record_positions(dataset: Dataset, path: Path, pairs: int = 64, reach: int =
             f"# source: weights {named}; {pairs} search crops of {dataset.name}, targets within {reach} px\n"
             "# units: shift in pixels, row and column of the response map, probability (sums to 1 for a shift)\n")
     rows = [(shift, row, column, value) for shift, file in files.items()
-            for (row, column), value in np.ndenumerate(position_distribution(load_network(file), dataset, pairs, reach))]
+            for (row, column), value in np.ndenumerate(distribution(position_maps(load_network(file), dataset, pairs, reach)))]
     frame = pd.DataFrame(rows, columns=["shift", "row", "column", "probability"])
     write_text(path, head + frame.to_csv(index=False, float_format="%.6g"))
 
@@ -388,38 +420,84 @@ def recorded_positions(path: Path) -> dict[int, np.ndarray]:
     return found
 
 
-def shift_positions(dataset: Dataset, pairs: int = 64, reach: int = 64) -> dict[int, np.ndarray]:
-    """Position probabilities of the three trainings by shift: of their weights where they were made on this machine, else as
-    they were recorded; empty where neither is there."""
+def crops_seen(answers: np.ndarray) -> int:
+    """How many crops a share is of: of recorded distributions, what their file says."""
+    if answers.ndim > 2:
+        return len(answers)
+    said = re.search(r"(\d+) search crops", SHIFT_POSITIONS.read_text(encoding="utf-8")) if SHIFT_POSITIONS.is_file() else None
+    return int(said.group(1)) if said else CROPS
+
+
+def shift_positions(dataset: Dataset, pairs: int = CROPS, reach: int = REACH) -> dict[int, np.ndarray]:
+    """What the three trainings answer, by shift: `position_maps` of their weights where they were made on this machine, else the
+    distributions that were recorded; empty where neither is there."""
     files = shift_weights()
     if all(path.is_file() for path in files.values()):
-        return {shift: position_distribution(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
+        return {shift: position_maps(load_network(path), dataset, pairs, reach) for shift, path in files.items()}
     return recorded_positions(SHIFT_POSITIONS) if SHIFT_POSITIONS.is_file() else {}
 
 
-def figure_3_1(found: Mapping[int, np.ndarray], note: str, reach: int = 64) -> Figure | Text:
+def about_positions() -> Text:
+    """What the measure of figure 3.1 is taken over, what its centre is, and what a network without any preference gives it."""
+    side = 2 * CENTRE + 1
+    return Text(f"A network answers {CROPS} crops, every network the same ones, with targets up to {REACH} pixels from the "
+                f"middle, every place alike. The *centre* is the inner {side}×{side} of the {FULL_POSITIONS}×{FULL_POSITIONS} "
+                f"positions, which lie {STRIDE} pixels apart; one of these is the nearest to {100 * even_share():.1f} % of such "
+                "targets.")
+
+
+def positions_note(found: Mapping[int, np.ndarray], reach: int = REACH) -> str:
+    """How many crops maps of positions are of, and what no preference would give the centre."""
+    [crops], side = {crops_seen(answers) for answers in found.values()}, 2 * CENTRE + 1
+    return (f"{crops} search crops, targets evenly within the dashed square, which gives the centre's {side}×{side} positions "
+            f"{100 * even_share(reach):.1f} %.")
+
+
+def figure_3_1(found: Mapping[int, np.ndarray], note: str, reach: int = REACH) -> Figure | Text:
     """Figure 3.1 of `shift_positions`; the commands that make the trainings where there is nothing to show."""
-    if not found:
-        return shift_commands()
-    even = (2 * 2 + 1) ** 2 / (2 * reach / 8 + 1) ** 2
-    return positions(found, reach, f"{note} Targets lie evenly within the dashed square, which gives the centre's 5×5 positions "
-                                   f"{100 * even:.1f} %.")
+    return positions(found, reach, f"{note} {positions_note(found, reach)}") if found else shift_commands()
+
+
+def training_finding() -> Text:
+    """How long, and from what, the three networks of figure 3.1 were trained, from their recipe."""
+    recipe = load_config(ROOT / SHIFT_RECIPE)
+    pairs = sum(phase.pairs for phase in recipe.phases)
+    return Text(f"With each of the three shifts the demo tracker went on learning for {pairs:,} pairs (`{SHIFT_RECIPE}`).")
 
 
 def shift_finding(found: Mapping[int, np.ndarray]) -> Text:
-    """What the centre's share says of the shifts that networks were trained with. found: shift -> distribution."""
-    shares = {shift: 100 * inner_share(one) for shift, one in sorted(found.items())}
-    listed = ", ".join(f"{share:.1f} % with shifts up to {shift}" for shift, share in shares.items())
-    values = list(shares.values())
-    if len(values) < 2:
-        return Text(f"The centre gets {listed}.")
-    if all(one > other for one, other in zip(values, values[1:])):
-        return Text(f"The centre gets {listed}: the smaller the shift in training, the more, as in the thesis.")
-    last = max(shares)
-    above = ("; all lie above the network with the largest shift" if all(shares[shift] > shares[last] for shift in shares
-                                                                         if shift != last) else "")
-    return Text(f"The centre gets {listed}. These do not follow the thesis's order from shift to shift{above}. "
-                "Whether longer training would show the bias of the thesis's figure was not tried.")
+    """What the centre's share says of the shifts that networks were trained with, and how far so many crops can tell. found:
+    shift -> `position_maps`, or a distribution."""
+    shares = {shift: inner_share(answers) for shift, answers in sorted(found.items())}
+    counts = {shift: crops_seen(answers) for shift, answers in found.items()}
+    listed = []
+    for shift, share in shares.items():
+        interval = share_interval(found[shift])
+        listed.append(f"{100 * share:.1f} %" + (f" ({100 * interval[0]:.1f}–{100 * interval[1]:.1f} %)" if interval else "")
+                      + f" with shifts up to {shift}")
+    text, values = f"The centre gets {', '.join(listed)}", list(shares.values())
+    if len(values) > 1:
+        falling = all(one > other for one, other in zip(values, values[1:]))
+        text += (": the smaller the shift in training, the more, as in the thesis" if falling else
+                 ". These do not follow the thesis's order from shift to shift")
+    variances = {shift: share * (1 - share) / counts[shift] for shift, share in shares.items()}
+    errors = [100 * variance ** 0.5 for variance in variances.values()]
+    drawn = any(answers.ndim > 2 for answers in found.values())
+    brackets = "In brackets: 95 % intervals over the crops (bootstrap). " if drawn else ""
+    many = " and ".join(str(count) for count in sorted(set(counts.values())))
+    spread = f"{min(errors):.1f}" if len(errors) < 2 else f"{min(errors):.1f} to {max(errors):.1f}"
+    text += (f". {brackets}"
+             f"A share of {many} crops has a standard error of about {spread} points (binomial), ")
+    apart = [f"{one} and {other}" for one in shares for other in shares if one < other
+             and abs(shares[one] - shares[other]) > 2 * (variances[one] + variances[other]) ** 0.5]
+    if len(values) > 1:
+        text += ("so differences of a few points are within what so few crops can tell: " +
+                 (f"only shifts {', '.join(apart)} differ" if apart else "no two shifts differ") +
+                 " by more than twice the standard error of the difference. "
+                 "Whether longer training would show the bias of the thesis's figure more clearly was not tried.")
+    else:
+        text += "so a few points more or less say nothing."
+    return Text(text)
 
 
 # -- Section 3.2 ---------------------------------------------------------------------------------------------------------------
@@ -433,7 +511,8 @@ def hardware_table(record: Mapping[str, Any], sensor: str, caption: str) -> Tabl
         "used for": "the measured values of this book", "processor": f"{machine['processor']}, cores: {machine['cores']}",
         "GPU": machine["gpu"] or "none that PyTorch uses", "memory": f"{as_number(record['memory_gib'], 1)} GiB",
         "power mode": machine.get("power_mode") or "none (not a Jetson)", "power sensor": sensor, "system": record["system"],
-        "CUDA": versions.get("cuda"), "TensorRT": versions.get("tensorrt") or versions.get("tensorrt-rtx-cu13-bindings"),
+        "CUDA": versions.get("cuda"), "TensorRT": versions.get("tensorrt"),
+        "TensorRT-RTX": versions.get("tensorrt-rtx-cu13-bindings"),
         "PyTorch": versions["torch"], "OpenVINO": versions.get("openvino"), "ONNX Runtime": versions.get("onnxruntime"),
     }
     theirs = thesis.table("hardware")
@@ -441,7 +520,8 @@ def hardware_table(record: Mapping[str, Any], sensor: str, caption: str) -> Tabl
     printed = {(row["machine"], row["part"]): row["value"] for row in theirs.to_dict("records")}
     rows = [[part, value or "not installed", *(printed.get((name, part), ABSENT) for name in names)]
             for part, value in here.items()]
-    return Table(["", f"This machine, {record['date']}", *(f"Thesis: {name}" for name in names)], rows, caption)
+    under = "TensorRT-RTX is another product than TensorRT, with versions of its own."
+    return Table(["", f"This machine, {record['date']}", *(f"Thesis: {name}" for name in names)], rows, f"{caption} {under}")
 
 
 def power_modes() -> Text:
@@ -456,19 +536,21 @@ def power_modes() -> Text:
 def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
     """A row a dataset, counted in its annotations, below what the thesis says of VOT2018: sequences, frames, lengths, and the
     share of frames and of sequences with each visual attribute."""
-    heads = ["Dataset", "Sequences", "Frames", "Shortest, median, longest",
+    heads = ["Dataset", "Sequences", "Frames",
              *(tag.replace("_", " ").capitalize() for tag in TAGS)]
     rows: list[list[Any]] = [["VOT2018, thesis", f"{thesis.VOT2018_SEQUENCES}", f"{thesis.VOT2018_FRAMES:,}",
-                              *[ABSENT] * (1 + len(TAGS))]]
+                              *[ABSENT] * len(TAGS)]]
     for name, dataset in datasets.items():
         lengths = [len(sequence) for sequence in dataset]
         cells = []
         for tag in TAGS:
             flags = [sequence.tags[tag] for sequence in dataset]
-            cells.append((f"{100 * np.concatenate(flags).mean():.0f} %", f"{sum(bool(each.any()) for each in flags)} sequences"))
-        rows.append([(name, "counted"), str(len(dataset)), f"{sum(lengths):,}",
-                     f"{min(lengths)}, {np.median(lengths):g}, {max(lengths)}", *cells])
-    return Table(heads, rows, f"{caption} Under an attribute: the share of frames that carry it, and in how many sequences.")
+            cells.append((f"{100 * np.concatenate(flags).mean():.0f} %", f"in {sum(bool(each.any()) for each in flags)}"))
+        rows.append([(name, "counted"), str(len(dataset)),
+                     (f"{sum(lengths):,}", f"shortest {min(lengths)}, median {np.median(lengths):g}, longest {max(lengths)}"),
+                     *cells])
+    return Table(heads, rows, f"{caption} Under frames: the lengths of sequences. Under an attribute: the share of frames that "
+                              "carry it, and in how many sequences.")
 
 
 @styled
@@ -538,18 +620,19 @@ def distortion(failures: float, protocol: Protocol, init: float, track: float) -
 @needs_all
 def latency_table(measured: Seq[Measurement], caption: str) -> Table:
     """A row a tracker: what the frames were that PySOT's scheme counts, seconds of single calls, and both speeds."""
-    heads = ["Tracker", "Frames counted", "Tracked", "Skipped, no time", "Restarts", "Track call, median, ms",
-             "Init call, median, ms", "FPS, PySOT's scheme", "FPS, tracked frames", "Difference"]
+    heads = ["Tracker", "Frames counted", "Track call, ms", "Init call, ms", "FPS, PySOT's scheme", "FPS, tracked frames",
+             "Difference"]
     rows = []
     for one in measured:
         found = times(one.trajectories)
         low, middle, high = np.percentile(1000 * found.tracked, [5, 50, 95])
         rows.append([(one.variant.title, f"{found.failures} failures"),
-                     f"{len(found.tracked) + found.skipped + found.restarts:,}", f"{len(found.tracked):,}", str(found.skipped),
-                     str(found.restarts), (f"{middle:.1f}", f"{low:.1f}–{high:.1f}"),
+                     (f"{len(found.tracked) + found.skipped + found.restarts:,}", f"{len(found.tracked):,} tracked",
+                      f"{found.skipped} skipped, no time", f"{found.restarts} restarts"),
+                     (f"{middle:.1f}", f"{low:.1f}–{high:.1f}"),
                      f"{1000 * np.median(found.initialised):.1f}", f"{found.fps_scheme:.2f}", f"{found.fps_tracked:.2f}",
                      f"{100 * (found.fps_scheme / found.fps_tracked - 1):+.1f} %"])
-    return Table(heads, rows, f"{caption} Under a track call: 90 % of the calls lie between.")
+    return Table(heads, rows, f"{caption} Calls: the median; under a track call: 90 % of the calls lie between.")
 
 
 @needs_all

@@ -51,7 +51,8 @@ def test_the_full_network_is_the_one_that_the_thesis_describes() -> None:
     text = ch03_methodology.network_finding(NetworkConfig.resnet50())
     assert "45.528 M parameters in the backbone (45.5 M)" in text and "15×15 (15)" in text and "7×7 (7)" in text
     table = ch03_methodology.network_table(NetworkConfig.resnet50(), "x")
-    assert table.rows[-1][0] == "all" and table.rows[4][:3] == ["Conv5", "2048×15×15", "2048×31×31"]
+    assert table.rows[-1][0] == "all" and table.rows[4][:3] == [("Conv5", "stage 4, layer4, level 4"), "2048×15×15", "2048×31×31"]
+    assert [row[0][1] for row in table.rows[:3]] == ["", "stage 1, layer1", "stage 2, layer2, level 2"]
 
 
 def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(dataset: Dataset) -> None:
@@ -102,12 +103,15 @@ def answers(scores: np.ndarray) -> torch.Tensor:
 def test_a_network_that_only_knows_the_centre_shows_it(dataset: Dataset) -> None:
     peak = np.zeros((25, 25))
     peak[12, 12] = 0.9
-    found = ch03_methodology.position_distribution(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
+    maps = ch03_methodology.position_maps(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
+    found = ch03_methodology.distribution(maps)
     assert found.sum() == pytest.approx(1) and found[12, 12] > 0.9 and ch03_methodology.inner_share(found) > 0.99
 
 
 def test_a_network_that_answers_everywhere_alike_has_no_bias(dataset: Dataset) -> None:
-    found = ch03_methodology.position_distribution(lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2)
+    maps = ch03_methodology.position_maps(lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2)
+    found = ch03_methodology.distribution(maps)
+    assert maps.shape == (2, 25, 25)
     assert found == pytest.approx(1 / 625) and ch03_methodology.inner_share(found) == pytest.approx(25 / 625)
 
 
@@ -122,7 +126,7 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Datase
         seen.append((np.array(np.unravel_index(distance.argmin(), distance.shape)) * 8 + 19 - 127).astype(float))
         return answers(np.full((25, 25), 0.5)), torch.zeros(1)
 
-    ch03_methodology.position_distribution(network, dataset, pairs=12, reach=48)
+    ch03_methodology.position_maps(network, dataset, pairs=12, reach=48)
     places = np.array(seen)
     assert (np.abs(places) <= 48 + 16).mean() > 0.8, "targets lie within the square"
     assert np.ptp(places, axis=0).min() > 40, "and not all in one place"
@@ -144,13 +148,14 @@ def test_what_was_recorded_stands_in_for_the_weights(dataset: Dataset, tmp_path:
     monkeypatch.setattr(ch03_methodology, "SHIFT_POSITIONS", file)
     monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: dict.fromkeys(ch03_methodology.SHIFTS, DEMO_WEIGHTS))
     ch03_methodology.record_positions(dataset, file, pairs=2)
-    expected = ch03_methodology.position_distribution(load_network(DEMO_WEIGHTS), dataset, pairs=2)
+    expected = ch03_methodology.distribution(ch03_methodology.position_maps(load_network(DEMO_WEIGHTS), dataset, pairs=2))
     found = ch03_methodology.recorded_positions(file)
     assert list(found) == list(ch03_methodology.SHIFTS)
     assert np.abs(found[16] - expected).max() < 1e-6
     monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: dict.fromkeys(ch03_methodology.SHIFTS, tmp_path / "none.pth"))
     figure = ch03_methodology.figure_3_1(ch03_methodology.shift_positions(dataset), "note")
     assert not isinstance(figure, Text) and len(figure.axes) == 3 + 1, "a panel a shift, and the scale"
+    assert "2 search crops" in figure._supxlabel.get_text().replace("\n", " "), "as the file says"
     file.write_text(file.read_text().replace("row,", "line,"))
     with pytest.raises(InputError, match="not readable position probabilities"):
         ch03_methodology.recorded_positions(file)
@@ -166,7 +171,45 @@ def test_the_finding_of_figure_3_1_follows_from_the_shares() -> None:
     assert "as in the thesis" in ch03_methodology.shift_finding(rising) and "30.0 %" in ch03_methodology.shift_finding(rising)
     mixed = {shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.25), (64, 0.1))}
     assert "do not follow the thesis's order" in ch03_methodology.shift_finding(mixed)
-    assert "all lie above" in ch03_methodology.shift_finding(mixed)
+    assert "only shifts 0 and 64, 32 and 64 differ" in ch03_methodology.shift_finding(mixed), "with 64 crops"
+    near = {shift: with_centre(share) for shift, share in ((0, 0.11), (64, 0.1))}
+    assert "no two shifts differ" in ch03_methodology.shift_finding(near)
+
+
+def test_a_share_comes_with_the_interval_that_its_crops_allow() -> None:
+    """Each crop answers with one place: the share is a count, and its interval the binomial one."""
+    centred = np.random.RandomState(0).rand(400) < 0.2
+    maps = np.zeros((400, 25, 25))
+    maps[centred, 12, 12] = maps[~centred, 0, 0] = 0.7
+    share = ch03_methodology.inner_share(maps)
+    interval = ch03_methodology.share_interval(maps)
+    assert share == pytest.approx(centred.mean()) and interval is not None
+    half = 1.96 * (share * (1 - share) / 400) ** 0.5
+    assert np.array(interval) == pytest.approx([share - half, share + half], abs=0.01)
+    assert f"({100 * interval[0]:.1f}–{100 * interval[1]:.1f} %)" in ch03_methodology.shift_finding({64: maps})
+    assert ch03_methodology.share_interval(ch03_methodology.distribution(maps)) is None
+
+
+def test_an_even_share_is_that_of_targets_drawn_evenly() -> None:
+    places = np.random.RandomState(0).uniform(-64, 64, (200_000, 2))
+    nearest = np.abs(np.round(places / 8)).max(1) <= ch03_methodology.CENTRE
+    assert ch03_methodology.even_share(64) == pytest.approx(nearest.mean(), abs=0.003)
+    assert ch03_methodology.even_share(10) == 1
+    assert f"{100 * ch03_methodology.even_share():.1f} %" in ch03_methodology.about_positions()
+
+
+def test_how_long_the_three_went_on_is_read_from_the_recipe() -> None:
+    import yaml
+
+    recipe = yaml.safe_load((files.ROOT / ch03_methodology.SHIFT_RECIPE).read_text())
+    assert f"{sum(phase['pairs'] for phase in recipe['phases']):,} pairs" in ch03_methodology.training_finding()
+
+
+def test_a_single_map_fills_its_figure() -> None:
+    figure = ch03_methodology.positions({64: np.full((25, 25), 1 / 625)}, 64, "note")
+    figure.canvas.draw()
+    box = figure.axes[0].get_window_extent()
+    assert box.width > 0.5 * figure.bbox.width and box.x0 < 0.25 * figure.bbox.width
 
 
 def test_what_was_recorded_of_the_three_trainings_is_three_distributions() -> None:
@@ -221,6 +264,7 @@ def test_this_machine_stands_beside_the_thesiss_two() -> None:
     table = ch03_methodology.hardware_table(record, "none here", "x")
     rows = {row[0]: row[1:] for row in table.rows}
     assert record["hardware"]["processor"] in rows["processor"][0] and rows["power sensor"] == ["none here", "Tegrastats", "–"]
+    assert "TensorRT" in rows and "TensorRT-RTX" in rows and "another product" in table.caption
     assert rows["PyTorch"][:2] == [record["versions"]["torch"], "1.9.0"] and len(table.heads) == 4
 
 
@@ -228,8 +272,8 @@ def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Datas
     vot = load_dataset(shared / "vot2018" / "VOT2018.json")
     table = ch03_methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
     said, small, counted = table.rows
-    assert said[1:3] == counted[1:3] == ["60", "21,356"] and said[3] == "–"
-    assert small[1:3] == [str(len(dataset)), str(sum(map(len, dataset)))]
+    assert said[1:3] == [counted[1], counted[2][0]] == ["60", "21,356"] and said[3] == "–"
+    assert small[1] == str(len(dataset)) and small[2][0] == str(sum(map(len, dataset)))
     flags = sum(int(sequence.tags["occlusion"].sum()) for sequence in vot)
     column = table.heads.index("Occlusion")
     assert counted[column][0] == f"{100 * flags / 21356:.0f} %"
@@ -264,8 +308,9 @@ def test_a_run_that_was_tracked_is_shown_with_its_own_times(dataset: Dataset, tm
     [one] = experiments.measure(experiments.baseline("demo"), dataset, str(tmp_path), progress=False)
     found = ch03_methodology.times(one.trajectories)
     assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(one.fps_tracked)
-    [row] = ch03_methodology.latency_table([one], "x").rows
-    assert float(row[7]) == pytest.approx(one.fps, abs=0.006) and float(row[8]) == pytest.approx(one.fps_tracked, abs=0.006)
+    [row] = (table := ch03_methodology.latency_table([one], "x")).rows
+    speeds = [float(row[table.heads.index(head)]) for head in ("FPS, PySOT's scheme", "FPS, tracked frames")]
+    assert speeds == pytest.approx([one.fps, one.fps_tracked], abs=0.006)
     text = ch03_methodology.reset_finding(one, PYSOT)
     low, high = ch03_methodology.thesis_robustness()
     assert f"{low:g} to {high:g} times in 100 frames" in text and low < thesis.table("table_4_5")["robustness"].max() <= high
