@@ -95,7 +95,7 @@ def crop(target: onnx.ModelProto, exemplar: np.ndarray, level: int, note: str) -
     one, size = crops(target)[level - 2], (WIDTH, WIDTH + 1.3)
     maps = tensor_values(target, {target.graph.input[0].name: as_input(exemplar)}, one.tensors)
     figure, axes = plt.subplots(2, 2, figsize=size, layout="constrained")
-    heads = (f"backbone, level {level}", "after the 1×1 Conv", "after the crop")
+    heads = (f"Conv{level + 1} (level {level})", "after the 1×1 Conv", "after the crop")
     axes[0, 0].imshow(exemplar[..., ::-1])
     axes[0, 0].set_title(f"exemplar\n{by(shapes(target.graph.input)[target.graph.input[0].name])}", fontsize=10)
     for axis, head, feature, shape in zip(axes.ravel()[1:], heads, maps, one.shapes):
@@ -163,11 +163,12 @@ def network_table(rows: Seq[Mapping[str, Any]], caption: str) -> Table:
         counts = Counter((name.rstrip("0123456789").split("_")[0], shape) for name, shape in of.items())
         return tuple(f"{f'{count} × ' if count > 1 else ''}{name}: {by(shape)}" for (name, shape), count in counts.items())
 
-    heads = ["Network", "Inputs", "Outputs", "Operators", "Parameters, M", "GFLOP", "FP32, MB", "FP16, MB", "INT8, MB",
-             "ONNX Runtime − PyTorch"]
-    cells = [[row["network"], tensors(row["inputs"]), tensors(row["outputs"]), _operators(row, 1000),
-              f"{row['parameters'] / 1e6:.3f}", f"{row['gflop']:.2f}",
-              *(f"{row[key]:.2f}" for key in ("megabytes", "fp16_mb", "int8_mb")), f"{row['agreement']:.0e}"] for row in rows]
+    heads = ["Network", "Inputs → outputs", "Operators", "File, MB", "ONNX Runtime − PyTorch"]
+    cells = [[(row["network"], f"{row['parameters'] / 1e6:.3f} M parameters", f"{row['gflop']:.2f} GFLOP"),
+              (*tensors(row["inputs"]), *(f"→ {tensor}" for tensor in tensors(row["outputs"]))), _operators(row, 1000),
+              tuple(f"{precision}: {row[key]:.2f}" for precision, key in
+                    (("FP32", "megabytes"), ("FP16", "fp16_mb"), ("INT8", "int8_mb"))),
+              f"{row['agreement']:.0e}"] for row in rows]
     return Table(heads, cells, f"{caption} Last column: the largest difference as a share of the output's range.")
 
 
@@ -213,8 +214,8 @@ def errors(x: np.ndarray, bounds: Mapping[str, float], note: str) -> Figure:
     above.set(title="Error over the range", ylabel="mean squared error", yscale="log", xlim=(0, grid[-1]),
               ylim=(parts[:, 0].min() / 3, parts.sum(1).max() * 2), xlabel="range: largest value quantised")
     below.set(title="Values of the tensor", xlabel="absolute value", ylabel="count", xlim=(0, grid[-1]))
-    above.legend(loc="lower right", fontsize=9, frameon=True, framealpha=1, edgecolor="white")
-    figure.legend(*below.get_legend_handles_labels(), loc="outside upper left", ncols=3, fontsize=9)
+    pairs = zip(*(zip(*axis.get_legend_handles_labels()) for axis in (above, below)))  # an error over a method, column by column
+    figure.legend(*zip(*(entry for pair in pairs for entry in pair)), loc="outside upper left", ncols=3, fontsize=9)
     return finished(figure, note)
 
 
@@ -226,11 +227,11 @@ def error_finding(x: np.ndarray, bounds: Mapping[str, float]) -> Text:
     """Where the sum of both errors is least, and how far above it the methods end."""
     grid = _grid(x, bounds)
     sums = [sum(quantisation_errors(x, bound)) for bound in grid]
-    ratios = [f"{sum(quantisation_errors(x, bound)) / min(sums):.1f} times with {BOUNDS[method][2]} ({bound:.2f})"
+    ratios = [f"{sum(quantisation_errors(x, bound)) / min(sums):.1f} times this ({BOUNDS[method][2]}, {bound:.2f})"
               for method, bound in bounds.items()]
     best = grid[int(np.argmin(sums))]
-    return Text(f"Of the ranges tried, {best:.2f} has the least mean squared error, {min(sums):.2g}. The methods' ranges make "
-                f"{', '.join(ratios[:-1])} and {ratios[-1]} of it.")
+    return Text(f"Of the ranges tried, {best:.2f} has the least mean squared error, {min(sums):.2g}. With the methods' "
+                f"ranges it is {', '.join(ratios[:-1])} and {ratios[-1]}.")
 
 
 @styled

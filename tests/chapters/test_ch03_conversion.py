@@ -172,7 +172,18 @@ def test_the_sum_is_drawn_as_the_sum_and_the_methods_where_they_are(x, drawn) ->
 def test_the_least_error_is_of_the_errors_drawn(x, drawn) -> None:
     [line] = [line for line in drawn["errors"].axes[0].lines if line.get_label() == "sum"]
     best = line.get_xdata()[int(np.argmin(line.get_ydata()))]
-    assert f"{best:.2f} has the least" in ch03_conversion.error_finding(x, BY_METHOD)
+    text, (lowest, highest) = ch03_conversion.error_finding(x, BY_METHOD), (line.get_ydata().min(), max(BY_METHOD.values()))
+    assert f"{best:.2f} has the least" in text
+    ratio = sum(quantize.quantisation_errors(x, highest)) / lowest
+    assert f"{ratio:.1f} times this (largest value, {highest:.2f})" in text
+
+
+def test_no_legend_lies_on_the_curves(drawn) -> None:
+    figure = drawn["errors"]
+    assert all(axis.get_legend() is None for axis in figure.axes)
+    [legend] = figure.legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert set(names) == {"discretisation", "truncation", "sum", *(label for *_, label in ch03_conversion.BOUNDS.values())}
 
 
 def test_steps_are_as_high_as_the_scale_and_end_at_the_range(drawn) -> None:
@@ -191,7 +202,7 @@ def test_the_table_of_networks_says_what_the_files_weigh(network, models) -> Non
         assert row["fp16_mb"] == pytest.approx(to_fp16(models[name]).ByteSize() / 1e6)
         assert row["int8_mb"] == pytest.approx(quantize.to_int8(models[name], NoRanges()).ByteSize() / 1e6)
         assert row["agreement"] == check_agreement(models[name], network) < TOLERANCE
-        assert f"{row['fp16_mb']:.2f}" in table
+        assert f"FP16: {row['fp16_mb']:.2f}" in table
     assert f"6 × kernel: {network.config.rpn}×1×5×5" in table
 
 
