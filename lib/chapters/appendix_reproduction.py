@@ -32,7 +32,7 @@ def markdown(frame: pd.DataFrame) -> Text:
 
 
 def counts(frame: pd.DataFrame) -> Text:
-    """How many rows are in each state, and what is not there yet."""
-    found = [f"{int((frame['state'] == state).sum())} {state}" for state in STATES]
+    """How many rows are in each state that there is, and what is not there yet."""
+    found = [f"{count} {state}" for state in STATES if (count := int((frame["state"] == state).sum()))]
     absent = ", ".join(frame["item"][frame["state"] == "not yet"])
     return Text(f"Of {len(frame)} figures and tables: {', '.join(found)}." + (f" Not yet: {absent}." if absent else ""))

@@ -76,6 +76,8 @@ def test_the_deviations_are_all_that_the_audit_finds_of_power() -> None:
     wrong = [finding for finding in thesis.audit() if ch04_power.concerns_power(finding) and finding.reading != "agrees"]
     assert len(table.rows) == len(wrong) and len(wrong) >= 10
     text = str(table)
+    assert "_" not in "".join(line for row in table.rows for line in row[0]), "a cell is named in words"
+    assert ("table 4.6", "PyTorch FP32: energy a frame") in [row[0] for row in table.rows]
     for words in ("37.52", "83.6", "82.9", "96.59", "-9.99", "MAXN"):
         assert words in text, words
     assert "another unit" in text and "4.7" in text
