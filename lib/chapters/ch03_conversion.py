@@ -163,12 +163,10 @@ def network_table(rows: Seq[Mapping[str, Any]], caption: str) -> Table:
         counts = Counter((name.rstrip("0123456789").split("_")[0], shape) for name, shape in of.items())
         return tuple(f"{f'{count} × ' if count > 1 else ''}{name}: {by(shape)}" for (name, shape), count in counts.items())
 
-    heads = ["Network", "Inputs → outputs", "Operators", "File, MB", "ONNX Runtime − PyTorch"]
+    heads = ["Network", "Inputs → outputs", "Operators", "FP32, FP16, INT8, MB", "ONNX Runtime − PyTorch"]
     cells = [[(row["network"], f"{row['parameters'] / 1e6:.3f} M parameters", f"{row['gflop']:.2f} GFLOP"),
               (*tensors(row["inputs"]), *(f"→ {tensor}" for tensor in tensors(row["outputs"]))), _operators(row, 1000),
-              tuple(f"{precision}: {row[key]:.2f}" for precision, key in
-                    (("FP32", "megabytes"), ("FP16", "fp16_mb"), ("INT8", "int8_mb"))),
-              f"{row['agreement']:.0e}"] for row in rows]
+              tuple(f"{row[key]:.2f}" for key in ("megabytes", "fp16_mb", "int8_mb")), f"{row['agreement']:.0e}"] for row in rows]
     return Table(heads, cells, f"{caption} Last column: the largest difference as a share of the output's range.")
 
 

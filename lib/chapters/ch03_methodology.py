@@ -137,10 +137,10 @@ def blocks(config: NetworkConfig) -> list[Block]:
 def network_table(config: NetworkConfig, caption: str) -> Table:
     """A row a part: output shapes (channels x rows x columns) for the two crops, parameters and GFLOP; and their sums."""
     parts = blocks(config)
-    names = {f"Conv{stage + 1}": f"stage {stage}, layer{stage}" + (f", level {stage}" if stage in LEVELS else "")
+    names = {f"Conv{stage + 1}": (f"stage {stage}, layer{stage}", f"level {stage}" if stage in LEVELS else "")
              for stage in (1, 2, 3, 4)}
     heads = ["Part", "Output, exemplar", "Output, search crop", "Parameters, M", "GFLOP, exemplar", "GFLOP, search crop"]
-    rows = [[(part.name, names.get(part.name, "")), *(by(shape[1:]) if shape else ABSENT for shape in part.shapes),
+    rows = [[(part.name, *names.get(part.name, ())), *(by(shape[1:]) if shape else ABSENT for shape in part.shapes),
              f"{part.parameters / 1e6:.3f}",
              *(f"{value:.2f}" if value else ABSENT for value in part.gflop)] for part in parts]
     total = ["all", "", "", f"{sum(part.parameters for part in parts) / 1e6:.3f}",
@@ -536,9 +536,8 @@ def power_modes() -> Text:
 def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
     """A row a dataset, counted in its annotations, below what the thesis says of VOT2018: sequences, frames, lengths, and the
     share of frames and of sequences with each visual attribute."""
-    heads = ["Dataset", "Sequences", "Frames",
-             *(tag.replace("_", " ").capitalize() for tag in TAGS)]
-    rows: list[list[Any]] = [["VOT2018, thesis", f"{thesis.VOT2018_SEQUENCES}", f"{thesis.VOT2018_FRAMES:,}",
+    heads = ["Dataset", "Frames", *(tag.replace("_", " ").capitalize() for tag in TAGS)]
+    rows: list[list[Any]] = [[("VOT2018, thesis", f"{thesis.VOT2018_SEQUENCES} sequences"), f"{thesis.VOT2018_FRAMES:,}",
                               *[ABSENT] * len(TAGS)]]
     for name, dataset in datasets.items():
         lengths = [len(sequence) for sequence in dataset]
@@ -546,11 +545,11 @@ def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
         for tag in TAGS:
             flags = [sequence.tags[tag] for sequence in dataset]
             cells.append((f"{100 * np.concatenate(flags).mean():.0f} %", f"in {sum(bool(each.any()) for each in flags)}"))
-        rows.append([(name, "counted"), str(len(dataset)),
-                     (f"{sum(lengths):,}", f"shortest {min(lengths)}, median {np.median(lengths):g}, longest {max(lengths)}"),
-                     *cells])
-    return Table(heads, rows, f"{caption} Under frames: the lengths of sequences. Under an attribute: the share of frames that "
-                              "carry it, and in how many sequences.")
+        spread = f"{min(lengths)}, {np.median(lengths):g}, {max(lengths)} frames"
+        rows.append([(f"{name}, counted", f"{len(dataset)} sequences", spread), f"{sum(lengths):,}", *cells])
+    under = ("Under a counted dataset: frames of the shortest, the median and the longest sequence. Under an attribute: the share "
+             "of frames that carry it, and in how many sequences.")
+    return Table(heads, rows, f"{caption} {under}")
 
 
 @styled
@@ -620,8 +619,7 @@ def distortion(failures: float, protocol: Protocol, init: float, track: float) -
 @needs_all
 def latency_table(measured: Seq[Measurement], caption: str) -> Table:
     """A row a tracker: what the frames were that PySOT's scheme counts, seconds of single calls, and both speeds."""
-    heads = ["Tracker", "Frames counted", "Track call, ms", "Init call, ms", "FPS, PySOT's scheme", "FPS, tracked frames",
-             "Difference"]
+    heads = ["Tracker", "Frames counted", "Track call, ms", "Init call, ms", "FPS, PySOT's scheme", "FPS, tracked frames"]
     rows = []
     for one in measured:
         found = times(one.trajectories)
@@ -630,9 +628,11 @@ def latency_table(measured: Seq[Measurement], caption: str) -> Table:
                      (f"{len(found.tracked) + found.skipped + found.restarts:,}", f"{len(found.tracked):,} tracked",
                       f"{found.skipped} skipped, no time", f"{found.restarts} restarts"),
                      (f"{middle:.1f}", f"{low:.1f}–{high:.1f}"),
-                     f"{1000 * np.median(found.initialised):.1f}", f"{found.fps_scheme:.2f}", f"{found.fps_tracked:.2f}",
-                     f"{100 * (found.fps_scheme / found.fps_tracked - 1):+.1f} %"])
-    return Table(heads, rows, f"{caption} Calls: the median; under a track call: 90 % of the calls lie between.")
+                     f"{1000 * np.median(found.initialised):.1f}",
+                     (f"{found.fps_scheme:.2f}", f"({100 * (found.fps_scheme / found.fps_tracked - 1):+.1f} %)"),
+                     f"{found.fps_tracked:.2f}"])
+    return Table(heads, rows, f"{caption} Calls: the median; under a track call: 90 % of the calls lie between. Under the "
+                              "FPS of PySOT's scheme: how much more they are than those over tracked frames.")
 
 
 @needs_all

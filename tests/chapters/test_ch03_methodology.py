@@ -51,8 +51,9 @@ def test_the_full_network_is_the_one_that_the_thesis_describes() -> None:
     text = ch03_methodology.network_finding(NetworkConfig.resnet50())
     assert "45.528 M parameters in the backbone (45.5 M)" in text and "15×15 (15)" in text and "7×7 (7)" in text
     table = ch03_methodology.network_table(NetworkConfig.resnet50(), "x")
-    assert table.rows[-1][0] == "all" and table.rows[4][:3] == [("Conv5", "stage 4, layer4, level 4"), "2048×15×15", "2048×31×31"]
-    assert [row[0][1] for row in table.rows[:3]] == ["", "stage 1, layer1", "stage 2, layer2, level 2"]
+    assert table.rows[-1][0] == "all"
+    assert table.rows[4][:3] == [("Conv5", "stage 4, layer4", "level 4"), "2048×15×15", "2048×31×31"]
+    assert [row[0][1:] for row in table.rows[:3]] == [(), ("stage 1, layer1", ""), ("stage 2, layer2", "level 2")]
 
 
 def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(dataset: Dataset) -> None:
@@ -272,8 +273,8 @@ def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Datas
     vot = load_dataset(shared / "vot2018" / "VOT2018.json")
     table = ch03_methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
     said, small, counted = table.rows
-    assert said[1:3] == [counted[1], counted[2][0]] == ["60", "21,356"] and said[3] == "–"
-    assert small[1] == str(len(dataset)) and small[2][0] == str(sum(map(len, dataset)))
+    assert [said[0][1], said[1]] == [counted[0][1], counted[1]] == ["60 sequences", "21,356"] and said[2] == "–"
+    assert small[0][1] == f"{len(dataset)} sequences" and small[1] == str(sum(map(len, dataset)))
     flags = sum(int(sequence.tags["occlusion"].sum()) for sequence in vot)
     column = table.heads.index("Occlusion")
     assert counted[column][0] == f"{100 * flags / 21356:.0f} %"
@@ -309,8 +310,9 @@ def test_a_run_that_was_tracked_is_shown_with_its_own_times(dataset: Dataset, tm
     found = ch03_methodology.times(one.trajectories)
     assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(one.fps_tracked)
     [row] = (table := ch03_methodology.latency_table([one], "x")).rows
-    speeds = [float(row[table.heads.index(head)]) for head in ("FPS, PySOT's scheme", "FPS, tracked frames")]
-    assert speeds == pytest.approx([one.fps, one.fps_tracked], abs=0.006)
+    (scheme, more), tracked = (row[table.heads.index(head)] for head in ("FPS, PySOT's scheme", "FPS, tracked frames"))
+    assert [float(scheme), float(tracked)] == pytest.approx([one.fps, one.fps_tracked], abs=0.006)
+    assert more == f"({100 * (one.fps / one.fps_tracked - 1):+.1f} %)"
     text = ch03_methodology.reset_finding(one, PYSOT)
     low, high = ch03_methodology.thesis_robustness()
     assert f"{low:g} to {high:g} times in 100 frames" in text and low < thesis.table("table_4_5")["robustness"].max() <= high
