@@ -547,8 +547,8 @@ def dataset_table(datasets: Mapping[str, Dataset], caption: str) -> Table:
             cells.append((f"{100 * np.concatenate(flags).mean():.0f} %", f"in {sum(bool(each.any()) for each in flags)}"))
         spread = f"{min(lengths)}, {np.median(lengths):g}, {max(lengths)} frames"
         rows.append([(f"{name}, counted", f"{len(dataset)} sequences", spread), f"{sum(lengths):,}", *cells])
-    under = ("Under a counted dataset: frames of the shortest, the median and the longest sequence. Under an attribute: the share "
-             "of frames that carry it, and in how many sequences.")
+    under = ("Under a counted dataset: frames of the shortest, the median and the longest sequence. Under an attribute: the "
+             "share of frames that carry it, and in how many sequences.")
     return Table(heads, rows, f"{caption} {under}")
 
 
