@@ -27,7 +27,8 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: 
     chosen = front.lines("demo", "openvino")
     assert [line.reported.get("eao") for line in chosen] == [0.413, 0.392, 0.389, 0.347, 0.159, None]
     assert [line.title for line in chosen[:4]] == ["PyTorch FP32", "Engine FP32", "Engine FP16", "Engine INT8"]
-    rows = [*timed("PyTorch", "FP32", 1), *(row for precision in ("FP32", "FP16", "INT8") for row in timed("OpenVINO", precision, 4))]
+    engines = (row for precision in ("FP32", "FP16", "INT8") for row in timed("OpenVINO", precision, 4))
+    rows = [*timed("PyTorch", "FP32", 1), *engines]
     measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
     table = front.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
     assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
