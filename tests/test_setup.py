@@ -33,8 +33,8 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 IMPORTED_AS = {"yaml": "pyyaml", "skimage": "scikit-image", "cv2": "opencv-python-headless", "jupyter_book": "jupyter-book",
                "pynvml": "nvidia-ml-py"}
 # Come with a declared package.
-COMES_WITH = {"sphinx": "jupyter-book", "jupyter_client": "ipykernel", "typing_extensions": "torch", "google": "onnx",
-              "urllib3": "requests"}
+COMES_WITH = {"sphinx": "jupyter-book", "pybtex": "jupyter-book", "jupyter_client": "ipykernel",
+              "typing_extensions": "torch", "google": "onnx", "urllib3": "requests"}
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by path (or skip).
 LOCAL = {"lib", "rules", "synth_video"}
 
