@@ -71,5 +71,7 @@ def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: PrunedSpeed, 
 
 def _ratio(row: Mapping[str, Any]) -> Any:
     """How many times faster than the whole network in PyTorch FP32, and its range."""
-    low, high = (as_number(row.get(f"plain_ratio_{end}"), 1) for end in ("low", "high"))
-    return (as_number(row["plain_ratio"], 1), f"{low}–{high}") if "plain_ratio" in row else ABSENT
+    if "plain_ratio" not in row:
+        return ABSENT
+    ratio, low, high = (row[f"plain_ratio{end}"] for end in ("", "_low", "_high"))
+    return (f"{ratio:.2f}", f"{low:.2f}–{high:.2f}") if low < high else f"{ratio:.0f}"

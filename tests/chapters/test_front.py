@@ -32,7 +32,7 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: 
     measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
     table = front.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
     assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
-    assert [row[6] for row in table.rows[2:5]] == [("4.0", "3.5–4.5"), ("4.0", "3.5–4.5"), ("8.0", "7.5–8.5")]
+    assert [row[6] for row in table.rows[2:5]] == [("4.00", "3.50–4.50"), ("4.00", "3.50–4.50"), ("8.00", "7.50–8.50")]
     assert table.rows[3][5] == f"{65.7 / 11.1:.1f}" and table.rows[5][1] == table.rows[5][3] == ABSENT
     for row, one in zip(table.rows, measured):
         assert row[2][0] == f"{one.evaluation.eao:.3f}"
