@@ -64,7 +64,7 @@ def derivations(found: Seq[Finding]) -> Table:
 def deviations(found: Seq[Finding], reading: str) -> Table:
     """The findings with a reading: where, the thesis's words, its number, what follows, how far apart, and why."""
     chosen = [finding for finding in found if finding.reading == reading]
-    rows = [[(_claim(finding), finding.where), (finding.stated, finding.unit), (f"{finding.derived:.4g}", finding.unit),
+    rows = [[(claim(finding), finding.where), (finding.stated, finding.unit), (f"{finding.derived:.4g}", finding.unit),
              (f"{finding.deviation:+.3g}", relative(finding)), finding.sentence] for finding in chosen]
     return Table(["The thesis says", "Printed", "Follows", "Deviation", "How, and what the reading rests on"], rows,
                  f"Read as {READINGS[reading]}: {len(rows)}.")
@@ -98,10 +98,10 @@ def _short(finding: Finding) -> str:
     """For an axis: "4.2, p. 50: 16.6 %"; of a cell "4.6, TensorRT INT8: energy a frame"."""
     place = finding.where.replace("section ", "").replace("table ", "").replace("page", "p.")
     unit = f" {finding.unit}" if len(finding.unit) < 7 else ""
-    return f"{place}, {_claim(finding)}" if "/" in finding.id else f"{place}: {finding.stated}{unit}"
+    return f"{place}, {claim(finding)}" if "/" in finding.id else f"{place}: {finding.stated}{unit}"
 
 
-def _claim(finding: Finding) -> str:
+def claim(finding: Finding) -> str:
     """The thesis's words; of a cell its row and column."""
     if "/" not in finding.id:
         return finding.claim
@@ -112,7 +112,7 @@ def _claim(finding: Finding) -> str:
 
 def agreements(found: Seq[Finding]) -> Table:
     """The findings that agree, in the order of the thesis."""
-    rows = [[(_claim(finding), finding.where), (finding.stated, finding.unit), f"{finding.derived:.5g}", finding.sentence]
+    rows = [[(claim(finding), finding.where), (finding.stated, finding.unit), f"{finding.derived:.5g}", finding.sentence]
             for finding in found if finding.reading == "agrees"]
     return Table(["The thesis says", "Printed", "Follows", "How"], rows, f"Numbers that agree: {len(rows)}.")
 

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib import power, thesis
+from lib.chapters.appendix_audit import claim
 from lib.chapters.plots import BLUE, GREEN, GREY, ORANGE, finished, new_figure, styled
 from lib.chapters.tables import ABSENT, WHOSE, Table, Text, as_number, is_known
 
@@ -107,8 +108,6 @@ def concerns_power(finding: thesis.Finding) -> bool:
         ("conclusion_power", "conclusion_energy"))
 
 
-NAMES = {"energy_kj": "energy a frame", "energy_j": "energy a frame", "power_change_pct": "power against 45.5 M",
-         "energy_change_pct": "energy against 45.5 M"}  # of the columns of tables 4.6 and 4.7
 READINGS = {"units": "another unit", "base": "another base than the words name", "rounding": "cut off, not rounded",
             "slip": "a slip"}
 
@@ -116,16 +115,10 @@ READINGS = {"units": "another unit", "base": "another base than the words name",
 def deviations(caption: str) -> Table:
     """Every number about power and energy that does not follow from the others, with what does."""
     found = [finding for finding in thesis.audit() if concerns_power(finding)]
-    rows = [[(finding.where, _claim(finding)), f"{finding.stated} {_unit(finding)}", f"{finding.derived:.4g} {_unit(finding)}",
+    rows = [[(finding.where, claim(finding)), f"{finding.stated} {_unit(finding)}", f"{finding.derived:.4g} {_unit(finding)}",
              READINGS[finding.reading], finding.sentence] for finding in found if finding.reading != "agrees"]
     return Table(["Where", "Printed", "Follows", "Read as", "Why"], rows,
                  f"{caption} {len(found)} numbers follow from others; {len(found) - len(rows)} of them agree.")
-
-
-def _claim(finding: thesis.Finding) -> str:
-    """The thesis's words, or which cell of a table it is."""
-    name, _, column = finding.claim.rpartition(": ")
-    return f"{name}: {NAMES[column]}" if column in NAMES else finding.claim
 
 
 def _unit(finding: thesis.Finding) -> str:
