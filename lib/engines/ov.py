@@ -127,11 +127,17 @@ class OpenVINOEngine:
         self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data) or size[0]
         self.inputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.inputs}
         self.outputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.outputs}
+        self._read: Dict[str, Any] = {}  # the arrays that the inputs are read from, where they lie; None for a copy
         self._results = {name: self._request.get_tensor(name).data for name in self.outputs}
 
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, np.ndarray]:
         check_feeds(self.inputs, feeds, self.network)
-        self._request.infer(dict(feeds), share_inputs=True, share_outputs=True)
+        changed = {name: array for name, array in feeds.items() if array is not self._read.get(name)}
+        self._read.update(dict.fromkeys(changed))
+        self._request.infer(changed, share_inputs=True, share_outputs=True)
+        for name, array in changed.items():
+            if array.dtype == np.float32 and array.flags.carray:  # of others OpenVINO has a copy
+                self._read[name] = array
         return self._results
 
     def numpy(self, tensor: np.ndarray) -> np.ndarray:

@@ -1,14 +1,17 @@
 """Overlap of two regions (section 3.3.1, equation 3.2), for whole trajectories at once.
 
 Two ways of measuring: `pixel_overlap` counts the pixels of rasterised polygons as PySOT's compiled region code and VOT's
-toolkits do, `area_overlap` takes exact areas. A region is a box (x, y, w, h) or a polygon of four corners (x1, y1, .. x4, y4).
+toolkits do, `area_overlap` takes exact areas. `surely_meet` tells of most single pairs at a glance that they overlap at all. A
+region is a box (x, y, w, h) or a polygon of four corners (x1, y1, .. x4, y4).
 """
 from __future__ import annotations
 
+from math import hypot
 from typing import Sequence as Seq
 
 import numpy as np
 
+DEEP = 3.0  # pixels inside: more than rounding a corner (0.71) and the point (0.71) to whole pixels can take away
 _ABSENT = np.int32(1 << 30)  # sorts behind every crossing of a scan line
 
 
@@ -81,6 +84,25 @@ def area_overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     both = np.abs(_signed_area(cut))
     either = area_p + np.abs(area_q) - both
     return np.where(np.isnan(either), np.nan, both / np.where(either > 0, either, 1.0))
+
+
+def surely_meet(p: np.ndarray, q: np.ndarray, bounds: tuple[float, float]) -> bool:
+    """Whether a point lies so deep inside both regions, corners (4, 2) each, and inside 0..w and 0..h, bounds (w, h), that
+    their overlap is above 0 by pixels as by areas. False says nothing: the point is the middle of what the bounding boxes share.
+
+    For one pair in a hundredth of the time of `pixel_overlap`, which is made for thousands.
+    """
+    (x, y), polygons = (np.maximum(p.min(0), q.min(0)) + np.minimum(p.max(0), q.max(0))).tolist(), (p.tolist(), q.tolist())
+    x, y = x / 2, y / 2
+    if not (DEEP < x < bounds[0] - DEEP and DEEP < y < bounds[1] - DEEP):
+        return False
+    for corners in polygons:
+        depths = []  # signed distances from the lines along the sides, all of one sign inside
+        for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1]):
+            depths.append(((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)) / (hypot(x2 - x1, y2 - y1) or 1.0))
+        if not (min(depths) > DEEP or max(depths) < -DEEP):
+            return False
+    return True
 
 
 def _signed_area(corners: np.ndarray) -> np.ndarray:

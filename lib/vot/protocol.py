@@ -12,7 +12,7 @@ from typing import Sequence as Seq
 import numpy as np
 
 from lib.vot.dataset import Sequence, axis_aligned_box
-from lib.vot.overlap import area_overlap, pixel_overlap, region_corners
+from lib.vot.overlap import area_overlap, pixel_overlap, region_corners, surely_meet
 
 SKIPPED, INIT, FAILURE = 0, 1, 2  # VOT's codes in raw results
 
@@ -77,6 +77,15 @@ def region_overlaps(
     return pixel_overlap(p, q, np.add(size, protocol.image_end if end is None else end))
 
 
+def is_failure(box: np.ndarray, region: np.ndarray, size: tuple[int, int], protocol: Protocol) -> bool:
+    """Whether the tracker has lost an annotated region; a box that is not finite is lost as well."""
+    if protocol.failure_overlap <= 0:
+        p, q = region_corners([box, region], protocol.box_end)
+        if surely_meet(p, q, size):
+            return False
+    return not region_overlaps([box], [region], size, protocol)[0] > protocol.failure_overlap
+
+
 OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 
 
@@ -102,8 +111,7 @@ def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT
         else:
             result, seconds[index] = _timed(clock, tracker.track, frame)
             entry = box = np.array(result.box, float)
-            overlap = region_overlaps([box], [region], (frame.shape[1], frame.shape[0]), protocol)[0]
-            if not overlap > protocol.failure_overlap:  # a box that is not finite is lost as well
+            if is_failure(box, region, (frame.shape[1], frame.shape[0]), protocol):
                 entry, start = np.array([FAILURE], float), index + protocol.skip
         entries.append(entry)
         if on_frame:

@@ -148,6 +148,23 @@ def test_outputs_as_numpy_stay_and_the_engines_own_are_those_of_the_last_call(en
     assert not np.array_equal(own, before)
 
 
+@pytest.mark.parametrize("kind", ["as it is", "float64", "read-only", "not contiguous"])
+def test_an_array_that_changes_in_place_is_read_again(engines, kind):
+    """An engine sets only the arrays that are new to it, and of some OpenVINO has a copy."""
+    engine, (first, second) = engines["search", "fp32"], (crops(1)[1], crops(2)[1])
+    feed = first.astype(np.float64) if kind == "float64" else first.copy()
+    view = {"read-only": feed.view(), "not contiguous": np.asfortranarray(feed)}.get(kind, feed)
+    under = view if kind == "not contiguous" else feed
+    view.flags.writeable = kind != "read-only"
+    for crop in (first, second):
+        under[...] = crop
+        answer = engine.keep(engine({"search": view}))
+        expected = engine.keep(engine({"search": crop.copy()}))
+        again = engine({"search": view})
+        for name, right in expected.items():
+            assert np.array_equal(answer[name], right) and np.array_equal(again[name], right)
+
+
 def test_a_target_network_of_another_framework_hands_its_kernels_over(network, engines):
     mixed = EngineNetwork({**together(engines, "fp32").engines, "target": torch_network(network).target})
     exemplar, search = crops(3)
