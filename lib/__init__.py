@@ -5,7 +5,7 @@ within a line from left to right (tests/test_setup.py):
 
     cli, batch, book                                         commands; notebooks as a batch and as a book
     chapters                                                 what pages show: figures, tables, sentences
-    cluster, pruned, full_size, published, experiments       "measure, or load what this run has measured"
+    cluster, full_size, pruned, published, experiments       "measure, or load what this run has measured"
     runs, digests, absent                                    a run on disk; what makes it stale; what it lacks
     bench, deploy, recalibrate, calibration, power           engines from weights; their speed, ranges and power
     pruning, training                                        CURL; training of trackers and classifiers

@@ -86,11 +86,16 @@ def times_faster(one: Times, other: Times) -> Tuple[float, float, float]:
 # -- Networks to time ----------------------------------------------------------------------------------------------------------
 
 
-def full_size_network(width: float = 1.0) -> SiamRPN:
-    """SiamRPN++ at a fraction of the thesis's width with seeded random weights, in evaluation mode."""
+def random_network(config: NetworkConfig) -> SiamRPN:
+    """A network with seeded random weights, in evaluation mode."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SiamRPN(NetworkConfig.resnet50(width)).eval()
+        return SiamRPN(config).eval()
+
+
+def full_size_network(width: float = 1.0) -> SiamRPN:
+    """SiamRPN++ at a fraction of the thesis's width with random weights."""
+    return random_network(NetworkConfig.resnet50(width))
 
 
 class NoRanges(Dict[str, float]):
@@ -174,9 +179,9 @@ class Ready:
 
 
 def make_ready(networks: Seq[SiamRPN], frameworks: Seq[str], device: str = "cpu",
-               report: Callable[[str], None] = lambda text: None) -> List[Ready]:
+               report: Callable[[str], None] = lambda text: None, first_only: Seq[Tuple[str, str]] = ()) -> List[Ready]:
     """Every network in PyTorch FP32 and with every framework at every precision, by framework and precision; report hears what
-    is missing here, in a sentence."""
+    is missing here, in a sentence. first_only: pairs of framework and precision that only the first network gets."""
     absent = missing_frameworks(frameworks)
     for sentence in absent.values():
         report(sentence)
@@ -185,7 +190,7 @@ def make_ready(networks: Seq[SiamRPN], frameworks: Seq[str], device: str = "cpu"
     for framework in dict.fromkeys(name for name, _ in pairs):
         deployments = [timing_deployment(network, framework, device, keep_models=True) for network in networks]
         for precision in (level for name, level in pairs if name == framework):
-            for place, deployment in enumerate(deployments):
+            for place, deployment in enumerate(deployments[:1] if (framework, precision) in first_only else deployments):
                 try:
                     engines = deployment.network(dict.fromkeys(NETWORKS, precision))
                 except InputError as error:

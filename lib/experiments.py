@@ -6,7 +6,7 @@ data/runs/<run>/:
 
     environment.json                                          the machine, versions and commit of the last measurement
     <section>.csv                                             a section's table, e.g. 04_1_baseline.csv
-    full_size.json, engine_speed_<framework>.json             speed of the full-size network
+    full_size.json, engine_speed_<framework>.json             speed of the full-size networks
     <dataset>/<variant>/measured.json                         all that decided the results below
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001.txt, _001_time.value     the VOT toolkit's raw file, seconds a frame
     <dataset>/<variant>/baseline/<sequence>/<sequence>_001_lost.csv                 where the tracker was at each failure

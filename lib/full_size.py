@@ -1,6 +1,6 @@
-"""Speed and power of the full-size network on this machine, kept in a run (sections 4.1 to 4.3).
+"""Speed and power of the full-size networks, whole and pruned, on this machine, kept in a run (sections 4.1 to 4.3).
 
-Its weights are random (seeded), as no speed depends on them; so this needs neither VOT2018 nor PySOT's weights.
+Their weights are random (seeded), as no speed depends on them; so this needs neither VOT2018 nor PySOT's weights.
 """
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ import torch
 
 from lib import environment, power
 from lib.bench import (
+    Ready,
+    Timed,
     full_size_network,
     keep_tracking,
     layer_times,
     make_ready,
     pairs_to_time,
+    random_network,
     reinitialisation,
     time_together,
+    times_faster,
     timing_deployment,
 )
 from lib.deploy import FRAMEWORKS, framework_module, give_back_memory, missing_frameworks
@@ -31,7 +35,10 @@ from lib.engines.pytorch import torch_network
 from lib.environment import device
 from lib.errors import InputError
 from lib.experiments import power_columns, warm_up
+from lib.pruned import timed_configs
+from lib.pruning import backbone_parameters
 from lib.runs import absent, is_recorded, kept_record, read_json, run_folder, run_note, to_json
+from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import Dataset, Sequence
@@ -99,10 +106,14 @@ def _time_full_size(sequence: Sequence, frames: int, width: float, on: str) -> d
 
 @dataclass(frozen=True)
 class EngineSpeed:
-    """Speed of the full-size network on every framework and precision (`lib.bench`), kept in a run.
+    """Speed of the full-size networks, the whole one and pruned ones, on every framework and precision, timed in turns, so that
+    any two may be compared; kept in a run.
 
-    rows: of `bench.Timed.row`. layers: framework and precision ("openvino int8") -> network -> layer type -> seconds a call.
-    reinitialisation: precision -> "inputs" and "refit" -> seconds of single initialisations, empty where there is no such way.
+    rows: of `bench.Timed.row`, with the network's place (0: the whole one), the backbone's parameters, the multiple of channels
+    that it keeps, and how many times faster it is than the whole network with the same engine (whole_ratio, whole_ratio_low,
+    whole_ratio_high: median, smallest and largest of the rounds) and with PyTorch FP32 (plain_ratio, ...). Of the whole network
+    also: layers, framework and precision ("openvino int8") -> network -> layer type -> seconds a call; reinitialisation,
+    precision -> "inputs" and "refit" -> seconds of single initialisations, empty where there is no such way.
     missing: what could not be timed here, in sentences. turns: "2 of 2" for two rounds of two frames.
     """
 
@@ -118,56 +129,87 @@ class EngineSpeed:
     turns: str = ""
 
     @property
+    def whole(self) -> list[Mapping[str, Any]]:
+        """The rows of the whole network."""
+        return [row for row in self.rows if row["place"] == 0]
+
+    @property
+    def compared(self) -> list[Mapping[str, Any]]:
+        """The rows of all networks with the engines that all of them were timed with."""
+        shared = {(row["framework"], row["precision"]) for row in self.rows if row["place"]}
+        return [row for row in self.rows if (row["framework"], row["precision"]) in shared]
+
+    @property
     def note(self) -> str:
         return run_note(self.run, self.environment, FRAMEWORKS[self.framework].title, self.recorded)
 
     @property
     def size(self) -> str:
-        """Of the network: "53.9 M parameters"."""
+        """Of the whole network: "53.9 M parameters"."""
         return f"{self.parameters / 1e6:.1f} M parameters"
 
     def row_of(self, framework: str, precision: str) -> Mapping[str, Any]:
-        """The row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError where it is missing."""
+        """The whole network's row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError where it is
+        missing."""
         title = FRAMEWORKS[framework].title
-        for row in self.rows:
+        for row in self.whole:
             if str(row["framework"]).startswith(title) and row["precision"] == precision.upper():
                 return row
         raise InputError(f"{title} in {precision.upper()} was not timed in run {self.run}")
 
 
-def engine_speed(run: str, framework: str, width: float = 1.0, rounds: int = 2, calls: int = 2) -> EngineSpeed:
-    """Time the full-size network in PyTorch and in the given framework, with layers and re-initialisation, or load what the
-    run has."""
-    on = device()
+def engine_speed(run: str, framework: str, networks: Seq[tuple[int, NetworkConfig]] = (), rounds: int = 2, calls: int = 2
+                 ) -> EngineSpeed:
+    """Time the full-size networks in PyTorch and in the given framework, the whole one with its layers and re-initialisation, or
+    load what the run has.
+
+    networks: each with the multiple of channels that it keeps, the whole one first; `pruned.timed_configs` unless given.
+    """
+    on, networks = device(), networks or timed_configs()
     missing = missing_frameworks(["tensorrt"])  # which every reader of section 4.2 looks for
     frameworks = list(dict.fromkeys(["pytorch", framework]))
-    parts = {"width": str(width), "turns": f"{rounds} of {calls}", "machine": to_json(environment.hardware(on)),
-             "absent": ", ".join(missing),
+    parts = {"networks": to_json([config.to_dict() for _, config in networks]), "turns": f"{rounds} of {calls}",
+             "machine": to_json(environment.hardware(on)), "absent": ", ".join(missing),
              "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in frameworks),
              "code": digest((code_digest(framework) + code_digest("pytorch") + source("bench.py")).encode())}
     record = kept_record(run, f"engine_speed_{framework}.json", parts,
-                         lambda: {**_time_engines(frameworks, width, rounds, calls, on), "absent": list(missing.values())})
+                         lambda: {**_time_engines(networks, frameworks, rounds, calls, on), "absent": list(missing.values())})
     if record is None:
-        return cast(EngineSpeed, absent(f"the speed of the full-size network with {FRAMEWORKS[framework].title}", run))
+        return cast(EngineSpeed, absent(f"the speed of the full-size networks with {FRAMEWORKS[framework].title}", run))
     return EngineSpeed(record["rows"], record["layers"], record["reinitialisation"],
                        [*record["missing"], *record["absent"]], record["parameters"],
                        framework, run, record["environment"], is_recorded(run, on), record["decided_by"]["turns"])
 
 
-def _time_engines(frameworks: Seq[str], width: float, rounds: int, calls: int, on: str) -> dict[str, Any]:
-    network = full_size_network(width)
+def _time_engines(networks: Seq[tuple[int, NetworkConfig]], frameworks: Seq[str], rounds: int, calls: int, on: str
+                  ) -> dict[str, Any]:
     missing: list[str] = []
-    ready = make_ready([network], frameworks, on, missing.append)
-    rows = [timed.row() for timed in time_together(ready, rounds, calls)]
+    made = [random_network(config) for _, config in networks]
+    ready = make_ready(made, frameworks, on, missing.append, first_only=[("pytorch", "fp16")])  # which the thesis has nowhere
+    rows = _rows(networks, ready, time_together(ready, rounds, calls))
     layers, again = {}, {}
-    for each in ready:
+    for each in [one for one in ready if one.place == 0]:
         times = layer_times(each.deployment, each.precision, calls)
         layers[f"{each.framework} {each.precision}"] = {part: by_type(found) for part, found in times.items()}
         if each.framework == frameworks[-1] != "pytorch":
             again[each.precision] = {way: [] if seconds is None else seconds.tolist()
                                      for way, seconds in reinitialisation(each.deployment, each.precision).items()}
     return {"rows": rows, "layers": layers, "reinitialisation": again, "missing": missing,
-            "parameters": sum(parameter.numel() for parameter in network.parameters())}
+            "parameters": sum(parameter.numel() for parameter in made[0].parameters())}
+
+
+def _rows(networks: Seq[tuple[int, NetworkConfig]], ready: Seq[Ready], timed: Seq[Timed]) -> list[dict[str, Any]]:
+    """The rows of `EngineSpeed`, network by network."""
+    whole = {(each.framework, each.precision): one for each, one in zip(ready, timed) if each.place == 0}
+    rows: list[dict[str, Any]] = []
+    for each, one in zip(ready, timed):
+        multiple, config = networks[each.place]
+        ratios = times_faster(one.times, whole[each.framework, each.precision].times)
+        plain = times_faster(one.times, whole["pytorch", "fp32"].times)
+        rows.append({**one.row(), "parameters": backbone_parameters(config), "multiple": multiple, "place": each.place,
+                     **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratios)),
+                     **dict(zip(("plain_ratio", "plain_ratio_low", "plain_ratio_high"), plain))})
+    return sorted(rows, key=lambda row: row["place"])
 
 
 @dataclass(frozen=True)

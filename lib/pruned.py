@@ -7,23 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, cast
-from typing import Sequence as Seq
+from typing import Any
 
 import pandas as pd
-import torch
 
-from lib import environment, pruning
-from lib.bench import make_ready, time_together, times_faster
-from lib.deploy import FRAMEWORKS, framework_module
-from lib.digests import code_digest, digest, source
-from lib.environment import device
+from lib import pruning
 from lib.errors import InputError
 from lib.experiments import Variant, baseline, engines
 from lib.files import ROOT
-from lib.runs import absent, kept_record, run_note, to_json
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
-from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.network import NetworkConfig
 from lib.training.classify import Classifier
 from lib.zoo import DEMO_WEIGHTS, FOLDER
 
@@ -190,56 +183,3 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)
-
-
-# -- Speed at full size --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class PrunedSpeed:
-    """Speed of the full-size networks, whole and pruned, timed in turns. rows: of `bench.Timed.row`, with the backbone's
-    parameters, the multiple of channels that it keeps, and how many times faster it is than the whole network with the same
-    engine (whole_ratio, whole_ratio_low, whole_ratio_high: median, smallest and largest of the rounds) and with PyTorch FP32
-    (plain_ratio, ...). missing: what could not be timed here, in sentences. turns: "2 of 2" for two rounds of two frames."""
-
-    rows: Seq[Mapping[str, Any]]
-    missing: Seq[str]
-    note: str
-    turns: str = ""
-
-
-def full_size_speed(run: str, framework: str, rounds: int = 2, calls: int = 2) -> PrunedSpeed:
-    """Time the full-size networks, whole and pruned, on PyTorch and the framework, or load what the run has."""
-    on = device()
-    configs = timed_configs()
-    parts = {"networks": to_json([config.to_dict() for _, config in configs]), "turns": f"{rounds} of {calls}",
-             "machine": to_json(environment.hardware(on)),
-             "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in ("pytorch", framework)),
-             "code": digest((code_digest(framework) + source("bench.py")).encode())}
-    record = kept_record(run, f"pruned_speed_{framework}.json", parts,
-                         lambda: _time(configs, framework, rounds, calls, on))
-    if record is None:
-        return cast(PrunedSpeed, absent("the speed of the full-size pruned networks", run))
-    note = run_note(run, record["environment"], FRAMEWORKS[framework].title)
-    return PrunedSpeed(record["rows"], record["missing"], note, record["decided_by"]["turns"])
-
-
-def _time(configs: Seq[tuple[int, NetworkConfig]], framework: str, rounds: int, calls: int, on: str) -> dict[str, Any]:
-    missing: list[str] = []
-    networks = []
-    for _, config in configs:
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            networks.append(SiamRPN(config).eval())
-    ready = make_ready(networks, [framework], on, missing.append)
-    timed = time_together(ready, rounds, calls)
-    whole = {(each.framework, each.precision): one for each, one in zip(ready, timed) if each.place == 0}
-    rows: list[dict[str, Any]] = []
-    for each, one in zip(ready, timed):
-        multiple, config = configs[each.place]
-        ratios = times_faster(one.times, whole[each.framework, each.precision].times)
-        plain = times_faster(one.times, whole["pytorch", "fp32"].times)
-        rows.append({**one.row(), "parameters": pruning.backbone_parameters(config), "multiple": multiple, "place": each.place,
-                     **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratios)),
-                     **dict(zip(("plain_ratio", "plain_ratio_low", "plain_ratio_high"), plain))})
-    return {"rows": sorted(rows, key=lambda row: row["place"]), "missing": sorted(set(missing))}

@@ -93,16 +93,16 @@ def layer_types(speed: EngineSpeed, network: str, note: str) -> Figure:
 def frame_parts(speed: EngineSpeed, note: str) -> Figure:
     """Where a tracked frame's time goes: crop, search engine, xcorr engine, decode, and what the two engines, which are timed
     apart from frames, do not account for; a bar a framework and precision."""
-    figure, axes = new_figure(0.5 + 0.8 * len(speed.rows), [1])
-    for row, timed in enumerate(speed.rows):
+    figure, axes = new_figure(0.5 + 0.8 * len(speed.whole), [1])
+    for row, timed in enumerate(speed.whole):
         left = 0.0
         for part, colour in PARTS.items():
             axes.barh(row, timed[f"{part}_ms"], 0.55, left, color=colour,
                       label=PART_NAMES.get(part, part) if row == 0 else None)
             left += timed[f"{part}_ms"]
         axes.text(left, row, f" {timed['frame_ms']:.1f} ms, {timed['ratio']:.1f}×", va="center", fontsize=9)
-    axes.set_yticks(range(len(speed.rows)), [f"{timed['framework'].split()[0]}\n{timed['precision']}" for timed in speed.rows])
-    axes.set(title="A tracked frame, full-size network", xlabel="ms", ylim=(len(speed.rows) - 0.5, -0.5))
+    axes.set_yticks(range(len(speed.whole)), [f"{timed['framework'].split()[0]}\n{timed['precision']}" for timed in speed.whole])
+    axes.set(title="A tracked frame, full-size network", xlabel="ms", ylim=(len(speed.whole) - 0.5, -0.5))
     axes.set_xlim(0, 1.3 * axes.get_xlim()[1])
     figure.legend(loc="outside upper left", ncols=3)
     return finished(figure, note)
@@ -279,10 +279,10 @@ def speeds(speed: EngineSpeed, caption: str) -> Table:
             f"{row['outside_ms']:.2f}",
             *((f"{row['plan_mb']:.1f}", f"{row['build_s']:.1f}") if row["plan_mb"] else (ABSENT, ABSENT)),
         ]
-        for row in speed.rows
+        for row in speed.whole
     ]
     under = (f"{about_rounds(speed.turns)} Under a frame's time: its quartiles; under a ratio: the smallest and the largest of "
-             f"the rounds; under a network's time: its ratio to PyTorch FP32. {APART}{about_plans(speed.rows)}")
+             f"the rounds; under a network's time: its ratio to PyTorch FP32. {APART}{about_plans(speed.whole)}")
     return Table(heads, rows, f"{caption} {under}" + "".join(f" Missing: {sentence}." for sentence in speed.missing))
 
 

@@ -43,7 +43,8 @@ from lib.chapters.plots import (
 )
 from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_value, needs_all, shows_what_is_there
 from lib.experiments import Measurement
-from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, PrunedSpeed, Tracker, tracker_of
+from lib.full_size import EngineSpeed
+from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
 from lib.training.pictures import montage
 from lib.vot.dataset import axis_aligned_box
@@ -394,7 +395,7 @@ def _with_interval(one: Measurement) -> tuple[str, str]:
 
 
 @shows_what_is_there
-def full_size(speed: PrunedSpeed, caption: str) -> Table:
+def full_size(speed: EngineSpeed, caption: str) -> Table:
     """Speed, latency and plan size of the full-size networks, whole and pruned."""
     heads = ["Backbone", "Engine", "Frame, ms", "FPS", "Search, ms", "Plan, MB", "× PyTorch FP32", "× whole network"]
     cells = [[_size_name(row), f"{row['framework']} {row['precision']}",
@@ -402,11 +403,11 @@ def full_size(speed: PrunedSpeed, caption: str) -> Table:
               f"{row['search_ms']:.1f}", as_number(row["plan_mb"] or None, 1),
               (f"{row['ratio']:.1f}", f"{row['ratio_low']:.1f}–{row['ratio_high']:.1f}"),
               (f"{row['whole_ratio']:.2f}", f"{row['whole_ratio_low']:.2f}–{row['whole_ratio_high']:.2f}")]
-             for row in speed.rows]
+             for row in speed.compared]
     missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""
     return Table(heads, cells, f"{caption} {about_rounds(speed.turns)} Under a frame's time: its quartiles; under a ratio: the "
                  "smallest and the largest of the rounds. × PyTorch FP32: with the same network; × whole network: with the same "
-                 f"engine. {APART}{about_plans(speed.rows)}{missing}")
+                 f"engine. {APART}{about_plans(speed.compared)}{missing}")
 
 
 def _size_name(row: Mapping[str, Any]) -> str:
@@ -415,12 +416,13 @@ def _size_name(row: Mapping[str, Any]) -> str:
 
 
 @needs_all
-def full_size_finding(speed: PrunedSpeed, reported: pd.DataFrame, aim: float) -> Text:
+def full_size_finding(speed: EngineSpeed, reported: pd.DataFrame, aim: float) -> Text:
     """Whether the smallest backbone makes an INT8 engine `aim` times as fast as the whole network's, this book's own aim, with
     the channel counts of the scores and in multiples; and with which engines multiples pay."""
-    smallest = [min((row for row in speed.rows if row["multiple"] == multiple), key=lambda row: row["parameters"])["parameters"]
-                for multiple in sorted({row["multiple"] for row in speed.rows})]
-    rows = [row for row in speed.rows if row["parameters"] in smallest]
+    compared = speed.compared
+    smallest = [min(row["parameters"] for row in compared if row["multiple"] == multiple)
+                for multiple in {row["multiple"] for row in compared}]
+    rows = [row for row in compared if row["parameters"] in smallest]
     int8 = [row for row in rows if row["precision"] == "INT8"]
     if not int8:
         return Text("No INT8 engine could be timed here.")

@@ -7,7 +7,8 @@ from typing import Sequence as Seq
 from lib import pruned
 from lib.chapters.tables import ABSENT, Table, as_number, as_value, shows_what_is_there
 from lib.experiments import Measurement, Variant, baseline, engines
-from lib.pruned import DISTILLED, FROZEN, UNPRUNED, PrunedSpeed, Tracker
+from lib.full_size import EngineSpeed
+from lib.pruned import DISTILLED, FROZEN, UNPRUNED, Tracker
 from lib.thesis import table
 
 SMALLEST = min(pruned.SHARES)
@@ -43,7 +44,7 @@ def _title(variant: Variant) -> str:
     return variant.title if variant.framework == "pytorch" else f"Engine {variant.precision}"
 
 
-def _speed(line: Line, speed: PrunedSpeed) -> Mapping[str, Any]:
+def _speed(line: Line, speed: EngineSpeed) -> Mapping[str, Any]:
     """The row of the full-size network of a line's size and engine; its channels are those that the scores say."""
     rows = [row for row in speed.rows if row["multiple"] == 1 and row["precision"] == line.variant.precision
             and str(row["framework"]).lower().startswith(line.variant.framework)]
@@ -52,7 +53,7 @@ def _speed(line: Line, speed: PrunedSpeed) -> Mapping[str, Any]:
 
 
 @shows_what_is_there
-def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: PrunedSpeed, caption: str) -> Table:
+def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: EngineSpeed, caption: str) -> Table:
     """EAO and frames per second of every line, the thesis's beside those measured; speeds at full size, with the range of the
     rounds under a ratio."""
     first = chosen[0].reported

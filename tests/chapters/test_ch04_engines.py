@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import experiments, full_size, thesis
+from lib import experiments, full_size, pruning, thesis
 from lib.chapters import ch04_engines
 from lib.deploy import RECIPES, Deployment, Quantisation
 from lib.engines import trt
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.network import NetworkConfig
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap
 from lib.vot.protocol import FAILURE
@@ -163,28 +164,45 @@ def test_a_verdict_follows_its_rule(executed, small, allowed: float, word: str) 
     assert f"** {word} the EAO" in ch04_engines.verdict(int8, fp32, allowed)
 
 
+WHOLE = NetworkConfig.resnet50(0.125)
+SMALL = [(1, WHOLE), (4, pruning.cut_config(WHOLE, {name: count // 2 for name, count in pruning.mask_layers(WHOLE).items()}))]
+
+
 @pytest.fixture(scope="module")
 def speed(tmp_path_factory) -> full_size.EngineSpeed:
-    return full_size.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", width=0.125, rounds=2, calls=2)
+    return full_size.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", SMALL, rounds=2, calls=2)
 
 
 def test_the_parts_of_a_frame_account_for_the_whole_frame(speed) -> None:
-    for row in speed.rows:
+    for row in speed.whole:
         parts = sum(row[f"{part}_ms"] for part in ch04_engines.PARTS)
         assert parts == pytest.approx(row["frame_ms"], rel=0.5), "medians of parts that were timed apart"
         assert row["outside_ms"] == pytest.approx(row["crop_ms"] + row["decode_ms"])
 
 
 def test_speed_is_kept_and_has_a_row_for_every_framework_and_precision(speed) -> None:
-    assert [(row["framework"].split()[0], row["precision"]) for row in speed.rows] == [
-        ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
-    again = full_size.engine_speed(speed.run, "openvino", width=0.125, rounds=2, calls=2)
+    engines = [("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
+    assert [(row["framework"].split()[0], row["precision"]) for row in speed.whole] == engines
+    assert [(row["framework"].split()[0], row["precision"]) for row in speed.rows if row["place"] == 1] == [
+        engine for engine in engines if engine != ("PyTorch", "FP16")]
+    assert [row["precision"] for row in speed.compared] == 2 * ["FP32", "FP32", "FP16", "INT8"]
+    again = full_size.engine_speed(speed.run, "openvino", SMALL, rounds=2, calls=2)
     assert again.rows == speed.rows, "loaded, not timed again"
     assert speed.row_of("openvino", "int8")["precision"] == "INT8"
     with pytest.raises(InputError, match="TensorRT in INT8 was not timed"):
         speed.row_of("tensorrt", "int8")
     assert set(speed.reinitialisation) == {"fp32", "fp16", "int8"}
     assert all(len(ways["inputs"]) and len(ways["refit"]) for ways in speed.reinitialisation.values())
+
+
+def test_networks_timed_together_are_compared_with_the_whole_one(speed) -> None:
+    whole, pruned = ({(row["framework"], row["precision"]): row for row in rows}
+                     for rows in (speed.whole, [row for row in speed.rows if row["place"] == 1]))
+    assert all(row["whole_ratio"] == row["whole_ratio_low"] == row["whole_ratio_high"] == 1 for row in speed.whole)
+    for engine, row in pruned.items():
+        assert row["parameters"] < whole[engine]["parameters"] and row["multiple"] == 4
+        assert row["whole_ratio_low"] <= row["whole_ratio"] <= row["whole_ratio_high"]
+        assert row["plain_ratio"] > 0 and whole[engine]["plain_ratio"] == pytest.approx(whole[engine]["ratio"])
 
 
 def test_a_framework_that_is_not_here_is_named_with_what_would_bring_it(speed) -> None:

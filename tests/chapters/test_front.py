@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
-from lib import experiments, pruned
+from lib import experiments
 from lib.chapters import front
 from lib.chapters.tables import ABSENT
+from lib.full_size import EngineSpeed
 from lib.vot.dataset import load_dataset
 
 pytest.importorskip("openvino")
 pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = ((45.5e6, 1, 1), (12e6, 1, 2), (11.9e6, 32, 9))  # parameters, multiple of channels, times faster
+
+
+def speed(rows: list[dict[str, Any]]) -> EngineSpeed:
+    return EngineSpeed(rows, {}, {}, [], 54_000_000, "openvino", "run", {})
 
 
 def timed(framework: str, precision: str, faster: int) -> list[dict[str, Any]]:
@@ -30,7 +35,7 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: 
     engines = (row for precision in ("FP32", "FP16", "INT8") for row in timed("OpenVINO", precision, 4))
     rows = [*timed("PyTorch", "FP32", 1), *engines]
     measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
-    table = front.headline(chosen, measured, pruned.PrunedSpeed(rows, [], "note"), "Caption.")
+    table = front.headline(chosen, measured, speed(rows), "Caption.")
     assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
     assert [row[6] for row in table.rows[2:5]] == [("4.00", "3.50–4.50"), ("4.00", "3.50–4.50"), ("8.00", "7.50–8.50")]
     assert table.rows[3][5] == f"{65.7 / 11.1:.1f}" and table.rows[5][1] == table.rows[5][3] == ABSENT
@@ -41,5 +46,5 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: 
 def test_speeds_that_a_run_lacks_are_dashes(small: Path, tmp_path: Path) -> None:
     [line] = front.lines("demo", "openvino")[:1]
     [one] = experiments.measure([line.variant], load_dataset(small), str(tmp_path / "run"), progress=False)
-    [row] = front.headline([line], [one], pruned.PrunedSpeed([], [], "note"), "Caption.").rows
+    [row] = front.headline([line], [one], speed([]), "Caption.").rows
     assert row[4] == row[6] == ABSENT and row[5] == "1.0"
