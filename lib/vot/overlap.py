@@ -90,13 +90,13 @@ def surely_meet(p: np.ndarray, q: np.ndarray, bounds: tuple[float, float]) -> bo
     """Whether a point lies so deep inside both regions, corners (4, 2) each, and inside 0..w and 0..h, bounds (w, h), that
     their overlap is above 0 by pixels as by areas. False says nothing: the point is the middle of what the bounding boxes share.
 
-    For one pair in a hundredth of the time of `pixel_overlap`, which is made for thousands.
+    For one pair in a tenth of the time of `pixel_overlap`, which is made for thousands.
     """
-    (x, y), polygons = (np.maximum(p.min(0), q.min(0)) + np.minimum(p.max(0), q.max(0))).tolist(), (p.tolist(), q.tolist())
-    x, y = x / 2, y / 2
+    low, high = np.maximum(p.min(0), q.min(0)), np.minimum(p.max(0), q.max(0))
+    x, y = ((low + high) / 2).tolist()
     if not (DEEP < x < bounds[0] - DEEP and DEEP < y < bounds[1] - DEEP):
         return False
-    for corners in polygons:
+    for corners in (p.tolist(), q.tolist()):
         depths = []  # signed distances from the lines along the sides, all of one sign inside
         for (x1, y1), (x2, y2) in zip(corners, corners[1:] + corners[:1]):
             depths.append(((x2 - x1) * (y - y1) - (y2 - y1) * (x - x1)) / (hypot(x2 - x1, y2 - y1) or 1.0))
