@@ -120,11 +120,12 @@ def test_the_full_size_channels_are_four_times_the_demos():
 
 def speed_row(parameters: float, ratio: tuple, multiple: int = 1, precision: str = "INT8") -> dict:
     return {"framework": "OpenVINO 1", "precision": precision, "place": int(parameters < 40e6), "parameters": parameters,
-            "multiple": multiple, "frame_ms": 10.0, "frame_ms_low": 9.0, "frame_ms_high": 11.0, "fps": 100.0, "search_ms": 8.0, "plan_mb": 30.0, "ratio": 8.0,
-            "ratio_low": 7.5, "ratio_high": 8.25, **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratio))}
+            "multiple": multiple, "frame_ms": 10.0, "frame_ms_low": 9.0, "frame_ms_high": 11.0, "fps": 100.0, "search_ms": 8.0,
+            "plan_mb": 30.0, "ratio": 8.0, "ratio_low": 7.5, "ratio_high": 8.25,
+            **dict(zip(("whole_ratio", "whole_ratio_low", "whole_ratio_high"), ratio))}
 
 
-def speeds(rows: list, missing: list = []) -> EngineSpeed:
+def speeds(rows: list, missing: tuple = ()) -> EngineSpeed:
     return EngineSpeed(rows, {}, {}, missing, 54_000_000, "openvino", "run", {}, turns="2 of 3")
 
 
@@ -145,7 +146,7 @@ def test_the_aim_at_full_size_is_judged_by_every_round():
     assert "with OpenVINO 1 FP16 (3.00 times" in (said := finding([*rows, *faster]))
     assert "with OpenVINO 1 INT8 no gain can be told" in said
     assert "could be timed" in finding([])
-    table = ch04_pruning.full_size(speeds(rows, ["FP16 is missing"]), "Caption.")
+    table = ch04_pruning.full_size(speeds(rows, ("FP16 is missing",)), "Caption.")
     assert "2 rounds of 3 frames each" in table.caption and table.rows[0][6] == ("8.0", "7.5–8.2")
     assert [row[0] for row in table.rows] == ["45.5 M", "30.0 M", "12.0 M", "12.0 M", "11.9 M (multiples of 32)"]
     assert table.rows[2][-1] == ("1.90", "1.80–1.95") and "FP16 is missing" in table.caption
