@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, Sequence
+from typing import Any, BinaryIO, Iterator, Sequence
 
 import pandas as pd
 import yaml
@@ -136,6 +137,25 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
                 rows[each] = _one(each, root, values, profile, folder / "notebooks", bar)
                 unwritten = _write(folder / runs.NOTEBOOKS, pd.DataFrame([rows[one] for one in book if one in rows]))
     return [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED] + unwritten
+
+
+@contextmanager
+def stopped_by_ctrl_c() -> Iterator[None]:
+    """Let Ctrl-C end the process at once, as a kill does: a batch stands that at any moment, and its kernel ends with it. An
+    exception would have to find its way out through callbacks of asyncio and what papermill does behind it. Where Ctrl-C is
+    ignored or somebody else's, as in a job in the background, it stays so."""
+    def stop(number: int, frame: Any) -> None:
+        os.write(2, b"\nsiambook: stopped\n")
+        os._exit(130)
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _one(name: str, root: Path, values: dict[str, Any], profile: str, folder: Path, bar: tqdm) -> dict[Any, Any]:

@@ -363,7 +363,8 @@ def run(options: argparse.Namespace) -> int:
     """Execute the notebooks, or go on where a killed batch was."""
     from lib import batch
 
-    failed = batch.run(profile=options.profile, only=options.only, name=options.run)
+    with batch.stopped_by_ctrl_c():
+        failed = batch.run(profile=options.profile, only=options.only, name=options.run)
     for line in failed:
         print(f"siambook: {line}", file=sys.stderr)
     return 1 if failed else 0

@@ -25,7 +25,8 @@ pytest.importorskip("torch")
 
 ROOT = Path(__file__).parent.parent
 COMMAND = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as in a terminal, also where the tests are a job in the background
 sys.modules["sphinx"] = sys.modules["jupyter_book"] = None  # not needed, so not to be had
 from lib.cli import main
 sys.exit(main(["run", *sys.argv[1:]]))
@@ -237,14 +238,20 @@ def test_a_kernel_ends_with_its_batch(holding: tuple[Book, subprocess.Popen[str]
     _, process, kernel = holding
     assert alive(kernel)
     process.send_signal(number)
-    try:
-        error = process.communicate(timeout=20)[1]
-    except subprocess.TimeoutExpired:  # one that comes while asyncio sets something up may go unheard, as any Ctrl-C
-        process.send_signal(number)
-        error = process.communicate(timeout=60)[1]
+    error = process.communicate(timeout=20)[1]
     wait_for(lambda: not alive(kernel), seconds=5)
     if number == signal.SIGINT:
         assert process.returncode == 130 and error.endswith("siambook: stopped\n")
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, lambda number, frame: None], ids=["background job", "somebody else's"])
+def test_a_ctrl_c_that_is_not_the_batchs_stays_what_it_is(handler: Any) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with batch.stopped_by_ctrl_c():
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_second_batch_in_the_same_run_refuses(holding: tuple[Book, subprocess.Popen[str], int]) -> None:
