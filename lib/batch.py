@@ -143,7 +143,7 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
 def stopped_by_ctrl_c() -> Iterator[None]:
     """Let Ctrl-C end the process at once, as a kill does: a batch stands that at any moment, and its kernel ends with it. An
     exception would have to find its way out through callbacks of asyncio and what papermill does behind it. Where Ctrl-C is
-    ignored or somebody else's, as in a job in the background, it stays so."""
+    ignored, as in a job in the background, or has another handler, it stays so."""
     def stop(number: int, frame: Any) -> None:
         os.write(2, b"\nsiambook: stopped\n")
         os._exit(130)
