@@ -27,6 +27,7 @@ endif
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
+	$(BIN)/siambook measure
 	$(BIN)/jupyter-book build -W --keep-going book/
 	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
 

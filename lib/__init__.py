@@ -3,14 +3,14 @@
 Notebooks import from here; nothing in this package reads global configuration. Imports point downwards only, line by line and
 within a line from left to right (tests/test_setup.py):
 
-    cli, batch, book                                         commands; notebooks as a batch and as a book
+    cli, batch, book, pages                                  commands; notebooks as a batch and as a book
     chapters                                                 what pages show: figures, tables, sentences
-    cluster, full_size, pruned, published, experiments       "measure, or load what this run has measured"
-    runs, digests, absent                                    a run on disk; what makes it stale; what it lacks
-    bench, deploy, recalibrate, calibration, power           engines from weights; their speed, ranges and power
+    measure, published                                       variants; quality on all cores, speed alone; what makes them stale
+    runs, absent                                             a run on disk; what it lacks
+    deploy, recalibrate, calibration, power                  engines from weights; their ranges and power
     pruning, training                                        CURL; training of trackers and classifiers
     zoo, quantize, engines, export                           PyTorch, OpenVINO, TensorRT; INT8; ONNX
     thesis, fetch, siamrpn, engines.base                     the thesis's numbers; the tracker, what it asks of an engine
     video, vot, demo                                         frames, evaluation, the generated benchmark
-    environment, files, errors
+    environment, progress, files, errors
 """

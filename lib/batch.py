@@ -11,7 +11,7 @@ profile. The run keeps
 A failure is written down and the rest still done. Killed at any moment and started again, a batch goes on where it was: a
 notebook is finished when it lies under its own name, which is given to it last and at once, and its code cells are those that
 would be executed now. One of these cells is `lib.book`'s, with the digest of all that decides the outputs. What a notebook had
-measured before it was killed is in the run already (`lib.experiments`).
+measured before it was killed is in the run already (`lib.measure`).
 
 The kernel is the interpreter that runs the batch, whatever kernels are installed, and it dies with the batch. One batch works in
 a run at a time. Needs papermill, ipykernel and nbformat, which are imported where they are used, and no Jupyter Book.
@@ -38,20 +38,11 @@ from lib.book import DEFAULT_PROFILE, chosen_parameters, fingerprint, refuse_unk
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
+from lib.pages import kernel_manager
 
 NEEDS = ("papermill", "ipykernel", "nbformat")
 LOCK = ".batch"
 DONE, FAILED = "done", "failed"
-# Linux ends the kernel together with the batch that started it; elsewhere ipykernel looks every second whether it is there.
-KERNEL = """
-import ctypes, os, signal
-if hasattr(ctypes.CDLL(None), "prctl"):
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
-    raise SystemExit  # the batch ended before that
-from ipykernel.kernelapp import launch_new_instance
-launch_new_instance()
-"""
 
 
 # -- What there is to do -------------------------------------------------------------------------------------------------------
@@ -110,6 +101,20 @@ def sentence(error: BaseException) -> str:
 # -- Doing it ------------------------------------------------------------------------------------------------------------------
 
 
+def profile_file(root: Path, profile: str | None) -> str:
+    """A profile's file relative to the repository: the one named, else that of SIAMBOOK_PROFILE, else the demo's."""
+    chosen = profile or os.environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE
+    return os.path.relpath(chosen if Path(chosen).is_file() else root / chosen, root)  # one spelling of it in every page
+
+
+def parameters(root: Path, profile: str | None = None, run: str | None = None) -> dict[str, Any]:
+    """A profile's values, with the run that is named in place of its own."""
+    chosen = {"SIAMBOOK_PROFILE": profile_file(root, profile), "SIAMBOOK_RUN": run or os.environ.get("SIAMBOOK_RUN", "")}
+    values = chosen_parameters(root, chosen)
+    values["run"] = str(values.get("run") or runs.LOCAL)
+    return values
+
+
 def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (), name: str | None = None) -> list[str]:
     """Execute the notebooks that the run has not finished; returns what failed, in sentences.
 
@@ -120,10 +125,8 @@ def run(root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (),
     missing = [package for package in NEEDS if not find_spec(package)]
     if missing:
         raise InputError(f"{', '.join(missing)} not installed, and notebooks need it: pip install {' '.join(NEEDS)}")
-    chosen = profile or os.environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE
-    profile = os.path.relpath(chosen if Path(chosen).is_file() else root / chosen, root)  # one spelling of it in every page
-    values = chosen_parameters(root, {"SIAMBOOK_PROFILE": profile, "SIAMBOOK_RUN": name or os.environ.get("SIAMBOOK_RUN", "")})
-    values["run"] = str(values.get("run") or runs.LOCAL)
+    profile = profile_file(root, profile)
+    values = parameters(root, profile, name)
     book, folder = notebooks(root), runs.run_folder(values["run"])
     refuse_unknown(values, book.values(), profile)
     names = choose(list(book), only)
@@ -199,7 +202,7 @@ def _execute(path: Path, log: Path, root: Path, bar: tqdm) -> None:
         told = _Log(file, bar)
         # Saved at the end alone: a disk that is full for a moment must not end a measurement of hours.
         execute_notebook(str(path), str(path), cwd=str(root / "notebooks"), kernel_name="python3", progress_bar=False,
-                         request_save_on_cell_execute=False, kernel_manager_class=_kernel_manager(root, file),
+                         request_save_on_cell_execute=False, kernel_manager_class=kernel_manager(root, file),
                          stdout_file=told, stderr_file=told)
 
 
@@ -217,24 +220,6 @@ class _Log:
 
     def flush(self) -> None:
         """Nothing waits to be written."""
-
-
-def _kernel_manager(root: Path, log: BinaryIO) -> Any:
-    """A class of kernels that are this interpreter with this library, whose own output goes to the log."""
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpec
-
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    spec = KernelSpec(argv=[sys.executable, "-c", KERNEL, "-f", "{connection_file}"], display_name="Python 3", language="python",
-                      env={"PYTHONPATH": path})
-
-    class Kernel(AsyncKernelManager):
-        kernel_spec = spec
-
-        async def start_kernel(self, **more: Any) -> None:  # type: ignore[override]
-            await super().start_kernel(**more, stdout=log, stderr=log)
-
-    return Kernel
 
 
 def _write(path: Path, table: pd.DataFrame) -> list[str]:

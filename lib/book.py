@@ -40,6 +40,7 @@ import yaml
 
 from lib.environment import DISTRIBUTIONS, cores, gpus, processor
 from lib.errors import InputError
+from lib.pages import fill_cache
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -183,10 +184,10 @@ def fingerprint(notebook: dict[str, Any], root: Path, values: dict[str, Any]) ->
 
 def _runs(root: Path, run: str, side_by_side: bool) -> dict[str, str]:
     """Digests of what a page shows of runs that no notebook writes here."""
-    parts, folder = {}, root / "data" / "runs"
+    parts, folder = {}, Path(os.environ.get("SIAMBOOK_RUNS") or root / "data" / "runs")
     for file in sorted(folder.glob("*/*")) if side_by_side else ():
         if file.parent.name not in (run, "local") and (file.suffix == ".csv" or file.name == "environment.json"):
-            parts[str(file.relative_to(root))] = _digest(file.read_bytes())
+            parts[f"data/runs/{file.relative_to(folder)}"] = _digest(file.read_bytes())
     try:
         machine = json.loads((folder / run / "environment.json").read_text(encoding="utf-8"))["hardware"]
     except (OSError, ValueError, KeyError, TypeError):  # a run that nothing is known of is this machine's own (lib/runs.py)
@@ -268,6 +269,9 @@ class Book:
         except InputError as error:
             raise ExtensionError(str(error)) from None  # one sentence, not two
         self.parts = {name: fingerprint(notebook, self.root, self.values) for name, notebook in notebooks.items()}
+        pages = {files[name]: self.page(name, notebook) for name, notebook in notebooks.items()}
+        cache = env.mystnb_config.execution_cache_path  # type: ignore[attr-defined]
+        fill_cache(Path(cache), pages, self.root, int(app.config.nb_execution_timeout))
         known = _fingerprints(env)
         stale = [name for name, parts in self.parts.items() if name in known and known[name] != parts]
         for name in stale:
@@ -279,9 +283,12 @@ class Book:
     def read(self, app: Sphinx, docname: str, content: list[str]) -> None:
         """source-read: add the cell, and remember what the page is made from."""
         if docname in self.parts:
-            parts = self.parts[docname]
-            content[0] = json.dumps(with_parameters(json.loads(content[0]), self.values, parts, self.profile))
-            _fingerprints(app.env)[docname] = parts
+            content[0] = json.dumps(self.page(docname, json.loads(content[0])))
+            _fingerprints(app.env)[docname] = self.parts[docname]
+
+    def page(self, name: str, notebook: dict[str, Any]) -> dict[str, Any]:
+        """The notebook as it is executed."""
+        return with_parameters(notebook, self.values, self.parts[name], self.profile)
 
     def finished(self, app: Sphinx, exception: Exception | None) -> None:
         """build-finished: a build with warnings fails, and so does the next one until they are mended.

@@ -21,7 +21,7 @@ import pandas as pd
 
 from lib.errors import InputError
 from lib.export import session
-from lib.files import write_text
+from lib.files import digest, write_text
 from lib.quantize import METHODS, Bounds, activation_bounds, channel_bounds
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
@@ -156,6 +156,16 @@ def _xcorr_bounds(model: onnx.ModelProto, own: Sequence[Feeds], how: str) -> Dic
     feeds = xcorr_feeds(own, how)
     channels = channel_bounds(feeds[0]) if how != "own" else {}
     return {method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()}
+
+
+def calibration_path(weights: Path) -> Path:
+    """Where the ranges that belong to weights are kept: beside them."""
+    return weights.with_suffix(".calibration.csv")
+
+
+def training_ranges(weights: Path) -> Ranges:
+    """The ranges kept beside weights. Raises InputError where there are none, or those of other weights."""
+    return read_ranges(calibration_path(weights), digest(weights.read_bytes()))
 
 
 def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: str) -> None:

@@ -16,7 +16,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 ENGINE_NAMES = ("pytorch", "openvino", "tensorrt")
 
 if TYPE_CHECKING:
-    from lib.experiments import Variant
+    from lib.measure.variants import Variant
     from lib.vot.dataset import Dataset
     from lib.vot.metrics import Evaluation
 
@@ -73,23 +73,19 @@ def evaluate(options: argparse.Namespace) -> int:
         dataset = load_dataset(options.dataset)
         _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
         return 0
-    from lib import experiments, zoo
+    from lib import zoo
     from lib.absent import Absent
+    from lib.measure import quality, variants
 
     name = options.dataset if options.dataset == zoo.DEMO else str(Path(options.dataset).resolve())
     weights = options.weights if options.weights == zoo.DEMO else str(Path(options.weights).resolve())
     variant = _variant(options, weights)
-    dataset = experiments.open_dataset(name, None if options.one_pass else options.run)
+    dataset = variants.open_dataset(name, None if options.one_pass else options.run)
     if options.one_pass:
         _one_pass(options, dataset)
         return 0
-    if options.scheduler:
-        from lib import cluster
-
-        folder, evaluation = cluster.measure([variant], dataset, options.run, options.scheduler, protocol)[0]
-        _show(options, str(folder), evaluation)
-        return 0
-    measured = experiments.measure([variant], dataset, options.run, protocol)[0]
+    measured = quality.measure([variant], dataset, options.run, protocol, scheduler=options.scheduler or "",
+                               workers=options.workers or 0)[0]
     if isinstance(measured, Absent):
         raise InputError(str(measured))
     _show(options, str(measured.results), measured.evaluation)
@@ -98,15 +94,14 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _variant(options: argparse.Namespace, weights: str) -> Variant:
     """The variant that --engine, --precision and --calibration name."""
-    from lib import experiments
     from lib.deploy import Quantisation, choose_framework
+    from lib.measure import variants
 
     framework = choose_framework(options.engine)
     precisions = options.precision if len(options.precision) == 3 else options.precision * 3
     if framework == "pytorch" and set(precisions) == {"fp32"}:
-        return experiments.baseline(weights)[0]
-    target, search, xcorr = precisions
-    return experiments.mixture(weights, framework, target, search, xcorr, Quantisation(options.calibration))
+        return variants.baseline(weights)[0]
+    return variants.mixture(weights, framework, precisions, Quantisation(options.calibration))
 
 
 def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
@@ -158,13 +153,14 @@ def _number(value: Optional[float]) -> str:
 
 def export(options: argparse.Namespace) -> int:
     """The target, search and xcorr networks as ONNX files, checked against PyTorch."""
-    from lib import experiments
+    from lib.calibration import training_ranges
     from lib.deploy import Deployment
     from lib.export import check_agreement, describe, save_model
     from lib.siamrpn.checkpoint import load_network
+    from lib.zoo import weights_of
 
-    weights = experiments.weights_of(options.weights)
-    deployment = Deployment(load_network(weights), "openvino", ranges=lambda _: experiments.training_ranges(weights))
+    weights = weights_of(options.weights)
+    deployment = Deployment(load_network(weights), "openvino", ranges=lambda _: training_ranges(weights))
     for precision in options.precision:
         for name in NETWORKS:
             model = deployment.model(name, precision)
@@ -211,15 +207,16 @@ def engine(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Ranges of activations for INT8, from training data or from the frames of a dataset."""
-    from lib import digests, experiments
     from lib.calibration import calibrate as measure
-    from lib.calibration import thesis_pairs, training_pairs, write_ranges
+    from lib.calibration import calibration_path, thesis_pairs, training_pairs, write_ranges
     from lib.export import export_network
+    from lib.files import digest
     from lib.siamrpn.checkpoint import load_network
     from lib.training.loop import load_config
     from lib.vot.dataset import load_dataset
+    from lib.zoo import weights_of
 
-    weights = experiments.weights_of(options.weights)
+    weights = weights_of(options.weights)
     command = f"siambook calibrate {options.data} --pairs {options.pairs}"
     if Path(options.data).suffix in (".yaml", ".yml"):
         pairs = training_pairs(load_config(options.data), options.pairs)
@@ -227,29 +224,29 @@ def calibrate(options: argparse.Namespace) -> int:
     else:
         pairs = thesis_pairs(load_dataset(options.data), options.pairs)
         source = f"{command}: {len(pairs)} frames of these sequences"
-    out = Path(options.out) if options.out else experiments.calibration_path(weights)
-    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, digests.digest(weights.read_bytes()))
+    out = Path(options.out) if options.out else calibration_path(weights)
+    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, digest(weights.read_bytes()))
     print(f"{out}: ranges from {len(pairs)} pairs")
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
     """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same run."""
-    from lib import experiments
-    from lib.bench import bench as measure
-    from lib.bench import full_size_network, report
     from lib.deploy import FRAMEWORKS
     from lib.environment import label, peak_memory_gb, record
+    from lib.measure.speed import bench as measure
+    from lib.measure.speed import full_size_network, report
     from lib.siamrpn.checkpoint import load_network
+    from lib.zoo import weights_of
 
-    network = full_size_network() if options.scale == "thesis" else load_network(experiments.weights_of(options.weights))
+    network = full_size_network() if options.scale == "thesis" else load_network(weights_of(options.weights))
     machine = record(options.device)
     rows = []
 
     def say(text: str) -> None:
         print(text, file=sys.stderr)
 
-    for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, options.calls, say):
+    for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, say):
         rows.append(timed.row())
         say(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
     about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"],
@@ -281,10 +278,9 @@ def train(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """CURL's steps: a classification layer, scores of channels, the network without the worst, fine-tuning."""
     from lib import pruning
-    from lib.experiments import weights_of
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
-    from lib.zoo import FOLDER
+    from lib.zoo import FOLDER, weights_of
 
     weights = weights_of(options.weights)
     if options.action == "cut":
@@ -356,6 +352,18 @@ def demo_data(options: argparse.Namespace) -> int:
             print(f"{spec.name:<12} {spec.frames:>4} frames  {spec.description}")
         return 0
     print(make_benchmark(options.folder, progress=True))
+    return 0
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Measure all that a profile's pages show, or go on where a stopped measurement was."""
+    from lib import batch
+    from lib.files import ROOT
+    from lib.measure import everything
+
+    with batch.stopped_by_ctrl_c():
+        values = batch.parameters(ROOT, options.profile, options.run)
+        everything.measure(values, scheduler=options.scheduler or "", workers=options.workers or 0)
     return 0
 
 
@@ -461,8 +469,9 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("--calibration", default="training", choices=("training", "benchmark"),
                      help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis")
     sub.add_argument("--scheduler", metavar="ADDRESS",
-                     help="run the tracker on a Dask cluster, for quality without times: tcp://HOST:PORT, or `local` for this "
-                          "machine's cores")
+                     help="where the tracker runs: a Dask cluster's tcp://HOST:PORT, or `local` for processes of this machine "
+                          "(the default on a CPU)")
+    sub.add_argument("--workers", type=_positive, metavar="N", help="processes of this machine (default: one per core)")
 
     sub = command(export, "export", "write the target, search and xcorr networks as ONNX files",
                   "siambook export --out onnx --precision fp32,fp16,int8")
@@ -493,7 +502,6 @@ def parser() -> argparse.ArgumentParser:
                      help="the demo model, or the full-size network with random weights")
     sub.add_argument("--weights", default="demo", help="at demo scale: `demo` or a checkpoint")
     sub.add_argument("--rounds", type=_positive, default=5, help="how often two variants take turns")
-    sub.add_argument("--calls", type=_positive, default=4, help="frames in a turn")
     sub.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
 
@@ -542,6 +550,13 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("to", nargs="?", metavar="PATH", help="folder, or file (default: where profiles/workstation.yaml looks)")
     sub.add_argument("--source", metavar="URL|PATH", help="a mirror, or a local copy, in place of the original place")
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
+
+    sub = command(measure, "measure", "fill a run: quality on all cores, then speed alone; goes on where it was stopped",
+                  "siambook measure --profile profiles/workstation.yaml --run my-run")
+    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
+    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
+    sub.add_argument("--scheduler", metavar="ADDRESS", help="quality on a Dask cluster, tcp://HOST:PORT")
+    sub.add_argument("--workers", type=_positive, metavar="N", help="quality: processes (default: one per core)")
 
     sub = command(run, "run", "execute the notebooks in the book's order, or go on where a killed batch was",
                   "siambook run --profile profiles/xavier.yaml --only 04")

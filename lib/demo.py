@@ -1,34 +1,41 @@
-"""The demo benchmark: sixteen generated sequences in VOT layout, to measure chapter 4 on where VOT2018 is not at hand.
+"""The demo benchmark: 60 generated sequences in VOT layout, for chapter 4 where VOT2018 is missing.
 
-Every pixel comes from the photographs inside scikit-image's wheel; nothing is fetched. A *scene* is one photograph, seen by a
-virtual camera that pans, zooms, rolls, tilts and shakes. The target is a region of the scene itself or one cut out of another
-photograph with a soft, rounded mask; distractors and occluders are cut-outs, too. A sequence is an entry of data (`_SEQUENCES`),
-one function renders them all, and polygons and tags follow from the parameters, not from the pixels.
+A number and a challenge make a sequence: `make_spec(7, "occlusion")`. All that is drawn comes from
+the tables below: targets and scenes from the photographs in scikit-image's wheel (nothing is
+fetched), and for each challenge the ranges of speed, light, occluders and so on. A sequence's level
+says where in these ranges it lies. Levels are spread evenly from easy to hard over the numbers. The
+first frames are quiet; the difficulty begins with a drawn frame, the event.
 
-Ground truth is the target's box carried by its homography: four corners, whether they are covered or not (amodal, as in VOT).
-A tag is 1 in a frame where its rule holds; the first frame, which has no earlier one, can only be tagged `occlusion`.
+Everything moves in the frame's pixels: the target, what passes in front of it, and the scene. The
+target is cut out of its photograph with a soft mask, or it is a region of the scene and moves with
+the camera. Polygons and tags follow from these motions, not from the pixels. Ground truth is the
+target's box carried by its homography: four corners, covered or not (amodal, as in VOT).
 
-| tag             | rule                                                                                                      |
-|-----------------|-----------------------------------------------------------------------------------------------------------|
-| `camera_motion` | the background in the frame's four corners moved by more than `CAMERA_PIXELS` (mean) since the last frame |
-| `illum_change`  | a mid-grey is brighter or darker by more than `LIGHT_CHANGE` than `LIGHT_FRAMES` frames ago               |
-| `motion_change` | the target's mean velocities over `MOTION_FRAMES` before and after differ by more than `MOTION_PIXELS`    |
-| `occlusion`     | more than `COVERED` of the target's area inside the frame lies behind something                           |
-| `size_change`   | the polygon's area is larger or smaller by more than `SIZE_CHANGE` than `SIZE_FRAMES` frames ago          |
+A tag is 1 in a frame where its rule holds; the first frame can only be tagged `occlusion`. "Before"
+is the given number of frames ago, or the first frame where there are not as many.
+
+- `camera_motion`: the background in the frame's corners moved by more than `CAMERA_PIXELS` (mean)
+- `illum_change`: a mid-grey differs by more than `LIGHT_CHANGE` from `LIGHT_FRAMES` before
+- `motion_change`: the target's mean velocities over the `MOTION_FRAMES` before the frame and after
+  it differ by more than `MOTION_PIXELS`
+- `occlusion`: more than `COVERED` of the target's area inside the frame lies behind something
+- `size_change`: the polygon's area differs by more than `SIZE_CHANGE` from `SIZE_FRAMES` before
 """
+
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple, Tuple
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
@@ -36,52 +43,540 @@ from tqdm import tqdm
 
 from lib.errors import InputError
 
-CAMERA_PIXELS = 1.0  # px a frame
+CAMERA_PIXELS = 1.0  # px per frame
 LIGHT_CHANGE, LIGHT_FRAMES = 0.15, 10
-MOTION_PIXELS, MOTION_FRAMES = 2.0, 3  # px a frame
+MOTION_PIXELS, MOTION_FRAMES = 2.0, 3  # px per frame
 COVERED = 0.10
-SIZE_CHANGE, SIZE_FRAMES = 0.20, 20
-TAGS = ("camera_motion", "illum_change", "motion_change", "occlusion", "size_change")  # VOT2018's file names, plus ".tag"
+SIZE_CHANGE, SIZE_FRAMES = 0.20, 10
+TAGS = ("camera_motion", "illum_change", "motion_change", "occlusion", "size_change")  # plus ".tag"
 
-STAMP = "made-by.json"  # written inside a finished benchmark: which generator made which sequences
-_STALE = 600.0  # seconds without a change after which another process's temporary folder counts as left over
+STAMP = "made-by.json"  # in a finished benchmark: which generator made which sequences
+_STALE = 600.0  # seconds without a change after which a temporary folder counts as left over
 _FOCAL = 400.0  # px, of the perspective that a tilt gives
 _JPEG = 90
 
-Points = Tuple[Tuple[float, float], ...]
-Keys = Tuple[Tuple[float, ...], ...]  # rows of (time 0..1, values ...), see Sprite.path and Spec.light
+# --- what sequences are made of: data -----------------------------------------------------------
+
+COUNT, FRAMES = 60, 20  # sequences, and frames of each
+SIZES = ((320, 240), (360, 270), (400, 300))  # of a frame: width and height in px
+SIDE = (46.0, 78.0)  # px, the square root of the target's area in the first frame
+SHORTEST, LONGEST = 36.0, 0.6  # a target's short side in px, its long side in frame heights
+EVENT = (4, 8)  # the frame in which the difficulty begins
+CALM = 0.4  # the target's speed before the event, relative to its speed afterwards
+TURN = (3, 7)  # frames between two turns
+ZOOM = (1.1, 1.6)  # of the scene, relative to where it just fills the frame
+FOLLOW = (0.0, 0.0, 0.3)  # choices: how much of the target's motion the camera takes part in
+LINGER = 0.3  # speed of a look-alike after it met the target, relative to before
+NOISE = (1.0, 3.0)  # standard deviation in grey levels
+
+Range = Tuple[float, float]  # easy and hard
 
 
-@dataclass(frozen=True)
+class Challenge(NamedTuple):
+    """How hard a sequence is; lengths are relative to the target's side."""
+
+    words: str
+    speed: Range = (0.02, 0.08)  # per frame
+    burst: Range = (0.0, 0.0)  # added to the speed in the two frames after a turn
+    shake: Range = (0.0, 0.6)  # px
+    blur: Range = (0.2, 0.5)  # of the time from frame to frame
+    roll: Range = (0.0, 15.0)  # degrees, until the last frame
+    tilt: Range = (0.0, 12.0)  # degrees, until the last frame
+    grow: Range = (1.0, 1.12)  # of the side, until the last frame; or its inverse
+    dark: Range = (0.0, 0.0)  # of the light that goes
+    cover: Range = (0.0, 0.0)  # width of what passes in front, in sides
+    cover_frames: Range = (6.0, 10.0)  # how long it passes
+    twins: Range = (0.0, 0.0)  # number of look-alikes
+    miss: Range = (1.0, 0.4)  # how far from the target they pass
+    carried: bool = False  # the target rests in the scene, and the camera moves
+
+
+CHALLENGES = {
+    "camera": Challenge(
+        "the camera jerks and turns",
+        speed=(0.1, 0.2),
+        burst=(0.8, 1.4),
+        shake=(1.0, 4.0),
+        blur=(0.3, 0.8),
+        roll=(5, 40),
+        twins=(1, 3),
+        carried=True,
+    ),
+    "light": Challenge("the light changes", speed=(0.4, 0.65), dark=(0.6, 0.97), twins=(1, 3)),
+    "motion": Challenge(
+        "it moves fast", speed=(0.6, 1.1), blur=(0.3, 0.9), roll=(5, 60), twins=(1, 3)
+    ),
+    "occlusion": Challenge(
+        "{thing} passes in front",
+        speed=(0.15, 0.3),
+        cover=(1.5, 2.1),
+        cover_frames=(8, 12),
+        twins=(0, 2),
+    ),
+    "size": Challenge(
+        "it {grows} and turns away", speed=(0.3, 0.55), grow=(1.8, 4), tilt=(30, 65), twins=(2, 4)
+    ),
+    "lookalike": Challenge("it wanders", speed=(0.3, 0.6), twins=(2, 5), miss=(0.6, 0.2)),
+    "mixed": Challenge(
+        "it is fast, the light changes, {thing} passes in front",
+        speed=(0.35, 0.65),
+        roll=(5, 30),
+        grow=(1.1, 1.6),
+        dark=(0.4, 0.85),
+        cover=(1.0, 1.6),
+        twins=(1, 3),
+    ),
+}
+
+SCENES = {  # where a target can be, and how the description says it; "own" is its photograph
+    "brick": ("brick.png", " on a brick wall"),
+    "garage": ("motorcycle_right.png", " in a garage"),
+    "grass": ("grass.png", " on a lawn"),
+    "gravel": ("gravel.png", " on gravel"),
+    "moon": ("moon.png", " over the moon"),
+    "sky": ("hubble_deep_field.jpg", " in the deep field"),
+    "table": ("coffee.png", " on a table"),
+    "tissue": ("ihc.png", " on tissue"),
+}
+
+
+class Target(NamedTuple):
+    """Something to cut out of a photograph, or to look at in it."""
+
+    name: str
+    phrase: str
+    photo: str
+    scenes: str  # where it can be
+    outline: str  # "x,y x,y ..." as in SVG, or "oval x y a b" with half axes; the photograph's px
+
+
+def _targets(table: str) -> tuple[Target, ...]:
+    """Entries of a line of fields and an indented outline."""
+    targets = []
+    for entry in re.split(r"\n(?=\w)", table.strip()):
+        fields, _, outline = entry.partition("\n")
+        name, phrase, photo, scenes = fields.split(" | ")
+        targets.append(Target(name, phrase, photo, scenes, outline.strip()))
+    return tuple(targets)
+
+
+TARGETS = _targets("""
+face | a woman's face | astronaut.png | brick grass gravel
+  152,75 160,45 185,25 215,12 270,22 297,60 296,100 278,130 262,145 255,175 236,188 212,186
+  192,168 182,132 160,115
+cameraman | a cameraman's head | camera.png | own
+  160,110 170,85 195,66 225,64 255,80 270,105 270,138 325,138 328,180 310,200 262,195 240,200
+  215,198 185,215 165,160
+cell | a bright cell | cell.png | own tissue
+  oval 428 374 65 65
+cat | a cat's head | chelsea.png | brick grass gravel
+  48,40 110,8 230,2 330,18 362,90 352,160 305,250 255,282 190,250 100,215 50,130
+cup | a coffee cup | coffee.png | brick grass gravel
+  175,95 185,55 220,28 270,18 330,25 380,50 402,90 410,65 425,70 418,120 455,160 478,215 470,270
+  440,320 390,360 330,383 280,388 220,380 160,358 110,320 82,270 78,215 95,165 130,130
+coin | a coin | coins.png | own brick
+  oval 270 118 26 26
+colours | a colour wheel | color.png | brick grass gravel garage
+  oval 185 185 165 165
+horse | a black horse | horse.png | grass gravel tissue
+  358,9 350,19 339,19 313,22 296,30 273,50 249,80 229,89 181,93 127,82 101,82 49,90 36,96 25,110
+  18,143 19,229 30,250 39,244 48,210 51,122 60,101 55,134 68,190 50,220 49,267 44,291 52,304
+  63,311 73,309 57,285 58,254 68,229 90,204 98,243 104,284 118,303 133,301 118,284 108,258 108,236
+  119,191 135,166 181,184 248,188 251,212 245,294 252,309 268,307 256,289 256,263 262,248 266,297
+  274,312 290,311 274,292 272,264 292,186 304,169 309,124 327,70 352,80 370,102 380,100 388,88
+  365,36 354,24
+galaxy | a spiral galaxy | hubble_deep_field.jpg | own sky
+  oval 124 400 22 22
+gland | a gland | ihc.png | own
+  270,345 285,320 305,308 325,318 350,322 372,345 383,390 378,430 370,470 355,498 325,500 300,480
+  275,445 256,400 258,365
+crater | a crater | moon.png | own
+  oval 121 88 28 28
+headlamp | a headlamp | motorcycle_left.png | own
+  oval 533 158 28 33
+tank | a red fuel tank | motorcycle_right.png | own
+  272,225 297,200 332,175 372,160 407,157 432,175 427,210 417,235 402,241 347,240 297,248
+disc | the optic disc | retina.jpg | own
+  oval 257 648 74 88
+rocket | the top of a rocket | rocket.jpg | brick moon sky
+  321,126 328,134 331,150 335,165 336,185 336,250 308,250 308,185 309,165 312,150 314,134
+note | a handwritten note | text.png | brick garage table
+  4,4 444,4 444,168 4,168
+logo | a round sticker | logo.png | brick gravel garage
+  oval 250 247 236 236
+shuttle | a space shuttle | astronaut.png | sky moon
+  397,15 410,2 428,4 437,45 447,40 455,60 455,180 457,265 440,284 375,284 368,268 373,245 355,228
+  356,208 378,180 381,78 384,48 395,45
+eye | a cat's eye | chelsea.png | own
+  oval 172 115 38 34
+spoon | a spoon | coffee.png | own
+  oval 365 283 39 40
+wheel | a front wheel | motorcycle_left.png | own
+  514,300 510,330 520,370 545,410 590,442 630,452 665,445 684,410 680,370 660,325 640,300 625,318
+  600,305 570,300 560,290 530,285
+badge | a mission badge | astronaut.png | own
+  oval 170 386 38 38
+helmet | a helmet | astronaut.png | grass gravel
+  280,505 278,440 295,395 330,360 370,347 410,344 450,355 480,385 495,430 502,458 509,468 509,508
+""")
+OCCLUDERS = _targets("""
+gravel | a patch of gravel | gravel.png | any
+  200,5 300,5 300,505 200,505
+bricks | a piece of wall | brick.png | any
+  150,5 250,5 250,505 150,505
+lawn | a strip of lawn | grass.png | any
+  100,5 200,5 200,505 100,505
+""") + tuple(target for target in TARGETS if target.name in ("cup", "note", "helmet"))
+
+
+# --- a sequence as parameters -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
 class Sprite:
-    """A region of a photograph and how it moves over the scene."""
+    """A part of a photograph and how it moves through the frame."""
 
-    photo: str  # file in skimage/data; "" marks a region of the scene itself, which is not drawn and does not move in it
-    outline: Points  # in the photograph's pixels; rounded off and feathered when cut out
-    path: Keys = ()  # rows of (time, x, y, scale = 1, roll in degrees = 0, tilt in degrees = 0), x and y in pixels of the scene
-    corners: bool = False  # straight lines with sharp corners between the rows instead of a smooth curve
-    shake: float = 0.0  # px of the scene, random
-    wobble: float = 0.0  # px at the largest scale it is shown at: a travelling wave bends it
+    photo: str
+    outline: np.ndarray  # (K, 2) in the photograph's px; softened when cut out
+    poses: np.ndarray  # (N, 5) x, y in the frame, scale, roll, tilt in degrees; for each frame
+    drawn: bool = True  # False: it is in the scene already
+
+    @functools.cached_property
+    def box(self) -> np.ndarray:
+        """(4, 2) corners around the outline, clockwise from the top left; the photograph's px."""
+        (left, top), (right, bottom) = self.outline.min(axis=0), self.outline.max(axis=0)
+        return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+    def to_frame(self, frame: float) -> np.ndarray:
+        """(3, 3) homography from the photograph to the frame at a time in frames."""
+        return _homography(self.poses, frame, self.box.mean(axis=0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spec:
-    """One sequence as data: a scene, a camera over it, a target, and what makes it difficult."""
+    """One sequence: a scene, a camera over it, a target, and what makes it difficult."""
 
     name: str
     description: str
+    challenge: str
+    seed: int
     photo: str  # the scene
     size: tuple[int, int]  # of a frame: width, height
     frames: int
-    camera: Keys  # rows of (time, x, y, zoom = 1, roll = 0, tilt = 0): the scene's point shown in the middle of the frame
+    anchor: np.ndarray  # (2,) the scene's point that the camera's poses move
+    camera: np.ndarray  # (N, 5) poses of the scene, as in Sprite
     target: Sprite
-    behind: tuple[Sprite, ...] = ()  # drawn before the target
-    front: tuple[Sprite, ...] = ()  # drawn after it
-    light: Keys = ((0.0, 1.0, 1.0),)  # rows of (time, gain, gamma), linear in between
-    shake: float = 0.0  # of the camera, px of the scene
-    exposure: float = 0.0  # fraction of the frame's time during which motion blurs
-    noise: float = 1.5  # standard deviation of the sensor's noise in grey levels
-    grey: bool = False
+    front: tuple[Sprite, ...]  # drawn over it
+    light: np.ndarray  # (N,) brightness, 1 = unchanged
+    exposure: float  # fraction of the frame's time during which motion blurs
+    noise: float  # standard deviation of the sensor's noise in grey levels
+
+
+class _Draw:
+    """What is drawn for one sequence: its level, its frame size, its event, and random numbers."""
+
+    def __init__(self, number: int, how: Challenge) -> None:
+        self.random = np.random.RandomState(number)  # RandomState: numpy keeps its stream for ever
+        self.level = number // len(CHALLENGES) * 0.618034 % 1  # the golden ratio spreads evenly
+        self.how = how
+        self.size: tuple[int, int] = self.choice(SIZES)
+        self.event = self.whole(*EVENT)
+
+    def graded(self, name: str) -> float:
+        """A value from the challenge's range of that name: the harder the sequence, the later."""
+        easy, hard = getattr(self.how, name)
+        return float(easy + (hard - easy) * self.level)
+
+    def between(self, low: float, high: float) -> float:
+        return float(self.random.uniform(low, high))
+
+    def whole(self, low: int, high: int) -> int:
+        return int(self.random.randint(low, high + 1))
+
+    def choice(self, items: Sequence[Any]) -> Any:
+        return items[self.whole(0, len(items) - 1)]
+
+    def signed(self, value: float) -> float:
+        return value * self.choice((-1.0, 1.0))
+
+
+@functools.lru_cache(maxsize=None)
+def list_specs() -> tuple[Spec, ...]:
+    """The sequences in the benchmark's order; the book prints their names and descriptions."""
+    names = tuple(CHALLENGES)
+    return tuple(make_spec(n, names[n % len(names)]) for n in range(1, COUNT + 1))
+
+
+def make_spec(number: int, challenge: str) -> Spec:
+    """The sequence that a number and one of `CHALLENGES` make: always the same one."""
+    draw = _Draw(number, CHALLENGES[challenge])
+    photos = list(dict.fromkeys(target.photo for target in TARGETS))
+    same = [target for target in TARGETS if target.photo == photos[number % len(photos)]]
+    target = same[number // len(photos) % len(same)]
+    place = draw.choice(target.scenes.split())
+    photo, where = SCENES.get(place, (target.photo, ""))
+    shape = np.array(_photograph(photo).shape[1::-1])
+    own = place == "own"
+    sprite = Sprite(target.photo, _outline(target.outline), np.zeros((FRAMES, 5)), not own)
+    sprite.poses[:, 2:] = _turning(draw, sprite.box, float((draw.size / shape).max()) * own)
+    low, high = _room(draw, sprite, shape)
+    sprite.poses[:, :2] = _walk(draw, low, high, _sides(sprite))
+    anchor, camera = _camera(draw, sprite, shape)
+    thing = draw.choice([o for o in OCCLUDERS if o.photo not in (photo, target.photo)])
+    twins = round(draw.graded("twins"))
+    front = [_twin(draw, sprite, k) for k in range(twins)]
+    if draw.how.cover[1]:
+        front.append(_occluder(draw, sprite, thing))
+    jolts = draw.random.normal(size=(FRAMES, 2)) * draw.graded("shake")
+    for poses in [camera, sprite.poses] + [other.poses for other in front]:
+        poses[:, :2] += jolts
+    grows = "grows" if sprite.poses[-1, 2] > sprite.poses[0, 2] else "shrinks"
+    words = draw.how.words.format(thing=thing.phrase, grows=grows)
+    words += ("", ", and one like the target passes", ", and others like the target pass")[
+        min(twins, 2)
+    ]
+    return Spec(
+        name=f"{target.name}-{challenge}-{number:02d}",
+        description=f"{target.phrase[0].upper()}{target.phrase[1:]}{where}; {words}.",
+        challenge=challenge,
+        seed=number,
+        photo=photo,
+        size=draw.size,
+        frames=FRAMES,
+        anchor=anchor,
+        camera=camera,
+        target=sprite,
+        front=tuple(front),
+        light=_light(draw),
+        exposure=draw.graded("blur"),
+        noise=draw.between(*NOISE),
+    )
+
+
+def _outline(text: str) -> np.ndarray:
+    """(K, 2) points of a Target's outline."""
+    if text.startswith("oval"):
+        x, y, across, down = map(float, text.split()[1:])
+        turns = np.arange(24) * (2 * np.pi / 24)
+        return np.column_stack([x + across * np.cos(turns), y + down * np.sin(turns)])
+    return np.array([point.split(",") for point in text.split()], dtype=np.float64)
+
+
+def _sides(sprite: Sprite) -> np.ndarray:
+    """(N,) the square root of the target's area in px."""
+    return sprite.poses[:, 2] * np.sqrt(np.ptp(sprite.box, axis=0).prod())
+
+
+def _turning(draw: _Draw, box: np.ndarray, least: float) -> np.ndarray:
+    """(N, 3) scale, roll and tilt, which change from the event on.
+
+    least: the scale at which a scene fills the frame if the target is a part of it, otherwise 0.
+    """
+    sides = np.ptp(box, axis=0)
+    grow = draw.graded("grow") ** (1 if least else draw.signed(1))
+    scale = draw.between(*SIDE) / np.sqrt(sides.prod() * grow)
+    scale = max(scale, SHORTEST / sides.min(), least)
+    grow = min(grow, max(LONGEST * draw.size[1] / sides.max() / scale, 1))
+    roll, tilt = draw.signed(draw.graded("roll")), draw.signed(draw.graded("tilt"))
+    after = np.clip((np.arange(FRAMES) - draw.event) / (FRAMES - 1 - draw.event), 0, 1)
+    return np.column_stack([scale * grow**after, roll * after, tilt * after])
+
+
+def _room(draw: _Draw, sprite: Sprite, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds (2,) of the target's centre: it stays in the frame, and a scene's edges out of it."""
+    reach = np.array([_project(sprite.to_frame(k), sprite.box) for k in range(FRAMES)])
+    low, high = -reach.min(axis=(0, 1)), draw.size - reach.max(axis=(0, 1))
+    if not sprite.drawn:
+        zoom, centre = sprite.poses[:, 2].min(), sprite.box.mean(axis=0)
+        low = np.maximum(low, draw.size - (shape - centre) * zoom)
+        high = np.minimum(high, centre * zoom)
+    middle = (low + high) / 2
+    return np.minimum(low, middle), np.maximum(high, middle)
+
+
+def _walk(draw: _Draw, low: np.ndarray, high: np.ndarray, sides: np.ndarray) -> np.ndarray:
+    """(N, 2) places between the bounds: straight legs, sudden turns, reflection at the bounds."""
+    at = low + (high - low) * draw.random.uniform(0.25, 0.75, size=2)
+    angle, turn = draw.between(0, 2 * np.pi), draw.whole(*TURN)
+    speed, burst = draw.graded("speed"), draw.graded("burst")
+    heading, places = np.array([np.cos(angle), np.sin(angle)]), [at]
+    for frame in range(1, FRAMES):
+        since = (frame - draw.event) % turn
+        if since == 0:
+            angle = draw.between(2.0, 4.3)
+            c, s = np.cos(angle), np.sin(angle)
+            heading = np.array([[c, -s], [s, c]]) @ heading
+        quick = speed + burst * (since < 2) if frame >= draw.event else speed * CALM
+        at = at + sides[frame] * quick * heading
+        heading = np.where((at < low) | (at > high), -heading, heading)
+        at = np.where(at < low, 2 * low - at, np.where(at > high, 2 * high - at, at))
+        at = np.clip(at, low, high)
+        places.append(at)
+    return np.array(places)
+
+
+def _camera(draw: _Draw, sprite: Sprite, shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The scene's point (2,) that the camera moves, and its poses (N, 5)."""
+    poses = sprite.poses.copy()
+    if not sprite.drawn:
+        return sprite.box.mean(axis=0), poses
+    first, follow = poses[0].copy(), draw.choice(FOLLOW)
+    zoom = float((draw.size / shape).max()) * draw.between(*ZOOM)
+    poses[:, 2] *= zoom / first[2]
+    if not draw.how.carried:
+        poses[:, :2] = first[:2] + follow * (poses[:, :2] - first[:2])
+        poses[:, 2:] = zoom, 0, 0
+    return draw.random.uniform(first[:2] / zoom, shape - (draw.size - first[:2]) / zoom), poses
+
+
+def _twin(draw: _Draw, target: Sprite, number: int) -> Sprite:
+    """A look-alike that passes the target, one after the other, and then lingers."""
+    poses, side, middle = target.poses.copy(), _sides(target)[0], draw.event + 1 + 2 * number
+    poses[:, 2] *= draw.between(0.85, 1.15)
+    poses[:, 3] += draw.between(-25, 25)
+    speed, miss = draw.between(0.35, 0.5) * side, draw.signed(draw.graded("miss")) * side
+    poses[:, :2] = _passing(draw, target, middle, speed, miss, LINGER)
+    return Sprite(target.photo, target.outline, poses)
+
+
+def _occluder(draw: _Draw, target: Sprite, thing: Target) -> Sprite:
+    """Something that passes in front of the target."""
+    outline, poses = _outline(thing.outline), np.zeros((FRAMES, 5))
+    cover, frames, side = draw.graded("cover"), draw.graded("cover_frames"), _sides(target)[0]
+    poses[:, 2] = cover * side / np.ptp(outline, axis=0)[0]
+    middle, speed = draw.event + int(frames / 2), (1 + cover) * side / frames
+    poses[:, :2] = _passing(draw, target, middle, speed, 0.0, 1.0)
+    return Sprite(thing.photo, outline, poses)
+
+
+def _passing(
+    draw: _Draw, target: Sprite, middle: int, speed: float, miss: float, after: float
+) -> np.ndarray:
+    """(N, 2) a straight path that meets the target in frame `middle`, or misses it by some px.
+
+    speed: px per frame, from then on multiplied by `after`.
+    """
+    angle = draw.between(-0.6, 0.6) + draw.choice((0.0, np.pi))
+    along = np.array([np.cos(angle), np.sin(angle)])
+    steps = (np.arange(FRAMES) - middle)[:, None] * speed
+    there, start = target.poses[middle, :2], target.poses[0, :2]
+    if np.linalg.norm(there + steps[0] * along - start) < 1.6 * _sides(target)[0]:
+        along = -along  # in the first frame they are apart
+    steps = np.where(steps > 0, steps * after, steps)
+    return there + steps * along + miss * np.array([-along[1], along[0]])
+
+
+def _light(draw: _Draw) -> np.ndarray:
+    """(N,) brightness: 1 until the event, then off for a while, fading, flickering or flaring."""
+    kind, dark = draw.choice(("off", "fade", "flicker", "flare")), draw.graded("dark")
+    since, lasts, period = np.arange(FRAMES) - draw.event, draw.whole(5, 9), draw.whole(1, 2)
+    if kind == "fade":
+        return np.asarray(1 - dark * np.clip(since / 8, 0, 1))
+    if kind == "flicker":
+        return np.where((since >= 0) & (since // period % 2 == 0), 1 - dark, 1.0)
+    changed = 1 - dark if kind == "off" else 1 + 1.5 * dark
+    return np.where((since >= 0) & (since < lasts), changed, 1.0)
+
+
+# --- geometry and pixels ------------------------------------------------------------------------
+
+
+def _shift(x: float, y: float) -> np.ndarray:
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
+
+
+def _homography(poses: np.ndarray, frame: float, origin: np.ndarray) -> np.ndarray:
+    """The (3, 3) map that scales, rolls and tilts about `origin` and puts that point in its place.
+
+    Poses (N, 5) belong to whole frames and change linearly in between.
+    """
+    at = float(np.clip(frame, 0, len(poses) - 1))
+    first = min(int(at), len(poses) - 2)
+    pose = poses[first] + (poses[first + 1] - poses[first]) * (at - first)
+    x, y, scale, roll, tilt = pose * (1, 1, 1, np.pi / 180, np.pi / 180)
+    c, s = scale * np.cos(roll), scale * np.sin(roll)
+    turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+    swing = np.array([[np.cos(tilt), 0, 0], [0, 1, 0], [np.sin(tilt) / _FOCAL, 0, 1]])
+    return _shift(x, y) @ swing @ turn @ _shift(-origin[0], -origin[1])
+
+
+def _project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (N, 2) carried by a homography: (N, 2)."""
+    carried = np.column_stack([points, np.ones(len(points))]) @ matrix.T
+    return carried[:, :2] / carried[:, 2:]
+
+
+@functools.lru_cache(maxsize=None)
+def _photograph(name: str) -> np.ndarray:
+    """A photograph of scikit-image's wheel, (H, W, 3) BGR. Raises InputError if it is missing."""
+    package = importlib.util.find_spec("skimage")
+    if package is None or package.origin is None:
+        raise InputError("The demo benchmark is made of photographs in scikit-image: install it.")
+    path = Path(package.origin).parent / "data" / name
+    image = cv2.imread(str(path)) if path.is_file() else None
+    if image is None:
+        raise InputError(
+            f"{path}: this photograph is missing or broken; install scikit-image again."
+        )
+    return image
+
+
+def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image at the largest scale it is shown at, and the (3, 3) map back to full pixels.
+
+    Warping the full image would alias.
+    """
+    if scale >= 1:
+        return image, np.eye(3)
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    across, down = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
+    return small, np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
+
+
+class _Layer:
+    """A sprite's soft cut-out, ready to be pasted into frames."""
+
+    def __init__(self, sprite: Sprite) -> None:
+        photo, outline = _photograph(sprite.photo), sprite.outline
+        left, top = np.maximum(outline.min(axis=0).astype(int) - 8, 0)
+        right, bottom = np.minimum(outline.max(axis=0).astype(int) + 9, photo.shape[1::-1])
+        mask = np.zeros(photo.shape[:2], np.uint8)
+        cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
+        mask = mask[top:bottom, left:right]
+        rounded = np.where(cv2.GaussianBlur(mask, (0, 0), 2) > 127, 255, 0).astype(np.uint8)
+        inner = cv2.erode(rounded, np.ones((3, 3), np.uint8))  # the feather avoids the surroundings
+        alpha = cv2.GaussianBlur(inner, (0, 0), 1.2)[..., None]
+        colour = photo[top:bottom, left:right].astype(np.float32) * (alpha.astype(np.float32) / 255)
+        cut = np.concatenate([np.round(colour).astype(np.uint8), alpha], axis=2)  # premultiplied
+        self._cut, grow = _shrunk(cut, float(sprite.poses[:, 2].max()))
+        self._to_photo = _shift(float(left), float(top)) @ grow
+        self._sprite = sprite
+
+    def paste(self, image: np.ndarray, frame: float, flat: bool | None = None) -> None:
+        """Lay it over an image (H, W, 3); flat: as a white (True) or black (False) silhouette."""
+        matrix = self._sprite.to_frame(frame) @ self._to_photo
+        height, width = self._cut.shape[:2]
+        corners = np.array([(-1, -1), (width, -1), (width, height), (-1, height)], dtype=np.float64)
+        reach = _project(matrix, corners)
+        left, top = np.maximum(np.floor(reach.min(axis=0)), 0).astype(int)
+        right, bottom = np.minimum(np.ceil(reach.max(axis=0)) + 1, image.shape[1::-1]).astype(int)
+        if left >= right or top >= bottom:  # out of view
+            return
+        matrix = _shift(-float(left), -float(top)) @ matrix
+        patch = cv2.warpPerspective(self._cut, matrix, (int(right - left), int(bottom - top)))
+        alpha, window = patch[..., 3:].astype(np.uint16), image[top:bottom, left:right]
+        over = patch[..., :3] if flat is None else alpha * flat
+        window[:] = np.minimum((window * (255 - alpha) + 127) // 255 + over, 255).astype(np.uint8)
+
+
+def _covered(target: _Layer, front: list[_Layer], frame: float, size: tuple[int, int]) -> float:
+    """The fraction of the target's area inside the frame that layers in front of it hide."""
+    image = np.zeros((size[1], size[0], 3), np.uint8)
+    target.paste(image, frame, flat=True)
+    area = max(float(image.sum()), 1.0)
+    for layer in front:
+        layer.paste(image, frame, flat=False)
+    return 1 - float(image.sum()) / area
 
 
 class Frame(NamedTuple):
@@ -94,337 +589,55 @@ class Frame(NamedTuple):
     covered: float  # 0..1 of the target's area inside the frame
 
 
-def _oval(x: float, y: float, across: float, down: float) -> Points:
-    """An ellipse's outline from its centre and half axes."""
-    turns = np.arange(24) * (2 * np.pi / 24)
-    return tuple((float(x + across * np.cos(a)), float(y + down * np.sin(a))) for a in turns)
-
-
-_HEAD: Points = ((152, 75), (165, 35), (215, 12), (270, 22), (300, 65), (296, 100), (268, 118), (258, 160), (236, 186),
-                 (212, 186), (192, 160), (182, 118), (155, 100))
-_CAT: Points = ((48, 40), (110, 8), (230, 2), (330, 18), (362, 90), (352, 160), (305, 250), (255, 282), (190, 250), (100, 215),
-                (50, 130))
-_SHUTTLE: Points = ((392, 2), (412, 2), (450, 20), (455, 180), (462, 215), (440, 278), (375, 278), (350, 215), (368, 170),
-                    (376, 70))
-_HELMET: Points = ((283, 440), (300, 390), (345, 352), (400, 345), (450, 362), (485, 400), (500, 460), (495, 508), (290, 508))
-_PROFILE: Points = ((150, 110), (180, 70), (225, 62), (272, 90), (275, 130), (262, 170), (235, 196), (190, 185), (160, 150))
-_POST: Points = ((200, 5), (290, 5), (290, 505), (200, 505))
-
-_SEQUENCES: tuple[Spec, ...] = (
-    # The easy third: one challenge each, slow.
-    Spec(
-        "face", "A portrait under a slow hand-held camera that pans, zooms and rolls.", "astronaut.png", (360, 270), 100,
-        camera=((0, 225, 140, 1.1), (.35, 245, 125, 1.25, -6), (.7, 200, 130, 1.0, 7), (1, 232, 108, 1.3)),
-        target=Sprite("", _HEAD), shake=.4),
-    Spec(
-        "cup", "A coffee cup glides over a brick wall, growing and turning, before a fixed camera.", "brick.png", (400, 300), 90,
-        camera=((0, 256, 256, .8),),
-        target=Sprite("coffee.png", _oval(278, 222, 202, 170), (
-            (0, 120, 200, .30), (.3, 230, 300, .34, 15), (.6, 380, 290, .42, -10), (1, 330, 190, .30, -20)))),
-    Spec(
-        "crater", "A crater of the moon in grey, the light fading and coming back.", "moon.png", (320, 240), 80,
-        camera=((0, 150, 110, 1.9), (.5, 105, 95, 2.1, 10), (1, 140, 80, 1.9)), target=Sprite("", _oval(121, 88, 28, 28)),
-        light=((0, 1, 1), (.25, 1, 1), (.5, .6, 1), (.65, .6, 1), (.9, 1.1, 1)), grey=True, noise=2),
-    Spec(
-        "wheel", "A motorcycle's front wheel while the camera walks round it.", "motorcycle_left.png", (480, 360), 90,
-        camera=((0, 470, 290, .95, 0, 15), (.5, 500, 310, 1.1, 3), (1, 550, 340, 1.2, -3, -20)),
-        target=Sprite("", _oval(606, 370, 80, 90)), shake=.3),
-    Spec(
-        "shuttle", "A space shuttle crosses the deep field, the camera following late.", "hubble_deep_field.jpg", (360, 270), 90,
-        camera=((0, 220, 600), (.4, 360, 480), (1, 760, 330, 1.1)),
-        target=Sprite("astronaut.png", _SHUTTLE, (
-            (0, 160, 640, .34, 10), (.3, 330, 480, .38, 25), (.6, 540, 420, .42, 50), (1, 810, 300, .36, 40)))),
-    # The middle: two or three challenges, faster.
-    Spec(
-        "cat", "A cat's head darts about a garage and turns away from the viewer.", "motorcycle_right.png", (400, 300), 100,
-        camera=((0, 370, 250, .62),),
-        target=Sprite("chelsea.png", _CAT, (
-            (0, 160, 180, .40), (.15, 280, 300, .42, 8, 20), (.3, 420, 190, .44, -10, 40), (.45, 560, 320, .40, -5, -10),
-            (.6, 420, 360, .36, 10, -40), (.8, 220, 300, .42, 0, 10), (1, 330, 180, .45, 15)), corners=True, shake=1.5),
-        exposure=.5),
-    Spec(
-        "badge", "A mission badge under a shaking camera that looks at it from both sides.", "astronaut.png", (320, 240), 90,
-        camera=((0, 180, 370, 1.6), (.3, 160, 390, 2.0, 15, 35), (.65, 185, 395, 1.5, -20, -40), (1, 165, 375, 2.2)),
-        target=Sprite("", _oval(170, 386, 39, 39)), shake=1.6, exposure=.5),
-    Spec(
-        "disc", "The optic disc of a retina through a lens that breathes; the light flickers.", "retina.jpg", (400, 300), 80,
-        camera=((0, 380, 640, .50), (.4, 320, 720, .62, 25), (.7, 400, 560, .45, 45), (1, 360, 660, .55, 20)),
-        target=Sprite("", _oval(257, 648, 74, 88)), shake=1,
-        light=((0, 1, 1), (.2, 1, 1), (.25, .65, 1.2), (.4, .7, 1), (.45, 1.1, .9), (.65, 1, 1), (.7, 1, 1.8), (.85, 1, 1.8),
-               (.88, 1, 1))),
-    Spec(
-        "cameraman", "A cameraman's head in grey; twice a column of gravel passes in front of it.", "camera.png", (360, 270), 100,
-        camera=((0, 230, 150, 1.05), (.5, 260, 160, 1.15), (1, 220, 140, 1.0)), target=Sprite("", _PROFILE),
-        front=(Sprite("gravel.png", _POST, (
-            (0, -60, 180, .75), (.25, -30, 180, .75), (.55, 480, 180, .75), (.7, 480, 180, .75), (1, 90, 180, .75)),
-            corners=True),), grey=True, shake=.5),
-    Spec(
-        "headlamp", "A motorcycle's headlamp in a garage where the light is switched off and on.", "motorcycle_left.png",
-        (400, 300), 90, camera=((0, 520, 200, 1.2), (.5, 560, 170, 1.5, -5), (1, 520, 150, 1.3, 5, 15)),
-        target=Sprite("", _oval(533, 158, 28, 33)), shake=.6, noise=3,
-        light=((0, 1, 1), (.29, 1, 1), (.31, .4, 1), (.54, .4, 1), (.56, 1.35, .9), (.78, 1.35, .9), (.8, .8, 1.4))),
-    Spec(
-        "helmet", "A helmet is thrown across a lawn, fast enough to blur.", "grass.png", (480, 360), 100,
-        camera=((0, 256, 220, .95),), exposure=.6,
-        target=Sprite("astronaut.png", _HELMET, (
-            (0, 90, 250, .38, -10), (.12, 160, 120, .38, 20), (.3, 380, 260, .40, 70), (.45, 420, 130, .42, 110),
-            (.6, 250, 240, .46, 60), (.75, 110, 130, .42, 20), (1, 330, 260, .36, -30)))),
-    # The hard third: look-alikes, full occlusion, jumps.
-    Spec(
-        "coin", "A coin slides between coins like it, and two of them slide over it.", "coins.png", (384, 300), 100,
-        camera=((0, 192, 151),),
-        target=Sprite("coins.png", _oval(270, 118, 26, 26), (
-            (0, 110, 88), (.25, 190, 90, 1, 30), (.45, 250, 155, 1, 60), (.7, 160, 155, 1, 40), (1, 70, 215))),
-        behind=(Sprite("coins.png", _oval(212, 193, 25, 25), ((0, 300, 90), (.5, 200, 120), (1, 250, 220))),),
-        front=(Sprite("coins.png", _oval(335, 43, 31, 31), ((0, 330, 220), (.35, 262, 150), (.5, 210, 120), (1, 100, 90))),
-               Sprite("coins.png", _oval(47, 261, 28, 28), ((0, 70, 250), (.7, 148, 175), (1, 230, 90))))),
-    Spec(
-        "galaxy", "A small galaxy among many under a jolting telescope; a shuttle hides it once.", "hubble_deep_field.jpg",
-        (320, 240), 90, shake=2.2, exposure=.4, noise=3,
-        camera=((0, 180, 400, 1.1), (.3, 130, 440, 1.3, 10), (.45, 170, 360, 1.2), (.7, 90, 410, 1.0, -15), (1, 150, 390, 1.3)),
-        target=Sprite("", _oval(123, 400, 21, 22)),
-        front=(Sprite("astronaut.png", _SHUTTLE, ((0, -60, 560, .4, 30), (.4, -60, 560, .4, 30), (.85, 340, 200, .4, 50)),
-                      corners=True),)),
-    Spec(
-        "twins", "Two astronauts with one face change places, the wrong one in front.", "coffee.png", (400, 300), 100,
-        camera=((0, 280, 200, .75), (.5, 300, 200, .8), (1, 300, 210, .72)), light=((0, 1, 1), (.6, 1, 1), (.85, .8, 1.3)),
-        target=Sprite("astronaut.png", _HEAD, (
-            (0, 150, 150, .6), (.4, 260, 210, .62, 10), (.6, 350, 200, .66, -5), (1, 460, 150, .58, 10))),
-        front=(Sprite("astronaut.png", _HEAD, (
-            (0, 470, 280, .6, -10), (.4, 360, 260, .62), (.6, 270, 240, .62), (1, 130, 260, .6))),)),
-    Spec(
-        "eye", "A cat's eye while the camera jerks from side to side; the other eye waits.", "chelsea.png", (320, 240), 80,
-        camera=((0, 200, 130, 1.1), (.15, 170, 140, 1.15), (.25, 220, 110, 1.2, 8), (.4, 150, 130, 1.4, -5),
-                (.55, 215, 125, 1.2, 10), (.7, 140, 110, 1.1, -10), (.85, 210, 150, 1.2), (1, 160, 120, 1.3, 5)),
-        target=Sprite("", _oval(172, 115, 40, 36)), shake=2, exposure=.7),
-    Spec(
-        "gland", "A gland bends as it drifts over tissue like it, under a passing flap and a failing lamp.", "ihc.png",
-        (360, 270), 110, camera=((0, 250, 250, .8), (.5, 260, 240, .9, 5), (1, 250, 260, .85, -5)),
-        target=Sprite("ihc.png", _oval(315, 400, 66, 86), (
-            (0, 380, 330, .8), (.3, 300, 300, .8, 40), (.6, 180, 250, .9, 90), (1, 300, 180, .75, 60)), wobble=4),
-        front=(Sprite("ihc.png", _oval(110, 110, 95, 100), ((0, 20, 20, .9), (.25, 40, 60, .9), (.75, 340, 440, .9)),
-                      corners=True),),
-        light=((0, 1, 1), (.65, 1, 1), (.75, .6, 1), (.8, .95, 1), (.85, .55, 1), (.95, 1, 1))),
-)
-
-
-def list_specs() -> tuple[Spec, ...]:
-    """The sequences as data, in the benchmark's order; `name` and `description` are what the book's table prints."""
-    return _SEQUENCES
-
-
-# --- motion ---------------------------------------------------------------------------------------------------------------------
-
-
-class _Motion:
-    """Poses (x, y, scale, roll, tilt) along a path's rows, callable at any frame number, whole or not."""
-
-    def __init__(self, path: Keys, frames: int, corners: bool, shake: float, seed: int) -> None:
-        rows = np.array([tuple(row) + (0.0, 0.0, 0.0, 1.0, 0.0, 0.0)[len(row):] for row in path], dtype=np.float64)  # (K, 6)
-        self._times, self._poses = rows[:, 0] * (frames - 1), rows[:, 1:]
-        self._slopes = None if corners or len(rows) < 2 else np.gradient(self._poses, self._times, axis=0)
-        jolts = np.random.RandomState(seed).normal(size=(frames + 4, 2)) * shake  # RandomState: numpy keeps its stream for ever
-        self._jolts = (jolts[:-2] + 2 * jolts[1:-1] + jolts[2:]) / 2.45  # neighbours agree a little; the deviation stays `shake`
-        self.largest = float(self._poses[:, 2].max())
-
-    def __call__(self, frame: float) -> np.ndarray:
-        pose = self._along(min(max(frame, self._times[0]), self._times[-1]))
-        at, part = divmod(max(frame, 0.0), 1.0)
-        jolt = self._jolts[int(at)] * (1 - part) + self._jolts[int(at) + 1] * part
-        return pose + np.append(jolt, (0.0, 0.0, 0.0))
-
-    def _along(self, frame: float) -> np.ndarray:
-        if len(self._times) == 1:
-            return self._poses[0]
-        k = min(int(np.searchsorted(self._times, frame, side="right")) - 1, len(self._times) - 2)
-        span = self._times[k + 1] - self._times[k]
-        u = (frame - self._times[k]) / span
-        line = self._poses[k] * (1 - u) + self._poses[k + 1] * u
-        if self._slopes is None:
-            return line
-        chord = self._poses[k + 1] - self._poses[k]  # cubic Hermite: the line plus what bends it to the slopes at both ends
-        return line + u * (1 - u) * ((1 - u) * (self._slopes[k] * span - chord) - u * (self._slopes[k + 1] * span - chord))
-
-
-def _shift(x: float, y: float) -> np.ndarray:
-    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
-
-
-def _homography(place: tuple[float, float], scale: float, roll: float, tilt: float, origin: tuple[float, float]) -> np.ndarray:
-    """The (3, 3) map that scales, rolls and tilts about `origin` and sets that point down at `place`."""
-    roll, tilt = np.deg2rad(roll), np.deg2rad(tilt)
-    turn = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]) * [[scale], [scale], [1]]
-    swing = np.array([[np.cos(tilt), 0, 0], [0, 1, 0], [np.sin(tilt) / _FOCAL, 0, 1]])
-    return _shift(*place) @ swing @ turn @ _shift(-origin[0], -origin[1])
-
-
-def _project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (N, 2) carried by a homography: (N, 2)."""
-    carried = np.column_stack([points, np.ones(len(points))]) @ matrix.T
-    return carried[:, :2] / carried[:, 2:]
-
-
-# --- pixels ---------------------------------------------------------------------------------------------------------------------
-
-
-def _photograph(name: str) -> np.ndarray:
-    """A photograph of scikit-image's wheel, (H, W, 3) BGR. Raises InputError where the package or the file is missing."""
-    package = importlib.util.find_spec("skimage")
-    if package is None or package.origin is None:
-        raise InputError("scikit-image is not installed, and the demo benchmark is made from its photographs.")
-    path = Path(package.origin).parent / "data" / name
-    image = cv2.imread(str(path)) if path.is_file() else None
-    if image is None:
-        raise InputError(f"{path}: this photograph of scikit-image is missing or unreadable; install scikit-image again.")
-    return image
-
-
-def _shrunk(image: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The image at the largest scale it is shown at, so that warping does not alias, and the (3, 3) map back to full pixels."""
-    if scale >= 1:
-        return image, np.eye(3)
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    across, down = image.shape[1] / small.shape[1], image.shape[0] / small.shape[0]
-    return small, np.array([[across, 0, (across - 1) / 2], [0, down, (down - 1) / 2], [0, 0, 1]])
-
-
-class _Layer:
-    """A sprite made ready: its soft cut-out (premultiplied BGRA), its box, and the homography to the scene at any frame."""
-
-    def __init__(self, sprite: Sprite, photo: np.ndarray, frames: int, zoom: float, seed: int) -> None:
-        outline = np.array(sprite.outline, dtype=np.float64)  # (K, 2)
-        low, high = outline.min(axis=0), outline.max(axis=0)
-        self.box = np.array([low, (high[0], low[1]), high, (low[0], high[1])])  # (4, 2) clockwise from the top left
-        self._origin = tuple((low + high) / 2)
-        self.drawn, self._wobble, self._frames = bool(sprite.photo), sprite.wobble, frames
-        self._motion = _Motion(sprite.path, frames, sprite.corners, sprite.shake, seed) if self.drawn else None
-        left, top = np.maximum(low.astype(int) - 8, 0)
-        right, bottom = np.minimum(high.astype(int) + 9, (photo.shape[1], photo.shape[0]))
-        mask = cv2.fillPoly(np.zeros(photo.shape[:2], np.uint8), [np.round(outline).astype(np.int32)], 255)
-        rounded = np.where(cv2.GaussianBlur(mask, (0, 0), 5) > 127, 255, 0).astype(np.uint8)
-        inner = cv2.erode(rounded, np.ones((3, 3), np.uint8))  # keeps the feather off the surroundings
-        alpha = cv2.GaussianBlur(inner, (0, 0), 1.2)[top:bottom, left:right, None]
-        colour = photo[top:bottom, left:right].astype(np.float32) * (alpha.astype(np.float32) / 255)
-        cut = np.concatenate([np.round(colour).astype(np.uint8), alpha], axis=2)
-        self._cut, grow = _shrunk(cut, zoom * (self._motion.largest if self._motion else 1.0))
-        self._to_photo = _shift(float(left), float(top)) @ grow
-
-    def to_scene(self, frame: float) -> np.ndarray:
-        """(3, 3) from the sprite's photograph to the scene."""
-        if self._motion is None:
-            return np.eye(3)
-        x, y, scale, roll, tilt = self._motion(frame)
-        return _homography((x, y), scale, roll, tilt, self._origin)
-
-    def warped(self, camera: np.ndarray, frame: float, size: tuple[int, int]) -> tuple[tuple[slice, slice], np.ndarray] | None:
-        """The window of the frame that the sprite touches and its (h, w, 4) pixels there, or None when it is out of view."""
-        matrix = camera @ self.to_scene(frame) @ self._to_photo
-        height, width = self._cut.shape[:2]
-        reach = _project(matrix, np.array([(-1, -1), (width, -1), (width, height), (-1, height)], dtype=np.float64))
-        left, top = np.maximum(np.floor(reach.min(axis=0)), 0).astype(int)
-        right, bottom = np.minimum(np.ceil(reach.max(axis=0)) + 1, size).astype(int)
-        if left >= right or top >= bottom:
-            return None
-        matrix = _shift(-float(left), -float(top)) @ matrix
-        patch = cv2.warpPerspective(self._bent(frame), matrix, (int(right - left), int(bottom - top)), flags=cv2.INTER_LINEAR)
-        return (slice(top, bottom), slice(left, right)), patch
-
-    def _bent(self, frame: float) -> np.ndarray:
-        if not self._wobble:
-            return self._cut
-        height, width = self._cut.shape[:2]
-        y, x = np.mgrid[:height, :width].astype(np.float32)
-        wave = 2 * np.pi * (y / height + 4 * frame / self._frames)  # one wave over the height, four periods in the sequence
-        return cv2.remap(self._cut, (x + self._wobble * np.sin(wave)).astype(np.float32), y, cv2.INTER_LINEAR)
-
-
-def _paste(image: np.ndarray, layer: _Layer, camera: np.ndarray, frame: float) -> None:
-    touched = layer.warped(camera, frame, (image.shape[1], image.shape[0]))
-    if touched is not None:
-        window, patch = touched
-        under = image[window].astype(np.uint16) * (255 - patch[..., 3:].astype(np.uint16))
-        image[window] = np.minimum((under + 127) // 255 + patch[..., :3], 255).astype(np.uint8)
-
-
-def _covered(target: _Layer, front: list[_Layer], camera: np.ndarray, frame: float, size: tuple[int, int]) -> float:
-    """The fraction of the target's area inside the frame that layers in front of it hide."""
-    own = target.warped(camera, frame, size) if front else None
-    if own is None:
-        return 0.0
-    window, patch = own
-    area = np.zeros((size[1], size[0]), np.float32)
-    area[window] = patch[..., 3]
-    left = area.copy()
-    for layer in front:
-        over = layer.warped(camera, frame, size)
-        if over is not None:
-            left[over[0]] *= 1 - over[1][..., 3].astype(np.float32) / 255
-    return float(1 - left.sum(dtype=np.float64) / max(area.sum(dtype=np.float64), 1.0))
-
-
-def _light(keys: Keys, at: float) -> tuple[np.ndarray, float]:
-    """The look-up table (256,) uint8 of gain and gamma at a time 0..1, and what it does to a mid-grey (1 = nothing)."""
-    rows = np.array(keys, dtype=np.float64)
-    gain, gamma = (float(np.interp(at, rows[:, 0], rows[:, k])) for k in (1, 2))
-    table = np.clip(np.round(255 * gain * (np.arange(256) / 255) ** gamma), 0, 255).astype(np.uint8)
-    return table, gain * 0.5 ** gamma / 0.5
-
-
 def render(spec: Spec) -> Iterator[Frame]:
     """The frames of one sequence, in order.
 
-    Example: `next(render(list_specs()[0])).image.shape` is `(270, 360, 3)`. Raises InputError where a photograph is missing.
+    Example: `next(render(list_specs()[0])).polygon.shape` is `(4, 2)`. Raises InputError where a
+    photograph is missing.
     """
-    seed = zlib.crc32(spec.name.encode()) % 2 ** 31  # of the name, so that a new sequence leaves the others as they are
-    photo, (width, height) = _photograph(spec.photo), spec.size
-    middle = ((width - 1) / 2, (height - 1) / 2)
-    motion = _Motion(spec.camera, spec.frames, False, spec.shake, seed)
-    scene, to_scene = _shrunk(photo, motion.largest)
-    sprites = spec.behind + (spec.target,) + spec.front
-    layers = [_Layer(s, _photograph(s.photo) if s.photo else photo, spec.frames, motion.largest, seed + 1 + k)
-              for k, s in enumerate(sprites)]
-    target, front = layers[len(spec.behind)], layers[len(spec.behind) + 1:]
-    random = np.random.RandomState(seed)
-    grain = np.round(random.normal(size=(height + 64, width + 64, 1 if spec.grey else 3)) * spec.noise).astype(np.int16)
-
-    def camera(frame: float) -> np.ndarray:
-        x, y, zoom, roll, tilt = motion(frame)
-        return _homography(middle, zoom, roll, tilt, (x, y))
+    scene, to_scene = _shrunk(_photograph(spec.photo), float(spec.camera[:, 2].max()))
+    target = _Layer(spec.target)
+    front = [_Layer(sprite) for sprite in spec.front]
+    drawn = [target] * spec.target.drawn + front
+    random, (width, height) = np.random.RandomState(spec.seed), spec.size
+    shape = (height + 64, width + 64, 3)
+    grain = np.round(random.normal(size=shape) * spec.noise).astype(np.int16)
 
     def snapshot(frame: float) -> np.ndarray:
-        view = camera(frame)
-        image = cv2.warpPerspective(scene, view @ to_scene, spec.size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        for layer in layers:
-            if layer.drawn:
-                _paste(image, layer, view, frame)
+        view = _homography(spec.camera, frame, spec.anchor) @ to_scene
+        image = cv2.warpPerspective(scene, view, spec.size, borderMode=cv2.BORDER_REFLECT_101)
+        for layer in drawn:
+            layer.paste(image, frame)
         return image
 
-    def outline(frame: float) -> np.ndarray:
-        return _project(camera(frame) @ target.to_scene(frame), target.box)
+    def polygon(frame: float) -> np.ndarray:
+        return _project(spec.target.to_frame(frame), spec.target.box)
 
     for index in range(spec.frames):
-        image = _exposed(snapshot, outline, index, spec.exposure)
-        if spec.grey:
-            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        table, brightness = _light(spec.light, index / (spec.frames - 1))
+        ends = (polygon(index + part * spec.exposure / 2) for part in (-1, 1))
+        travel = float(np.abs(np.subtract(*ends)).max())
+        image = _exposed(snapshot, index, spec.exposure, travel)
+        brightness = float(spec.light[index])
+        lit = np.clip(np.round(np.arange(256) * brightness), 0, 255).astype(np.uint8)
         y, x = random.randint(0, 64, size=2)
-        noise = np.ascontiguousarray(np.broadcast_to(grain[y:y + height, x:x + width], image.shape))
-        image = cv2.add(cv2.LUT(image, table), noise, dtype=cv2.CV_8U)
-        view = camera(index)
-        yield Frame(image, outline(index), view, brightness, _covered(target, front, view, index, spec.size))
+        noise = np.ascontiguousarray(grain[y : y + height, x : x + width])
+        image = cv2.add(cv2.LUT(image, lit), noise, dtype=cv2.CV_8U)
+        view = _homography(spec.camera, index, spec.anchor)
+        covered = _covered(target, front, index, spec.size)
+        yield Frame(image, polygon(index), view, brightness, covered)
 
 
-def _exposed(snapshot: Callable[[float], np.ndarray], outline: Callable[[float], np.ndarray], frame: float,
-             exposure: float) -> np.ndarray:
-    """The mean of as many snapshots around a frame as the target's motion needs (one for every 1.5 px, eight at most)."""
-    travel = float(np.abs(outline(frame + exposure / 2) - outline(frame - exposure / 2)).max())
-    count = min(max(int(np.ceil(travel / 1.5)), 1), 8)
+def _exposed(
+    snapshot: Callable[[float], np.ndarray], frame: int, exposure: float, travel: float
+) -> np.ndarray:
+    """The mean of snapshots around a frame: one per 2 px that the target moves, at most 16."""
+    count = min(max(int(np.ceil(travel / 2)), 1), 16)
     moments = frame + exposure * ((np.arange(count) + 0.5) / count - 0.5)
     total = np.sum([snapshot(float(moment)) for moment in moments], axis=0, dtype=np.uint16)
     return np.asarray((total + count // 2) // count, dtype=np.uint8)
 
 
-# --- tags -----------------------------------------------------------------------------------------------------------------------
+# --- tags ---------------------------------------------------------------------------------------
 
 
 def polygon_area(polygons: np.ndarray) -> np.ndarray:
@@ -434,74 +647,91 @@ def polygon_area(polygons: np.ndarray) -> np.ndarray:
 
 
 def tag_frames(frames: list[Frame], size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """The five tags, each (N,) bool, by the rules of the module's table; `size` is a frame's width and height in pixels."""
+    """The five tags, each (N,) bool, by the rules in the module's table; `size` is a frame's."""
     polygons = np.array([frame.polygon for frame in frames])  # (N, 4, 2)
     centres, area = polygons.mean(axis=1), polygon_area(polygons)
     brightness = np.array([frame.brightness for frame in frames])
     corners = np.array([(0, 0), (size[0], 0), size, (0, size[1])], dtype=np.float64)
-    moved = [0.0] + [float(np.linalg.norm(_project(now.camera @ np.linalg.inv(old.camera), corners) - corners, axis=1).mean())
-                     for old, now in zip(frames, frames[1:])]
+    moved = np.zeros(len(frames))
+    for index, (old, now) in enumerate(zip(frames, frames[1:]), start=1):
+        there = _project(now.camera @ np.linalg.inv(old.camera), corners)
+        moved[index] = np.linalg.norm(there - corners, axis=1).mean()
     n, k = np.arange(len(frames)), MOTION_FRAMES
-    bend = np.zeros(len(frames))  # velocities need frames on both sides, so the ends stay without this tag
-    bend[k:-k] = np.linalg.norm(centres[2 * k:] - 2 * centres[k:-k] + centres[:-2 * k], axis=1) / k
-    return {"camera_motion": np.array(moved) > CAMERA_PIXELS,
-            "illum_change": _ratio(brightness, brightness[np.maximum(n - LIGHT_FRAMES, 0)]) > 1 + LIGHT_CHANGE,
-            "motion_change": bend > MOTION_PIXELS,
-            "occlusion": np.array([frame.covered for frame in frames]) > COVERED,
-            "size_change": _ratio(area, area[np.maximum(n - SIZE_FRAMES, 0)]) > 1 + SIZE_CHANGE}
+    bend = np.zeros(len(frames))  # needs frames on both sides: the ends stay without this tag
+    bend[k:-k] = (
+        np.linalg.norm(centres[2 * k :] - 2 * centres[k:-k] + centres[: -2 * k], axis=1) / k
+    )
+    light = _ratio(brightness, brightness[np.maximum(n - LIGHT_FRAMES, 0)])
+    return {
+        "camera_motion": moved > CAMERA_PIXELS,
+        "illum_change": light > 1 + LIGHT_CHANGE,
+        "motion_change": bend > MOTION_PIXELS,
+        "occlusion": np.array([frame.covered for frame in frames]) > COVERED,
+        "size_change": _ratio(area, area[np.maximum(n - SIZE_FRAMES, 0)]) > 1 + SIZE_CHANGE,
+    }
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.maximum(a / b, b / a))
 
 
-# --- files ----------------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------------
 
 
-def make_benchmark(folder: str | os.PathLike[str], sequences: Iterable[str] | None = None, progress: bool = False) -> Path:
+def make_benchmark(
+    folder: str | os.PathLike[str], sequences: Iterable[str] | None = None, progress: bool = False
+) -> Path:
     """Write the benchmark (or the named sequences of it) in VOT layout and return its folder.
 
-    `list.txt`, `<name>/color/%08d.jpg` from 1, `<name>/groundtruth.txt` (eight numbers a line, px), one `<name>/<tag>.tag` for
-    each of `TAGS` (0 or 1 a line). The folder appears whole or not at all: one that this very generator has made is left as it
-    is, one that another version made is replaced, and any other folder with something in it is refused.
+    `list.txt`; `<name>/color/%08d.jpg` from 1; `<name>/groundtruth.txt`, eight numbers (px) per
+    line; `<name>/<tag>.tag` for each of `TAGS`, 0 or 1 per line; `photographs.csv` with columns
+    sequence, target_photo, scene_photo and challenge. The folder appears whole or not at all. One
+    that this very generator has made stays as it is, one that another version made is replaced,
+    and a folder that holds anything else is refused.
 
-    Raises InputError for an unknown sequence, a folder that is something else or cannot be written, and missing photographs.
+    Raises InputError for an unknown sequence, a folder that is refused or cannot be written, and
+    missing photographs.
     """
     folder, specs = Path(folder).absolute(), _chosen(sequences)
     stamp = _stamp(specs)
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")  # beside it, so that renaming is atomic
+    # beside it, because a rename is atomic
+    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
     try:
         if _made_by(folder) == stamp:
             return folder
-        if folder.exists() and not (_made_by(folder) or (folder.is_dir() and not any(folder.iterdir()))):
-            raise InputError(f"{folder}: this is not a demo benchmark, so it is not overwritten; name an empty or a new folder.")
+        _refuse(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder, partial)
         partial.mkdir()
         for spec in tqdm(specs, desc="demo benchmark", unit="sequence", disable=not progress):
             _write_sequence(partial / spec.name, spec)
-        (partial / "list.txt").write_text("".join(f"{spec.name}\n" for spec in specs))
+        _write_lists(partial, specs)
         (partial / STAMP).write_text(stamp)
         if _made_by(folder) != stamp:  # else another process was faster
-            _put_in_place(partial, folder)
+            _put_in_place(partial, folder, stamp)
     except OSError as error:
-        raise InputError(f"{folder}: the demo benchmark cannot be written there ({error.strerror or error}).") from error
+        reason = error.strerror or error
+        raise InputError(
+            f"{folder}: the demo benchmark cannot be written there ({reason})."
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
 def _chosen(names: Iterable[str] | None) -> list[Spec]:
-    known = [spec.name for spec in _SEQUENCES]
+    known = [spec.name for spec in list_specs()]
     wanted = known if names is None else list(names)
     for name in wanted:
         if name not in known:
-            raise InputError(f"{name}: no such sequence in the demo benchmark, which has {', '.join(known)}.")
-    return [spec for spec in _SEQUENCES if spec.name in wanted]
+            raise InputError(
+                f"{name}: no such sequence in the demo benchmark, which has {', '.join(known)}."
+            )
+    return [spec for spec in list_specs() if spec.name in wanted]
 
 
 def _stamp(specs: list[Spec]) -> str:
-    """What a finished folder is recognised by: this file's text, so that no change is forgotten, and the sequences."""
+    """What a finished folder is recognised by: this file's text and the sequences' names."""
     generator = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     return json.dumps({"generator": generator, "sequences": [spec.name for spec in specs]}) + "\n"
 
@@ -512,6 +742,22 @@ def _made_by(folder: Path) -> str:
     return path.read_text(errors="replace") if path.is_file() else ""
 
 
+def _refuse(folder: Path) -> None:
+    """Raise InputError where the folder holds something that no version of this file wrote."""
+    try:
+        names = "|".join(map(re.escape, json.loads(_made_by(folder))["sequences"]))
+    except (ValueError, KeyError, TypeError):
+        names = ""
+    inside = rf"color(/\d{{8}}\.jpg)?|groundtruth\.txt|({'|'.join(TAGS)})\.tag"
+    ours = rf"list\.txt|photographs\.csv|{re.escape(STAMP)}|({names})(/({inside}))?"
+    for path in sorted(folder.rglob("*")) if folder.is_dir() else [folder] * folder.exists():
+        if not (names and re.fullmatch(ours, path.relative_to(folder).as_posix())):
+            raise InputError(
+                f"{path}: this does not come from the demo benchmark, so {folder} is not "
+                "overwritten; name an empty or a new folder."
+            )
+
+
 def _sweep(folder: Path, own: Path) -> None:
     """Remove what interrupted runs left behind, but not what another process is writing now."""
     for path in folder.parent.glob(f".{folder.name}.partial-*"):
@@ -520,13 +766,25 @@ def _sweep(folder: Path, own: Path) -> None:
                 shutil.rmtree(path)
 
 
-def _put_in_place(partial: Path, folder: Path) -> None:
+def _put_in_place(partial: Path, folder: Path, stamp: str) -> None:
     """Rename the finished folder, after moving an older version's out of the way."""
+    _refuse(folder)  # once more: generating took a while
     old = partial.with_name(f"{partial.name}-old")
-    if folder.exists():
+    with contextlib.suppress(FileNotFoundError):
         folder.rename(old)
-    partial.rename(folder)
+    try:
+        partial.rename(folder)
+    except OSError:
+        if _made_by(folder) != stamp:  # else another process was faster
+            raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write_lists(folder: Path, specs: list[Spec]) -> None:
+    (folder / "list.txt").write_text("".join(f"{spec.name}\n" for spec in specs))
+    rows = [("sequence", "target_photo", "scene_photo", "challenge")]
+    rows += [(spec.name, spec.target.photo, spec.photo, spec.challenge) for spec in specs]
+    (folder / "photographs.csv").write_text("".join(f"{','.join(row)}\n" for row in rows))
 
 
 def _write_sequence(folder: Path, spec: Spec) -> None:

@@ -113,18 +113,18 @@ def choose_framework(name: str = "auto") -> str:
 class Deployment:
     """One tracker's weights on one framework and device; engines are made once and kept.
 
-    ranges: gives the ranges of activations for a quantisation; only called for INT8. keep_models: whether the FP32 models that
-    the others are made of are kept as well, until `forget_models`; unless given, those of small networks are.
+    ranges: gives the ranges of activations for a quantisation; only called for INT8. models: a folder for the FP32 models that
+    the others are made of; without one, those of small networks are kept in memory, and others are exported each time.
     """
 
     def __init__(self, network: SiamRPN, framework: str, device: str = "cpu", cache: Optional[Path] = CACHE,
-                 ranges: Optional[Callable[[Quantisation], Ranges]] = None, keep_models: Optional[bool] = None) -> None:
+                 ranges: Optional[Callable[[Quantisation], Ranges]] = None, models: Optional[Path] = None) -> None:
         self.module = framework_module(framework)
         self.framework, self.device, self.cache = framework, device, cache
         self.weights, self._ranges = network, ranges
         self._known: Dict[Quantisation, Ranges] = {}
         self.parameters = parameter_count(network)
-        self._keep_models = self.parameters <= LARGE if keep_models is None else keep_models
+        self._models = models
         self._plain: Dict[str, onnx.ModelProto] = {}
         self._engines: Dict[Tuple[str, str, Quantisation], Engine] = {}
 
@@ -138,19 +138,19 @@ class Deployment:
         return to_fp16(plain) if precision == "fp16" else self._to_int8(name, plain, quantisation)
 
     def _exported(self, name: str) -> onnx.ModelProto:
-        from lib.export import export_network
+        from lib.export import export_network, load_model, save_model
 
         if name in self._plain:
             return self._plain[name]
+        path = self._models / f"{name}.onnx" if self._models else None
+        if path and path.is_file():
+            return load_model(path)
         model = export_network(self.weights, [name])[name]
-        if self._keep_models:
+        if path:
+            save_model(model, path)
+        elif self.parameters <= LARGE:
             self._plain[name] = model
         return model
-
-    def forget_models(self) -> None:
-        """Drop the FP32 models that were kept, and keep none from now on."""
-        self._keep_models = False
-        self._plain.clear()
 
     def _to_int8(self, name: str, plain: onnx.ModelProto, quantisation: Quantisation) -> onnx.ModelProto:
         if self._ranges is None:

@@ -29,6 +29,13 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def threads() -> int:
+    """How many threads every framework computes with: PyTorch's setting."""
+    import torch
+
+    return int(torch.get_num_threads())
+
+
 def hardware(device: str = "cpu") -> dict[str, Any]:
     """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads, and on a
     Jetson the power mode."""
@@ -36,7 +43,7 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
 
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
     mode = power_mode()
-    return {"processor": processor(), "cores": cores(), "gpu": gpu, "device": device, "threads": torch.get_num_threads(),
+    return {"processor": processor(), "cores": cores(), "gpu": gpu, "device": device, "threads": threads(),
             **({"power_mode": mode} if mode else {})}
 
 
@@ -55,7 +62,7 @@ def record(device: str = "cpu") -> dict[str, Any]:
         "hardware": hardware(device),
         "memory_gib": _memory_gib(),
         "system": platform.platform(),
-        "versions": {"python": platform.python_version(), **_versions(), "cuda": torch.version.cuda if device != "cpu" else None},
+        "versions": {"python": platform.python_version(), **versions(), "cuda": torch.version.cuda if device != "cpu" else None},
     }
 
 
@@ -146,9 +153,11 @@ def _commit() -> str | None:
         return None
 
 
-def _versions() -> dict[str, str]:
-    versions = {name: str(import_module(name).__version__) for name in PACKAGES}
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Of the libraries that decide results, where they are installed."""
+    found = {name: str(import_module(name).__version__) for name in PACKAGES}
     for name in DISTRIBUTIONS:  # not imported: TensorRT's can only be where its libraries are found
         with suppress(metadata.PackageNotFoundError):
-            versions[name] = metadata.version(name)
-    return versions
+            found[name] = metadata.version(name)
+    return found

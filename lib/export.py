@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from lib import environment
 from lib.errors import InputError
 from lib.files import whole_file
 from lib.siamrpn.network import SiamRPN, fold_batch_norm
@@ -265,12 +266,15 @@ def random_feeds(name: str, channels: int, seed: int = 0) -> Dict[str, np.ndarra
 
 
 def session(model: Union[onnx.ModelProto, bytes], threads: int = 0, every_tensor: bool = False) -> Any:
-    """An ONNX Runtime session on the CPU. every_tensor: for models with inner tensors as outputs, which changing the layout of
-    the data would lose (it does where channels are not a multiple of the vector's length)."""
+    """An ONNX Runtime session on the CPU, with as many threads as PyTorch unless given.
+
+    every_tensor: for models with inner tensors as outputs, which changing the layout of the data would lose (it does where
+    channels are not a multiple of the vector's length).
+    """
     ort = need_onnxruntime()
     options = ort.SessionOptions()
     options.log_severity_level = 3  # what it says about its own optimisations is not for the reader
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads or environment.threads()
     if every_tensor:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     data = model if isinstance(model, bytes) else model.SerializeToString()

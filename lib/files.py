@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and locks that go with their process."""
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Union
@@ -36,12 +38,17 @@ def write_text(path: Union[str, Path], text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def digest(data: bytes) -> str:
+    """The first 16 hexadecimal digits of SHA-256: what files, settings and code are told apart by."""
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
 @contextmanager
-def locked(path: Union[str, Path], busy: str = "") -> Iterator[None]:
+def locked(path: Union[str, Path], busy: str = "", waiting: str = "") -> Iterator[None]:
     """Hold the lock file `path`, for one process at a time; the lock goes with the process, however it ends.
 
-    Missing folders are made. Waits for another process that holds it, or raises InputError with the sentence `busy`. What the
-    system refuses raises InputError naming the folder.
+    Missing folders are made. Where another process holds it: raises InputError with the sentence `busy` if given, else waits,
+    after printing the sentence `waiting`. What the system refuses raises InputError naming the folder.
     """
     import fcntl
 
@@ -53,7 +60,11 @@ def locked(path: Union[str, Path], busy: str = "") -> Iterator[None]:
         raise InputError(f"{path.parent}: cannot be written ({error.strerror or error})") from None
     with lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (fcntl.LOCK_NB if busy else 0))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(busy) from None
+            if busy:
+                raise InputError(busy) from None
+            if waiting:
+                print(waiting, file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
         yield

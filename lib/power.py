@@ -10,7 +10,7 @@ frame is that / FPS. The better one (`measure`): power integrated over the run, 
         with sampler.phase("run"): ...
     print(note, measure(sampler.log, frames=21356))
 
-`experiments.measure` samples beside what it times: one sampler for all, of whose log each sequence of a variant keeps its part
+`quality.measure` samples beside what it times: one sampler for all, of whose log each sequence of a variant keeps its part
 (`Log.cut`, `write_log`), with the idle time before; `measure_parts` puts a variant's parts together again.
 
 Nothing that a sensor does ends the run. A time without good readings is a gap with a reason, and is not integrated over. Times
@@ -368,7 +368,11 @@ class Sampler:
 
     def now(self) -> float:
         """Seconds since the start, for the times of frames."""
-        return time.monotonic() - self._start
+        return self.since(time.monotonic())
+
+    def since(self, moment: float) -> float:
+        """Seconds from the start to a moment of the monotonic clock."""
+        return moment - self._start
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""Runs on disk, this machine's own and those recorded on other machines (chapter 4; `lib.experiments` measures into them).
+"""Runs on disk, this machine's own and those recorded on other machines (chapter 4; `lib.measure` measures into them).
 
 A run is a folder data/runs/<name>, complete in itself: it can be copied to another machine, or committed, and a book built there
 with `run=<name>` shows it. Which of the two it is here decides what may happen to it:
@@ -16,6 +16,7 @@ raw results needs nothing outside of it. Frames do not; pictures of a dataset th
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping
@@ -30,7 +31,7 @@ from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
-RUNS = ROOT / "data" / "runs"
+RUNS = Path(os.environ.get("SIAMBOOK_RUNS") or ROOT / "data" / "runs")  # the variable is for tests: they see no run but their own
 LOCAL = "local"
 ENVIRONMENT = "environment.json"
 LOCK = ".lock"  # of the process that measures into a run

@@ -28,6 +28,11 @@ def weights_path(weights: str, folder: Path = Path()) -> Path:
     return path
 
 
+def weights_of(name: str) -> Path:
+    """The file of `demo` or of a path, which may be relative to the folder one is in."""
+    return weights_path(name if name == DEMO else str(Path(name).resolve()))
+
+
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
     """Settings from a YAML file; without one, those of the `tracker.yaml` beside the weights, or PySOT's where there is none."""
     beside = DEMO_SETTINGS if weights == DEMO else Path(weights).parent / DEMO_SETTINGS.name

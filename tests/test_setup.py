@@ -33,10 +33,11 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 IMPORTED_AS = {"yaml": "pyyaml", "skimage": "scikit-image", "cv2": "opencv-python-headless", "jupyter_book": "jupyter-book",
                "pynvml": "nvidia-ml-py"}
 # Come with a declared package.
-COMES_WITH = {"sphinx": "jupyter-book", "pybtex": "jupyter-book", "jupyter_client": "ipykernel",
+COMES_WITH = {"sphinx": "jupyter-book", "pybtex": "jupyter-book", "jupyter_cache": "jupyter-book", "nbclient": "papermill",
+              "jupyter_client": "ipykernel",
               "typing_extensions": "torch", "google": "onnx", "urllib3": "requests"}
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by path (or skip).
-LOCAL = {"lib", "rules", "synth_video"}
+LOCAL = {"lib", "chapters", "rules", "synth_video"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -202,6 +203,11 @@ def test_the_targets_that_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
     named = {word for command in readme_commands("make") for word in command.split()[1:2] if "=" not in word}
     assert {"book", "test", "lab"} <= named <= targets
+
+
+def test_the_book_is_built_of_what_was_measured_before() -> None:
+    made = subprocess.run(["make", "-n", "book"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert 0 < made.index("siambook measure\n") < made.index("jupyter-book build")
 
 
 @pytest.mark.parametrize("subcommand", sorted({command.split()[1] for command in readme_commands("siambook")}))

@@ -14,7 +14,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lib.bench import NoRanges
 from lib.chapters.plots import (
     BLUE,
     GREEN,
@@ -37,6 +36,7 @@ from lib.deploy import FRAMEWORKS, USUAL, Deployment, Quantisation, give_back_me
 from lib.engines.base import Engine, describe_executed
 from lib.errors import InputError
 from lib.export import check_agreement, describe, export_network, need_onnx, shapes, to_fp16
+from lib.measure.speed import NoRanges
 from lib.quantize import LEVELS, dequantize, observer, quantisation_errors, quantize, scale, to_int8
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import SiamRPN

@@ -37,10 +37,9 @@ from lib.chapters.plots import (
     styled,
 )
 from lib.chapters.tables import ABSENT, Table, Text, as_number, needs_all
-from lib.digests import digest
 from lib.errors import InputError
-from lib.experiments import Measurement
-from lib.files import ROOT, write_text
+from lib.files import ROOT, digest, write_text
+from lib.measure.measurement import Measurement
 from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import (

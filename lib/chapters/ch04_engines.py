@@ -19,8 +19,8 @@ from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_va
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
 from lib.errors import InputError
-from lib.experiments import Measurement, frames_tracked
-from lib.full_size import EngineSpeed
+from lib.measure.full_size import EngineSpeed
+from lib.measure.measurement import Measurement
 from lib.vot.dataset import TAGS
 from lib.vot.metrics import bootstrap, paired_bootstrap
 from lib.vot.protocol import FAILURE
@@ -33,6 +33,7 @@ ROBUSTNESS = "R, failures per 100 frames"
 PARTS = {"crop": SKY, "search": BLUE, "copies": YELLOW, "xcorr": GREEN, "decode": ORANGE}
 PART_NAMES = {"copies": "not accounted for"}  # what the two engines, timed apart from frames, leave of the time between the ends
 SCHEME = "The thesis's FPS are by PySOT's scheme (section 3.3)."
+ROUNDS = "Times and ratios: medians of the rounds, in which the rows of a group took turns with PyTorch FP32."
 APART = "Networks are timed by themselves, apart from frames, so one may take longer than the frame that it is a part of."
 
 
@@ -48,7 +49,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
         interval = bootstrap(row.evaluation)["eao"]
         _mark(axes[0], row.variant.title, row.variant.precision, row.fps_tracked, row.evaluation.eao, interval)
     axes[0].axhline(measured[0].evaluation.eao, color=GREY, ls="--", lw=1.2)
-    axes[0].set(title=f"Here, {measured[0].dataset.name}", xlabel="frames per second, tracked frames", ylabel="EAO")
+    axes[0].set(title=f"Here, {measured[0].dataset.name}", xlabel=fps_head(measured), ylabel="EAO")
     for other in reported.to_dict("records"):
         _mark(axes[1], f"{other['framework']} {other['precision']}", str(other["precision"]), other["fps"], other["eao"], None)
     axes[1].axhline(reported["eao"].iloc[0], color=GREY, ls="--", lw=1.2)
@@ -173,12 +174,17 @@ def with_pure_rows(table_4_3: Reported, table_4_2: Reported) -> list[dict[str, A
 # -- Tables --------------------------------------------------------------------------------------------------------------------
 
 
+def fps_head(measured: Seq[Measurement]) -> str:
+    """The head of a column of speeds: of the passes themselves, or of the full-size network where those were not timed."""
+    return "FPS, full-size network" if any(one.speed for one in measured) else "FPS, tracked frames"
+
+
 @shows_what_is_there
 def engines(measured: Seq[Measurement], base: Measurement, reported: pd.DataFrame, digits: pd.DataFrame, caption: str) -> Table:
     """Table 4.2: the baseline and the engines, quality with the paired difference to `base`, what ran, speed, plan; then the
     thesis's. reported: its rows as printed; digits: the same rows with one more digit (data/thesis/digits.csv)."""
     heads = ["Tracker", "Convolutions run in", "A", ROBUSTNESS, "EAO", f"ΔEAO to {base.variant.title}",
-             "FPS, tracked frames", "Plans, MB", "Built in, s"]
+             fps_head(measured), "Plans, MB", "Built in, s"]
     finer = {(row["framework"], row["precision"]): row for row in digits.to_dict("records")}
     rows: list[list[Any]] = []
     for one in measured:
@@ -201,7 +207,7 @@ def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mappin
     """Table 4.3: a row a mixture, sorted by the search network as in the thesis, with the thesis's values under those measured.
     reported: of `with_pure_rows`."""
     known = {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")): row for row in reported}
-    heads = ["Target", "Search", "Xcorr", "A", ROBUSTNESS, "EAO", f"ΔEAO to {base.variant.title}", "FPS, tracked frames"]
+    heads = ["Target", "Search", "Xcorr", "A", ROBUSTNESS, "EAO", f"ΔEAO to {base.variant.title}", fps_head(measured)]
     rows = []
     for one in measured:
         row, thesis = one.row(), known[one.variant.target, one.variant.search, one.variant.xcorr]
@@ -209,18 +215,6 @@ def mixtures(measured: Seq[Measurement], base: Measurement, reported: Seq[Mappin
                      *((*as_value(row, name, 3), f"thesis {thesis[name]}") for name in QUALITY), eao_difference(one, base),
                      (as_number(one.fps_tracked, 1), f"thesis {thesis['fps']}")])
     return Table(heads, rows, f"{caption} {SCHEME} {INTERVALS} {about_differences(base)}")
-
-
-@needs_all
-def sharing(measured: Seq[Measurement]) -> Text:
-    """How much of the searching variants shared, and what that means for the speeds."""
-    tracked = sum(frames_tracked(trajectory) for one in measured for trajectory in one.trajectories.values())
-    shared = sum(one.shared for one in measured)
-    if not shared:
-        return Text("Every variant searched every frame itself.")
-    return Text(f"Of {tracked:,} tracked frames, {shared:,} ({100 * shared / tracked:.0f} %) were searched once for several "
-                "mixtures: the same engine was asked about the same crop, pixel by pixel. Each of them is charged with the "
-                "seconds that this search took when it was computed; everything else of a frame is computed and timed for each.")
 
 
 @shows_what_is_there
@@ -281,7 +275,7 @@ def speeds(speed: EngineSpeed, caption: str) -> Table:
         ]
         for row in speed.whole
     ]
-    under = (f"{about_rounds(speed.turns)} Under a frame's time: its quartiles; under a ratio: the smallest and the largest of "
+    under = (f"{ROUNDS} Under a frame's time: its quartiles; under a ratio: the smallest and the largest of "
              f"the rounds; under a network's time: its ratio to PyTorch FP32. {APART}{about_plans(speed.whole)}")
     return Table(heads, rows, f"{caption} {under}" + "".join(f" Missing: {sentence}." for sentence in speed.missing))
 
@@ -298,13 +292,6 @@ def reinitialisations(speed: EngineSpeed, caption: str) -> Table:
     rows = [[precision.upper(), cell(ways["inputs"]), cell(ways["refit"])] for precision, ways in speed.reinitialisation.items()]
     heads = ["Precision", "Kernels as inputs, ms", "Kernels inside, refitted, ms"]
     return Table(heads, rows, f"{caption} Under a time: the quartiles.")
-
-
-def about_rounds(turns: str) -> str:
-    """What a speed is made of, in a sentence. turns: "2 of 2" for two rounds of two frames."""
-    rounds, _, calls = turns.partition(" of ")
-    of = f"{rounds} rounds of {calls} frames each" if calls else "several rounds"
-    return f"Times and ratios: medians of {of}, in which all rows took turns."
 
 
 def about_plans(rows: Seq[Mapping[str, Any]]) -> str:

@@ -1,6 +1,6 @@
 """Section 4.3's tables, figure and sentences: power and energy, by the thesis's definition and by integration (`lib.power`).
 
-Views only: rows of a run (columns of `experiments.power_columns`) and the thesis's tables come in. A run without a sensor has no
+Views only: rows of a run (columns of `measurement.power_columns`) and the thesis's tables come in. A run without a sensor has no
 such rows; then the thesis's stand alone, and `about_sensor` says what would supply ours.
 """
 from __future__ import annotations

@@ -18,11 +18,12 @@ from lib.chapters.ch04_engines import (
     MARKS,
     QUALITY,
     ROBUSTNESS,
+    ROUNDS,
     SCHEME,
     about_plans,
-    about_rounds,
     difference,
     eao_difference,
+    fps_head,
     leaves_out_0,
 )
 from lib.chapters.plots import (
@@ -42,9 +43,9 @@ from lib.chapters.plots import (
     styled,
 )
 from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_value, needs_all, shows_what_is_there
-from lib.experiments import Measurement
-from lib.full_size import EngineSpeed
-from lib.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, Tracker, tracker_of
+from lib.measure.full_size import EngineSpeed
+from lib.measure.measurement import Measurement
+from lib.measure.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, Tracker, tracker_of
 from lib.siamrpn.network import NetworkConfig
 from lib.training.pictures import montage
 from lib.vot.dataset import axis_aligned_box
@@ -249,7 +250,7 @@ def accuracies(measured: Seq[Mapping[str, Any]], reported: pd.DataFrame, classes
 def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) -> Table:
     """Table 4.5: every tracker on every engine; under its values those of the thesis's row of the same share, training and
     precision."""
-    heads = ["Backbone", "Engine", "A", ROBUSTNESS, "EAO", "FPS, tracked frames", "Plan, MB"]
+    heads = ["Backbone", "Engine", "A", ROBUSTNESS, "EAO", fps_head(measured), "Plan, MB"]
     order = sorted(reported["parameters_m"].unique(), reverse=True)
     cells = []
     for one in measured:
@@ -262,7 +263,7 @@ def engines(measured: Seq[Measurement], reported: pd.DataFrame, caption: str) ->
             theirs = match.to_dict("records")[0]
         said = {name: f"thesis {theirs[name]:.{1 if name == 'fps' else 3}f}" if theirs else "" for name in (*QUALITY, "fps")}
         cells.append([tracker.title, one.variant.title, *((*as_value(row, name, 3), said[name]) for name in QUALITY),
-                      (f"{one.fps_tracked:.0f}", said["fps"]), as_number(row["plan_mb"] or None, 1)])
+                      (as_number(one.fps_tracked, 1), said["fps"]), as_number(row["plan_mb"] or None, 1)])
     return Table(heads, cells, f"{caption} {SCHEME} {INTERVALS}{about_plans([one.row() for one in measured])}")
 
 
@@ -290,7 +291,7 @@ def speed_quality(measured: Seq[Measurement], reported: pd.DataFrame, note: str)
     for precision in COLOURS:
         axes[1].plot([], [], ls="", marker=MARKS[precision], color=GREY, label=precision)
     axes[1].plot([], [], ls="", marker="D", color=GREY, markerfacecolor="white", label="PyTorch FP32")
-    axes[0].set(title="Here", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second, tracked frames")
+    axes[0].set(title="Here", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel=fps_head(measured))
     axes[1].set(title="Thesis, Xavier, VOT2018", ylabel="EAO", ylim=(0, None), xlim=(0, None), xlabel="frames per second")
     for axis in axes:
         axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
@@ -405,9 +406,9 @@ def full_size(speed: EngineSpeed, caption: str) -> Table:
               (f"{row['whole_ratio']:.2f}", f"{row['whole_ratio_low']:.2f}–{row['whole_ratio_high']:.2f}")]
              for row in speed.compared]
     missing = f" Missing here: {'; '.join(speed.missing)}." if speed.missing else ""
-    return Table(heads, cells, f"{caption} {about_rounds(speed.turns)} Under a frame's time: its quartiles; under a ratio: the "
-                 "smallest and the largest of the rounds. × PyTorch FP32: with the same network; × whole network: with the same "
-                 f"engine. {APART}{about_plans(speed.compared)}{missing}")
+    return Table(heads, cells, f"{caption} {ROUNDS} Under a frame's time: its quartiles; under a ratio: the "
+                 "smallest and the largest of the rounds. × PyTorch FP32: beside the whole network; × whole network: with the "
+                 f"same engine. {APART}{about_plans(speed.compared)}{missing}")
 
 
 def _size_name(row: Mapping[str, Any]) -> str:
@@ -458,14 +459,3 @@ def _about_multiples(rows: Seq[Mapping[str, Any]]) -> str:
         return f"{text}no engine is faster in every round."
     more = f"; with {' and '.join(rest)} no gain can be told" if rest else ""
     return f"{text}the network is faster in every round with {' and with '.join(faster)}{more}."
-
-
-@needs_all
-def int8_finding(measured: Seq[Measurement]) -> Text:
-    """How much faster the smallest backbone's INT8 engine is than the unpruned one's."""
-    int8 = {tracker_of(one.variant): one.fps_tracked for one in measured if one.variant.precision == "INT8"}
-    smallest = min(tracker.share for tracker in int8)
-    faster = [f"{fps / int8[Tracker(UNPRUNED)]:.2f} times ({tracker.training})" for tracker, fps in int8.items()
-              if tracker.share == smallest]
-    return Text(f"In INT8 the tracker with {smallest:g} of the backbone's parameters runs at {' and '.join(faster)} the speed of "
-                "the unpruned one, at demo scale, crop and decoding included.")

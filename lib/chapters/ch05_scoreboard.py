@@ -22,11 +22,12 @@ from typing import Sequence as Seq
 import numpy as np
 from matplotlib.figure import Figure
 
-from lib import pruned, runs, thesis
+from lib import runs, thesis
 from lib.chapters.ch03_methodology import blocks
 from lib.chapters.ch04_engines import LEVELS, by_precision
 from lib.chapters.plots import GREEN, GREY, ORANGE, finished, new_figure, styled
 from lib.chapters.tables import ABSENT, Table, Text, is_known
+from lib.measure import pruned
 from lib.siamrpn.network import NetworkConfig
 from lib.vot.dataset import Dataset
 from lib.vot.metrics import Evaluation, evaluate, paired_bootstrap
@@ -182,8 +183,8 @@ def eao_share(evidence: Evidence, a: str, b: str) -> Measured:
 
 def layer_ratio(evidence: Evidence, network: str, kind: str, slow: str, fast: str) -> Measured:
     """Time of a layer type of a network of the full size at one precision, divided by that at another; means over calls."""
-    for path in sorted(runs.run_folder(evidence.run).glob("engine_speed_*.json")):
-        framework = path.stem.rpartition("_")[2]
+    for path in sorted(runs.run_folder(evidence.run).glob("speed/*-mixtures.json")):
+        framework = path.stem.partition("-")[0]
         layers = runs.read_json(path).get("layers", {})
         times = [layers.get(f"{framework} {level}", {}).get(network, {}).get(kind, 0.0) for level in (slow, fast)]
         if min(times) > 0:
@@ -200,25 +201,38 @@ def _pure(rows: Seq[Mapping[str, Any]], level: str) -> Mapping[str, Any]:
     return next(row for row in rows if row["precision"] == level)
 
 
+def _speeds(rows: Seq[Mapping[str, Any]]) -> np.ndarray:
+    """(3, N) FPS of rows: the value, and its low and high end (of the full-size network: half of the frames lie between)."""
+    ends = [[row.get(name, nan) for row in rows] for name in ("fps_tracked", "fps_low", "fps_high")]
+    return np.array(ends, float)
+
+
 def shared_speeds(evidence: Evidence) -> Measured:
     """FPS that the ranges of two neighbouring precisions of the search network share; 0 where they are apart."""
-    groups = by_precision(_mixtures(evidence), "search", "fps_tracked")
-    shared = max(max(groups[slow]) - min(groups[fast]) for slow, fast in zip(LEVELS, LEVELS[1:]))
-    return Measured(max(shared, 0.0), source=evidence.quality)
+    rows = _mixtures(evidence)
+    groups = [_speeds([row for row in rows if row["search"] == level.lower()]) for level in LEVELS]
+    pairs = list(zip(groups, groups[1:]))
+    value, low, high = (max(0.0, *(slow[i].max() - fast[j].min() for slow, fast in pairs)) for i, j in ((0, 0), (1, 2), (2, 1)))
+    return Measured(value, low, high, FULL)
 
 
 def median_against_pure(evidence: Evidence, level: str) -> Measured:
     """Median speed of the mixtures whose search network has a precision, against the tracker that has it throughout."""
     rows = _mixtures(evidence)
-    mixed = [row["fps_tracked"] for row in rows if row["search"] == level.lower() and "/" in row["precision"]]
-    return Measured(float(np.median(mixed)) / _pure(rows, level)["fps_tracked"], source=evidence.quality)
+    mixed = [row for row in rows if row["search"] == level.lower() and "/" in row["precision"]]
+    return _against(np.median(_speeds(mixed), 1), _speeds([_pure(rows, level)])[:, 0])
+
+
+def _against(one: np.ndarray, other: np.ndarray) -> Measured:
+    """The ratio of two speeds, (value, low, high) each, as far apart as their ends allow."""
+    return Measured(float(one[0] / other[0]), float(one[1] / other[2]), float(one[2] / other[1]), FULL)
 
 
 def fastest_mixture(evidence: Evidence) -> Measured:
     """Speed of the fastest mixture against INT8 throughout."""
     rows = _mixtures(evidence)
-    fastest = max(row["fps_tracked"] for row in rows if "/" in row["precision"])
-    return Measured(fastest / _pure(rows, "INT8")["fps_tracked"], source=evidence.quality)
+    fastest = max((row for row in rows if "/" in row["precision"]), key=lambda row: row["fps_tracked"])
+    return _against(*(_speeds([row])[:, 0] for row in (fastest, _pure(rows, "INT8"))))
 
 
 def mixtures_above(evidence: Evidence, level: str) -> Measured:

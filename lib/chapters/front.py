@@ -4,11 +4,12 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple
 from typing import Sequence as Seq
 
-from lib import pruned
 from lib.chapters.tables import ABSENT, Table, as_number, as_value, shows_what_is_there
-from lib.experiments import Measurement, Variant, baseline, engines
-from lib.full_size import EngineSpeed
-from lib.pruned import DISTILLED, FROZEN, UNPRUNED, Tracker
+from lib.measure import pruned
+from lib.measure.full_size import EngineSpeed
+from lib.measure.measurement import Measurement
+from lib.measure.pruned import DISTILLED, FROZEN, UNPRUNED, Tracker
+from lib.measure.variants import Variant, baseline, engines
 from lib.thesis import table
 
 SMALLEST = min(pruned.SHARES)
@@ -72,7 +73,7 @@ def headline(chosen: Seq[Line], measured: Seq[Measurement], speed: EngineSpeed, 
 
 def _ratio(row: Mapping[str, Any]) -> Any:
     """How many times faster than the whole network in PyTorch FP32, and its range."""
-    if "plain_ratio" not in row:
+    if "ratio" not in row:
         return ABSENT
-    ratio, low, high = (row[f"plain_ratio{end}"] for end in ("", "_low", "_high"))
+    ratio, low, high = (row[f"ratio{end}"] for end in ("", "_low", "_high"))
     return (f"{ratio:.2f}", f"{low:.2f}–{high:.2f}") if low < high else f"{ratio:.0f}"

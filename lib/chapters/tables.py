@@ -18,7 +18,6 @@ from lib import thesis
 from lib.absent import Absent, sentences, there
 from lib.vot.dataset import TAGS, Dataset
 from lib.vot.metrics import MEASURES, Evaluation, bootstrap
-from lib.vot.protocol import Trajectory, frames_per_second
 
 ABSENT = "–"
 WHOSE = {"published": "published", "thesis": "thesis", "measured": "measured now", "recorded": "recorded"}
@@ -108,7 +107,7 @@ def _missing(said: list[str]) -> Text:
 def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
     """Table 4.1 and its like: accuracy A, robustness R, EAO and speed; one row a tracker.
 
-    frames: columns of `data/thesis/table_4_1.csv`, more where measured (`experiments.Measurement.row`).
+    frames: columns of `data/thesis/table_4_1.csv`, more where measured (`measurement.Measurement.row`).
     digits: rows of the thesis with one more digit (data/thesis/digits.csv), shown in brackets on its own row.
     """
     heads = ["Whose number", "Machine, data", "A", "R, failures per 100 frames", "EAO", "FPS, PySOT's scheme",
@@ -127,14 +126,14 @@ def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None
 
 
 @shows_what_is_there
-def per_sequence(dataset: Dataset, trajectories: Mapping[str, Trajectory], evaluation: Evaluation, caption: str) -> Table:
-    """A row a sequence: frames, failures, accuracy, speed of its tracked frames."""
+def per_sequence(dataset: Dataset, evaluation: Evaluation, caption: str) -> Table:
+    """A row a sequence: frames, failures, accuracy; those with most failures first."""
     rows = []
-    for name, scores in evaluation.per_sequence().items():
-        sequence, speed = dataset[name], frames_per_second([trajectories[name]], tracked_only=True)
+    for name, scores in sorted(evaluation.per_sequence().items(), key=lambda item: (-item[1]["failures"], item[0])):
+        sequence = dataset[name]
         rows.append([(name, f"{sequence.width} × {sequence.height} px"), len(sequence), f"{scores['failures']:g}",
-                     as_number(scores["accuracy"], 3), as_number(speed, 1)])
-    return Table(["Sequence", "Frames", "Failures", "Accuracy A", "FPS, tracked frames"], rows, caption)
+                     as_number(scores["accuracy"], 3)])
+    return Table(["Sequence", "Frames", "Failures", "Accuracy A"], rows, caption)
 
 
 @needs_all

@@ -1,8 +1,9 @@
 """OpenVINO: the compiled engine of machines without an NVIDIA GPU (the thesis's section 4.2 on a processor).
 
-FP16 runs as bfloat16 or half precision, whichever the processor multiplies in hardware; a processor with neither refuses it. INT8
-runs the integers that the model's QDQ nodes ask for, and what the model keeps in floating point in 16 bits where there are any.
-`executed` tells what became of it.
+FP16 runs as bfloat16 or half precision, whichever the processor multiplies in hardware; on a processor with neither, its 16-bit
+weights are multiplied in FP32. INT8 runs the integers that the model's QDQ nodes ask for, and what the model keeps in floating
+point in 16 bits where the processor has them. `executed` tells what ran. Engines use as many threads as PyTorch does, so that one
+setting (`torch.set_num_threads`, OMP_NUM_THREADS) holds for every framework.
 """
 from __future__ import annotations
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from lib.engines import plans
 from lib.engines.base import PRECISIONS, LayerTime, TensorSpec, check_feeds
+from lib.environment import threads
 from lib.errors import InputError
 
 TITLE = "OpenVINO"
@@ -67,9 +69,9 @@ def version() -> str:
 
 
 def hint(precision: str) -> str:
-    """What OpenVINO is asked to compute in: "f32", "bf16" or "f16". Raises InputError for a precision that the processor lacks.
+    """What OpenVINO is asked to compute in: "f32", "bf16" or "f16". Raises InputError for INT8 where the processor lacks it.
 
-    bf16 comes first: where a processor has both, its matrix units work on bf16.
+    bf16 comes first: where a processor has both, its matrix units work on bf16. FP16 becomes "f32" where it has neither.
     """
     capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision not in PRECISIONS:
@@ -79,8 +81,6 @@ def hint(precision: str) -> str:
     if precision == "fp32":
         return "f32"
     half = next((name.lower().replace("fp16", "f16") for name in ("BF16", "FP16") if name in capabilities), None)
-    if half is None and precision == "fp16":
-        raise InputError("this processor multiplies neither bf16 nor fp16, so OpenVINO would run FP16 as FP32; use fp32 or int8")
     return half or "f32"
 
 
@@ -99,7 +99,7 @@ class OpenVINOEngine:
 
     def _compile(self, model: Union[Path, bytes], digest: str, cache: Optional[Path]) -> None:
         options = {"INFERENCE_PRECISION_HINT": hint(self.precision), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1",
-                   "PERF_COUNT": "YES"}  # which costs nothing that can be measured
+                   "INFERENCE_NUM_THREADS": str(threads()), "PERF_COUNT": "YES"}  # counting costs nothing that can be measured
         key = {"model": digest, "precision": self.precision, "framework": self.framework,
                "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "options": repr(sorted(options.items()))}
 

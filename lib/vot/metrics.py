@@ -157,13 +157,15 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
 
 
 def bootstrap(
-    evaluation: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all"
+    evaluation: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all",
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[float, float]]:
     """Percentile intervals (low, high) of accuracy, robustness, failures and EAO over sequences drawn with replacement.
 
-    The same seed draws the same sequences. With a single sequence there is nothing to draw from and the bounds are NaN.
+    The same seed draws the same sequences. groups: sequence -> group, where sequences of a group are not independent (they show
+    the same photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
-    samples = evaluation.scores(_resample(len(evaluation.sequences), n, seed), attribute)
+    samples = evaluation.scores(_resample(evaluation.sequences, n, seed, groups), attribute)
     return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
 
 
@@ -178,16 +180,18 @@ def columns(evaluation: Evaluation) -> dict[str, float]:
 
 
 def paired_bootstrap(
-    a: Evaluation, b: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all"
+    a: Evaluation, b: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all",
+    groups: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[float, float, float]]:
     """Difference a - b with its interval, (difference, low, high) a measure; both trackers see the same drawn sequences.
 
-    What the trackers find hard together cancels, so this interval is narrower than two separate ones suggest. Raises
+    What the trackers find hard together cancels, so this interval is narrower than two separate ones suggest. groups: as in
+    `bootstrap`. Raises
     InputError where the two were not measured on the same sequences with the same protocol.
     """
     if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
         raise InputError(f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired.")
-    counts = _resample(len(a.sequences), n, seed)
+    counts = _resample(a.sequences, n, seed, groups)
     ones = np.ones((1, len(a.sequences)))
     result = {}
     for measure in MEASURES:
@@ -272,9 +276,13 @@ def _segment_means(values: np.ndarray, survived: bool, length: int) -> tuple[np.
     return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
 
 
-def _resample(sequences: int, n: int, seed: int) -> np.ndarray:
-    """(n, S) how often each sequence was drawn."""
-    return np.random.RandomState(seed).multinomial(sequences, np.full(sequences, 1 / sequences), n)
+def _resample(sequences: Seq[str], n: int, seed: int, groups: Mapping[str, str] | None) -> np.ndarray:
+    """(n, S) how often each sequence was drawn, by itself or with its group."""
+    names, member = np.unique([(groups or {}).get(name, name) for name in sequences], return_inverse=True)
+    if groups is None:
+        member = np.arange(len(sequences))
+    count = len(names)
+    return np.random.RandomState(seed).multinomial(count, np.full(count, 1 / count), n)[:, member]
 
 
 def _interval(samples: np.ndarray, level: float, evaluation: Evaluation) -> tuple[float, float]:

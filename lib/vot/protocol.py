@@ -89,13 +89,11 @@ def is_failure(box: np.ndarray, region: np.ndarray, size: tuple[int, int], proto
 OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 
 
-def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None,
-                    clock: Callable[[], float] = time.perf_counter) -> Trajectory:
+def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None) -> Trajectory:
     """Track with re-initialisation: a failure at frame i is marked 2, frames i + 1 .. i + skip - 1 are marked 0, and the tracker
     starts again from the annotation at frame i + skip, marked 1 (PySOT's test.py, VOT's supervised experiment).
 
     on_frame(index, frame, entry, box) sees every frame; box is the tracker's (at a failure the lost one), None if skipped.
-    clock: in seconds, read before and after every call of the tracker.
     """
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
@@ -106,10 +104,10 @@ def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT
             entry = np.array([SKIPPED], float)
         elif index == start:
             box = axis_aligned_box(region)
-            _, seconds[index] = _timed(clock, tracker.init, frame, box)
+            _, seconds[index] = _timed(tracker.init, frame, box)
             entry = np.array([INIT], float)
         else:
-            result, seconds[index] = _timed(clock, tracker.track, frame)
+            result, seconds[index] = _timed(tracker.track, frame)
             entry = box = np.array(result.box, float)
             if is_failure(box, region, (frame.shape[1], frame.shape[0]), protocol):
                 entry, start = np.array([FAILURE], float), index + protocol.skip
@@ -127,9 +125,9 @@ def run_one_pass(tracker: Any, sequence: Sequence, on_frame: OnFrame | None = No
         frame = sequence.frame(index)
         if index == 0:
             box = axis_aligned_box(region)
-            _, seconds[index] = _timed(time.perf_counter, tracker.init, frame, box)
+            _, seconds[index] = _timed(tracker.init, frame, box)
         else:
-            result, seconds[index] = _timed(time.perf_counter, tracker.track, frame)
+            result, seconds[index] = _timed(tracker.track, frame)
             box = np.array(result.box, float)
         entries.append(box)
         if on_frame:
@@ -154,7 +152,7 @@ def frames_per_second(trajectories: Iterable[Trajectory], tracked_only: bool = F
     return frames / seconds if seconds > 0 else float("nan")
 
 
-def _timed(clock: Callable[[], float], call: Callable, *arguments: Any) -> tuple[Any, float]:
-    begin = clock()
+def _timed(call: Callable, *arguments: Any) -> tuple[Any, float]:
+    begin = time.perf_counter()
     result = call(*arguments)
-    return result, clock() - begin
+    return result, time.perf_counter() - begin

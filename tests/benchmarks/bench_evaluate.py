@@ -1,6 +1,6 @@
 """Time of a whole evaluation of VOT2018, from the start of Python to the JSON, beside PySOT's compiled toolkit.
 
-Run as `python tests/benchmarks/bench_evaluate.py` or `pytest -s tests/benchmarks/bench_evaluate.py`.
+Run as `python tests/benchmarks/bench_evaluate.py`.
 """
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds of PySOT's compiled toolkit for accuracy and robustness, EAO, and EAO of all tags (pysot_parity/README.md beside the
@@ -38,16 +36,16 @@ def seconds(results: Path, dataset: Path) -> tuple[float, float]:
     return time.perf_counter() - wall, spent
 
 
-@pytest.mark.benchmark
-def test_a_tracker_is_evaluated_within_two_seconds(shared: Path) -> None:
-    vot2018 = shared / "vot2018"
+def main() -> None:
+    vot2018 = ROOT.parent / "shared" / "vot2018"
+    if not vot2018.is_dir():
+        sys.exit(f"{vot2018} is missing: the annotations and raw results are there")
     for results in sorted((vot2018 / "results").iterdir()):
         runs = [seconds(results, vot2018 / "VOT2018.json") for _ in range(3)]
         wall, spent = (statistics.median(run[i] for run in runs) for i in (0, 1))
-        print(f"{results.name:14s} {wall:5.2f} s ({spent:4.2f} s of processor), "
+        print(f"{results.name:14s} {wall:5.2f} s ({spent:4.2f} s of processor, at most {LIMIT:.0f} are meant), "
               f"PySOT's toolkit {PYSOT_SECONDS[0]:.1f} to {PYSOT_SECONDS[1]:.1f} s")
-        assert spent < LIMIT
 
 
 if __name__ == "__main__":
-    sys.exit(pytest.main(["-q", "-s", __file__]))
+    main()

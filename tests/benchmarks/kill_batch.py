@@ -26,21 +26,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.demo import make_benchmark
+from lib.demo import list_specs, make_benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started")  # columns that no two runs have the same
 SIZE = "plan_mb"
 FRAMES, WIDTH = 30, 0.125  # of a sequence, and of the network that is timed
 SHARE = 0.6  # of the undisturbed time, before which a kill comes
-HEAD = "from lib import experiments, full_size, runs\ndata = experiments.open_dataset(dataset, run)"
+HEAD = """from lib import runs
+from lib.measure import full_size, quality, variants
+from lib.siamrpn.network import NetworkConfig
+data = variants.open_dataset(dataset, run)"""
 SECTION = "runs.write_section(run, '{}', [one.row() for one in measured]);"
 NOTEBOOKS = {
-    "04_1_baseline": ["measured = experiments.measure(experiments.baseline(weights), data, run)",
-                      f"measured.append(full_size.full_size_fps(data, run, width={WIDTH}))", SECTION.format("04_1_baseline")],
-    "04_2_engines": ["measured = experiments.measure(experiments.engines(weights, framework)[::2], data, run)",
+    "04_1_baseline": ["measured = quality.measure(variants.baseline(weights), data, run)",
+                      f"large = full_size.baseline_speed(run, [(1, NetworkConfig.resnet50({WIDTH}))], rounds=1)",
+                      "runs.write_section(run, '04_1_baseline', [measured[0].row(), large]);"],
+    "04_2_engines": ["measured = quality.measure(variants.engines(weights, framework)[::2], data, run)",
                      SECTION.format("04_2_engines")],
-    "04_2_1_calibration": ["measured = experiments.measure(experiments.calibrations(weights, framework)[3:4], data, run)",
+    "04_2_1_calibration": ["measured = quality.measure(variants.calibrations(weights, framework)[3:4], data, run)",
                            SECTION.format("04_2_calibration")],
     "B_runs": ["from lib import environment", "from lib.chapters import appendix_runs",
                "appendix_runs.all_runs(environment.device())"],
@@ -67,7 +71,7 @@ def make_book(root: Path) -> None:
 
 def make_sequences(folder: Path) -> None:
     """The first frames of two sequences of the demo benchmark."""
-    make_benchmark(folder, ["face", "cup"])
+    make_benchmark(folder, [spec.name for spec in list_specs()[:2]])
     for file in folder.glob("*/*.t*"):
         file.write_text("".join(file.read_text().splitlines(keepends=True)[:FRAMES]))
     for sequence in folder.glob("*/color"):
@@ -76,23 +80,27 @@ def make_sequences(folder: Path) -> None:
 
 
 def start(root: Path, run: str) -> subprocess.Popen[bytes]:
-    environ = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    for name in ("SIAMBOOK_PROFILE", "SIAMBOOK_RUN"):
-        environ.pop(name, None)
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SIAMBOOK_")}
+    environ.update(PYTHONPATH=str(root), OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "lib.cli", "run", "--run", run]
     with open(root / f"{run}.log", "ab") as log:
         return subprocess.Popen(command, cwd=root, env=environ, stdout=log, stderr=log)
 
 
-def children(pid: int) -> list[int]:
-    found = []
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that they have: kernels, and who measures for them."""
+    parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(fields[1]) == pid and fields[0] not in "ZX":
-            found.append(int(stat.parent.name))
+        if fields[0] not in "ZX":
+            parents[int(stat.parent.name)] = int(fields[1])
+    found, new = [], [pid]
+    while new:
+        new = [child for child, parent in parents.items() if parent in new]
+        found += new
     return found
 
 
@@ -179,7 +187,7 @@ def main() -> int:
             try:
                 status = process.wait(delay if killing else None)
             except subprocess.TimeoutExpired:
-                kernels = children(process.pid)
+                kernels = below(process.pid)
                 process.kill()
                 process.wait()
                 row: dict[str, Any] = {"kill": len(kills) + 1, "run": run, "after_s": round(delay, 2), "in": where(runs / run),

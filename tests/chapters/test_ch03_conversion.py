@@ -15,11 +15,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lib import quantize
-from lib.bench import NoRanges
 from lib.chapters import ch03_conversion
 from lib.deploy import Deployment
 from lib.errors import InputError
 from lib.export import TOLERANCE, check_agreement, describe, export_network, to_fp16
+from lib.measure.speed import NoRanges
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import NETWORKS

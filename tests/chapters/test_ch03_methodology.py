@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from lib import experiments, files, thesis
+from lib import files, thesis
 from lib.chapters import ch03_methodology
 from lib.chapters.tables import Table, Text
 from lib.errors import InputError
+from lib.measure import full_size, quality
+from lib.measure.variants import baseline
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.protocol import PYSOT, Trajectory, frames_per_second
 from lib.zoo import DEMO_WEIGHTS
+
+from .helpers import made_up_speed
 
 QUARTER = NetworkConfig.resnet50(0.25)
 
@@ -305,9 +309,12 @@ def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows() ->
     assert ch03_methodology.distortion(0.01, PYSOT, 0.0, 0.02) > ch03_methodology.distortion(0.01, PYSOT, 0.02, 0.02) > 0
 
 
-def test_a_run_that_was_tracked_is_shown_with_its_own_times(dataset: Dataset, tmp_path: Path, one_thread: None) -> None:
-    [one] = experiments.measure(experiments.baseline("demo"), dataset, str(tmp_path), progress=False)
-    found = ch03_methodology.times(one.trajectories)
+def test_a_run_that_was_tracked_is_shown_with_the_times_of_the_full_size_network(dataset: Dataset, small_run: str) -> None:
+    measured, speed = quality.measure(baseline("demo"), dataset, small_run, shown=False), made_up_speed()
+    [one] = full_size.with_speed(measured, speed)
+    found, row = ch03_methodology.times(one.trajectories), speed.row_of("pytorch", "fp32")
+    assert set(found.tracked) == {row["frame_ms"] / 1000} and one.fps_tracked == pytest.approx(row["fps"])
+    assert found.initialised == pytest.approx((row["target_ms"] + row["crop_ms"]) / 1000)
     assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(one.fps_tracked)
     [row] = (table := ch03_methodology.latency_table([one], "x")).rows
     (scheme, more), tracked = (row[table.heads.index(head)] for head in ("FPS, PySOT's scheme", "FPS, tracked frames"))

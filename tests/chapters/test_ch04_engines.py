@@ -1,95 +1,99 @@
-"""Section 4.2's chapters on a small benchmark: every mixture measured in one pass, kept, and shown beside the thesis's rows."""
+"""Section 4.2's chapters on a small benchmark: every mixture measured once, kept, and shown beside the thesis's rows."""
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from lib import experiments, full_size, pruning, thesis
+from lib import thesis
 from lib.chapters import ch04_engines
+from lib.chapters.tables import ABSENT, Table, Text
 from lib.deploy import RECIPES, Deployment, Quantisation
-from lib.engines import trt
 from lib.errors import InputError
+from lib.measure import full_size, quality, variants, worker
+from lib.measure.measurement import Measurement, frames_tracked
+from lib.measure.turns import Times
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig
-from lib.vot.dataset import load_dataset
+from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap
 from lib.vot.protocol import FAILURE
 from lib.vot.results import read_results
 from lib.zoo import DEMO_WEIGHTS
 
+from .helpers import made_up_speed, page
+
 pytest.importorskip("openvino")
 numpy_helper = pytest.importorskip("onnx").numpy_helper
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def executed(small: Path, tmp_path_factory) -> tuple[Path, dict]:
-    """The chapter of mixtures through papermill, and its run."""
-    folder = tmp_path_factory.mktemp("mixtures")
-    notebook = "notebooks/04_2_1_mixed_precision.ipynb"
-    command = [sys.executable, "-m", "papermill", notebook, str(folder / "out.ipynb"), "--cwd", "notebooks",
-               "-r", "dataset", str(small),
-               "-r", "run", str(folder / "run"), "-r", "framework", "openvino"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return folder / "run", json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
+def dataset(small: Path) -> Dataset:
+    return load_dataset(small)
+
+
+@pytest.fixture(scope="module")
+def mixtures(dataset: Dataset, small_run: str) -> list[Measurement]:
+    return quality.measure(variants.mixtures("demo", "openvino"), dataset, small_run, shown=False)
+
+
+@pytest.fixture(scope="module")
+def engines(mixtures: list[Measurement]) -> list[Measurement]:
+    """FP32, FP16 and INT8 throughout."""
+    found = {one.variant: one for one in mixtures}
+    return [found[variant] for variant in variants.engines("demo", "openvino")]
 
 
 def test_the_27_mixtures_are_the_thesis_s_27() -> None:
-    ours = {(v.target, v.search, v.xcorr) for v in experiments.mixtures("demo", "openvino")}
+    ours = {(v.target, v.search, v.xcorr) for v in variants.mixtures("demo", "openvino")}
     theirs = ch04_engines.with_pure_rows(thesis.table("table_4_3"), thesis.table("table_4_2"))
     assert len(theirs) == len(ours) == 27
     assert {tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")) for row in theirs} == ours
 
 
 def test_names_tell_mixtures_apart() -> None:
-    variants = [*experiments.baseline("demo"), *experiments.mixtures("demo", "openvino"),
-                *experiments.calibrations("demo", "openvino"), *experiments.xcorr_recipes("demo", "openvino")]
-    by_name = {variant.name: variant for variant in variants}
-    assert all(by_name[variant.name] == variant for variant in variants)
+    every = [*variants.baseline("demo"), *variants.mixtures("demo", "openvino"), *variants.calibrations("demo", "openvino"),
+             *variants.xcorr_recipes("demo", "openvino")]
+    by_name = {variant.name: variant for variant in every}
+    assert all(by_name[variant.name] == variant for variant in every)
     assert len(by_name) == 1 + 27 + 5 + 2 + len(RECIPES), "one calibration and the FP16 row are among the mixtures"
 
 
-def test_the_table_has_a_row_a_mixture_and_says_what_the_raw_files_say(executed, small) -> None:
-    run, notebook = executed
-    outputs = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    table = [data["text/html"] for data in outputs if "text/html" in data]
-    body = "".join(table[0]).split("<tbody>")[1]
-    assert body.count("<tr>") == 27
-    dataset = load_dataset(small)
-    for variant in experiments.mixtures("demo", "openvino"):
-        again = evaluate(dataset, read_results(run / dataset.name / variant.name, dataset))
-        assert f"{again.eao:.3f}" in body
-    figures = [out for cell in notebook["cells"] if "mystnb" in cell["metadata"] for out in cell["outputs"]]
-    assert len(figures) == 2 and all("image/svg+xml" in out["data"] for out in figures)
+def test_the_page_of_mixtures_says_what_the_raw_files_say(
+        mixtures: list[Measurement], dataset: Dataset, small: Path, small_run: str,
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(full_size, "engine_speed", lambda run, framework: made_up_speed(framework))
+    shown = page("04_2_1_mixed_precision", dataset=str(small), run=small_run, framework="openvino")
+    table = shown[1]
+    assert isinstance(table, Table) and len(table.rows) == 27
+    for variant, row in zip(variants.mixtures("demo", "openvino"), table.rows):
+        again = evaluate(dataset, read_results(Path(small_run) / dataset.name / variant.name, dataset))
+        assert row[5][0] == f"{again.eao:.3f}"
+    assert [type(each) for each in shown[2:]] == [Text, Figure, Text, Figure, Text, Table, Text]
+    assert len(shown[-2].rows) == len(RECIPES) + 3, "two recipes with two methods, and the row that is not quantised"
+    for name, rows in (("04_2_1_mixed_precision", 27), ("04_2_1_xcorr_recipes", len(RECIPES) + 3)):
+        assert len(pd.read_csv(Path(small_run) / f"{name}.csv")) == rows
 
 
-def test_mixtures_share_their_engines_and_are_measured_once(executed, small) -> None:
-    run, _ = executed
-    dataset = load_dataset(small)
-    measured = experiments.measure(experiments.mixtures("demo", "openvino"), dataset, str(run))
-    before = {path: path.stat().st_mtime_ns for path in run.glob("*/*/baseline/*/*_001.txt")}
-    assert len(before) == 2 * (27 + 2 + len(RECIPES))
-    experiments.measure(experiments.mixtures("demo", "openvino"), dataset, str(run))
-    assert {path: path.stat().st_mtime_ns for path in before} == before
-    for one in measured:
+def test_mixtures_run_in_their_precisions_and_are_measured_once(
+        mixtures: list[Measurement], dataset: Dataset, small_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "open_executor", lambda *_: pytest.fail("measured again"))
+    again = quality.measure(variants.mixtures("demo", "openvino"), dataset, small_run, shown=False)
+    for one, other in zip(mixtures, again):
+        assert one.row() == pytest.approx(other.row(), nan_ok=True)
         assert {name: engine["precision"] for name, engine in one.engines.items()} == one.variant.precisions
         executed_in = one.engines["search"]["executed"]
         assert ("int8" in executed_in) == (one.variant.search == "int8")
         assert set(executed_in) == {"fp32"} or one.variant.search != "fp32"
 
 
-def test_differences_are_paired_and_to_the_row_that_the_head_names(executed, small) -> None:
-    run, _ = executed
-    measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+def test_differences_are_paired_and_to_the_row_that_the_head_names(engines: list[Measurement]) -> None:
+    measured = engines
     value, low, high = paired_bootstrap(measured[2].evaluation, measured[0].evaluation)["eao"]
     text, _ = ch04_engines.eao_difference(measured[2], measured[0])
     assert float(text.strip(" *")) == pytest.approx(value, abs=0.0005) and text.endswith("*") == (low > 0 or high < 0)
@@ -113,21 +117,27 @@ def test_a_marked_interval_never_shows_0_and_no_zero_has_a_sign(given, text) -> 
     assert ch04_engines.difference(*given) == text
 
 
-def test_the_thesiss_values_stand_under_ours_as_printed(executed, small) -> None:
-    run, _ = executed
-    measured = experiments.measure(experiments.mixtures("demo", "openvino"), load_dataset(small), str(run))
+def test_the_thesiss_values_stand_under_ours_as_printed(mixtures: list[Measurement]) -> None:
+    measured = full_size.with_speed(mixtures, made_up_speed())
     printed = ch04_engines.with_pure_rows(thesis.rows("table_4_3"), thesis.rows("table_4_2"))
     table = ch04_engines.mixtures(measured, measured[0], printed, "Caption.")
     rows = {tuple(row[:3]): row for row in table.rows}
+    assert table.heads[7] == "FPS, full-size network"
+    assert [rows[(level,) * 3][7][0] for level in ("FP32", "FP16", "INT8")] == ["8.9", "17.5", "41.7"], "1000 / (1.1 x + 2) ms"
     assert [rows["FP32", "FP32", "INT8"][place][-1] for place in (3, 4, 5, 7)] == [
         "thesis 0.539", "thesis 0.754", "thesis 0.170", "thesis 13.4"]
     assert rows["FP32", "INT8", "INT8"][7][-1] == "thesis 64.0" and rows["FP32", "FP32", "FP32"][3][-1] == "thesis 0.6"
     assert "best of" not in (said := ch04_engines.beyond_noise(measured, measured[0])) and "out of 27" in said
 
 
-def test_a_finer_digit_stands_in_brackets_beside_the_printed_one(executed, small) -> None:
-    run, _ = executed
-    measured = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+def test_quality_that_was_not_timed_has_a_dash_for_its_speed(engines: list[Measurement]) -> None:
+    printed = ch04_engines.with_pure_rows(thesis.rows("table_4_3"), thesis.rows("table_4_2"))
+    table = ch04_engines.mixtures(engines, engines[0], printed, "Caption.")
+    assert table.heads[7] == "FPS, tracked frames" and [row[7][0] for row in table.rows] == [ABSENT] * 3
+
+
+def test_a_finer_digit_stands_in_brackets_beside_the_printed_one(engines: list[Measurement]) -> None:
+    measured = full_size.with_speed(engines, made_up_speed())
     baseline = thesis.table("table_4_1").tail(1).assign(precision="FP32")
     reported = pd.concat([baseline, thesis.table("table_4_2")], ignore_index=True)
     rows = ch04_engines.engines(measured, measured[0], reported, thesis.table("digits"), "Caption.").rows[len(measured):]
@@ -135,11 +145,10 @@ def test_a_finer_digit_stands_in_brackets_beside_the_printed_one(executed, small
     assert [row[5] for row in rows[1:]] == ["-0.021", "-0.024", "-0.066"]
 
 
-def test_frames_in_which_both_lost_the_target_are_named_and_not_compared(executed, small) -> None:
-    run, _ = executed
-    one, *_ = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+def test_frames_in_which_both_lost_the_target_are_named_and_not_compared(engines: list[Measurement]) -> None:
+    one = engines[0]
     lost = sum(int((trajectory.codes == FAILURE).sum()) for trajectory in one.trajectories.values())
-    compared = sum(map(experiments.frames_tracked, one.trajectories.values())) - lost
+    compared = sum(map(frames_tracked, one.trajectories.values())) - lost
     said = ch04_engines.same_boxes(one, one)
     assert f"over {compared:,} tracked frames with a box" in said and (f"in {lost} more" in said) == (lost > 0)
 
@@ -158,78 +167,47 @@ def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("allowed, word", [(1.0, "holds"), (-1.0, "does not hold")])
-def test_a_verdict_follows_its_rule(executed, small, allowed: float, word: str) -> None:
-    run, _ = executed
-    fp32, _, int8 = experiments.measure(experiments.engines("demo", "openvino"), load_dataset(small), str(run))
+def test_a_verdict_follows_its_rule(engines: list[Measurement], allowed: float, word: str) -> None:
+    fp32, _, int8 = engines
     assert f"** {word} the EAO" in ch04_engines.verdict(int8, fp32, allowed)
 
 
-WHOLE = NetworkConfig.resnet50(0.125)
-SMALL = [(1, WHOLE), (4, pruning.cut_config(WHOLE, {name: count // 2 for name, count in pruning.mask_layers(WHOLE).items()}))]
+def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself() -> None:
+    def stand_in(place: int, seconds: float) -> Any:
+        times = Times(np.array([[seconds]]), {}, {})
+        return SimpleNamespace(candidate=SimpleNamespace(place=place), times=times, row=dict)
+
+    def found(group: str, *timed: Any) -> list[float]:
+        return [row["whole_ratio"] for row in full_size._rows(networks, timed, group)]
+
+    networks = [(1, NetworkConfig.resnet50(0.125)), (4, NetworkConfig.resnet50(0.0625))]
+    assert found("pytorch", stand_in(0, 4), stand_in(1, 1)) == [1, 4]
+    assert found("openvino-int8", stand_in(0, 4), stand_in(0, 2), stand_in(1, 1)) == [1, 2]
+    assert found("openvino-mixtures", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
 
 
-@pytest.fixture(scope="module")
-def speed(tmp_path_factory) -> full_size.EngineSpeed:
-    return full_size.engine_speed(str(tmp_path_factory.mktemp("speed")), "openvino", SMALL, rounds=2, calls=2)
-
-
-def test_the_parts_of_a_frame_account_for_the_whole_frame(speed) -> None:
-    for row in speed.whole:
-        parts = sum(row[f"{part}_ms"] for part in ch04_engines.PARTS)
-        assert parts == pytest.approx(row["frame_ms"], rel=0.5), "medians of parts that were timed apart"
-        assert row["outside_ms"] == pytest.approx(row["crop_ms"] + row["decode_ms"])
-
-
-def test_speed_is_kept_and_has_a_row_for_every_framework_and_precision(speed) -> None:
-    engines = [("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
-    assert [(row["framework"].split()[0], row["precision"]) for row in speed.whole] == engines
-    assert [(row["framework"].split()[0], row["precision"]) for row in speed.rows if row["place"] == 1] == [
-        engine for engine in engines if engine != ("PyTorch", "FP16")]
-    assert [row["precision"] for row in speed.compared] == 2 * ["FP32", "FP32", "FP16", "INT8"]
-    again = full_size.engine_speed(speed.run, "openvino", SMALL, rounds=2, calls=2)
-    assert again.rows == speed.rows, "loaded, not timed again"
-    assert speed.row_of("openvino", "int8")["precision"] == "INT8"
-    with pytest.raises(InputError, match="TensorRT in INT8 was not timed"):
-        speed.row_of("tensorrt", "int8")
-    assert set(speed.reinitialisation) == {"fp32", "fp16", "int8"}
-    assert all(len(ways["inputs"]) and len(ways["refit"]) for ways in speed.reinitialisation.values())
-
-
-def test_networks_timed_together_are_compared_with_the_whole_one(speed) -> None:
-    whole, pruned = ({(row["framework"], row["precision"]): row for row in rows}
-                     for rows in (speed.whole, [row for row in speed.rows if row["place"] == 1]))
-    assert all(row["whole_ratio"] == row["whole_ratio_low"] == row["whole_ratio_high"] == 1 for row in speed.whole)
-    for engine, row in pruned.items():
-        assert row["parameters"] < whole[engine]["parameters"] and row["multiple"] == 4
-        assert row["whole_ratio_low"] <= row["whole_ratio"] <= row["whole_ratio_high"]
-        assert row["plain_ratio"] > 0 and whole[engine]["plain_ratio"] == pytest.approx(whole[engine]["ratio"])
-
-
-def test_a_framework_that_is_not_here_is_named_with_what_would_bring_it(speed) -> None:
-    if trt.available():
-        pytest.skip("TensorRT and a GPU are here")
-    [sentence] = speed.missing
-    assert sentence.startswith("TensorRT: ") and ("pip install" in sentence or "OpenVINO" in sentence)
-    assert f"Missing: {sentence}" in ch04_engines.speeds(speed, "Speeds.").caption
-
-
-def test_the_caption_of_speeds_says_how_often_was_timed(speed) -> None:
-    caption = ch04_engines.speeds(speed, "Speeds.").caption
-    assert "medians of 2 rounds of 2 frames each" in caption and ch04_engines.APART in caption
-    assert "several rounds" in ch04_engines.about_rounds("")
+def test_the_tables_of_speed_have_a_row_an_engine_and_say_how_they_were_timed_and_what_is_missing() -> None:
+    speed = made_up_speed(missing=["TensorRT: no GPU here"])
+    table = ch04_engines.speeds(speed, "Speeds.")
+    assert [row[0] for row in table.rows] == [("PyTorch 1", "FP32"), *(("OpenVINO 1", level) for level in ch04_engines.LEVELS)]
+    assert ch04_engines.ROUNDS in table.caption and ch04_engines.APART in table.caption
+    assert "Missing: TensorRT: no GPU here." in table.caption
+    assert ch04_engines.reinitialisations(speed, "x").rows == [[level, ("15.0", "12.5–17.5"), ("150.0", "125.0–175.0")]
+                                                               for level in ch04_engines.LEVELS]
 
 
 @pytest.mark.parametrize("network", ["target", "search", "xcorr"])
-def test_every_figure_of_speed_has_titles_units_and_a_note(speed, network: str) -> None:
+def test_every_figure_of_speed_has_titles_units_and_a_note(network: str) -> None:
+    speed = made_up_speed()
     for figure in (ch04_engines.layer_types(speed, network, "the note"), ch04_engines.frame_parts(speed, "the note")):
         assert all(axis.get_title(loc="left") and "ms" in axis.get_xlabel() for axis in figure.axes)
         assert "the note" in figure._supxlabel.get_text()
 
 
-def test_figures_of_quality_draw_the_measured_and_the_reported_values(executed, small) -> None:
-    run, _ = executed
-    dataset = load_dataset(small)
-    measured = experiments.measure([*experiments.baseline("demo"), *experiments.engines("demo", "openvino")], dataset, str(run))
+def test_figures_of_quality_draw_the_measured_and_the_reported_values(
+        engines: list[Measurement], dataset: Dataset, small_run: str) -> None:
+    [plain] = quality.measure(variants.baseline("demo"), dataset, small_run, shown=False)
+    measured = full_size.with_speed([plain, *engines], made_up_speed())
     reported = thesis.table("digits")
     figure = ch04_engines.speed_quality(measured, reported, "note")
     drawn = [tuple(np.ravel(line.get_data())) for line in figure.axes[1].lines if len(line.get_xdata()) == 1]
@@ -239,21 +217,22 @@ def test_figures_of_quality_draw_the_measured_and_the_reported_values(executed, 
     assert "PyTorch FP32 and OpenVINO FP32" in same
 
 
-def test_a_calibration_from_the_benchmark_is_kept_and_one_of_other_frames_is_another(small, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(experiments, "CACHE", tmp_path)
-    dataset = load_dataset(small)
-    [variant] = [v for v in experiments.calibrations("demo", "openvino") if v.quantisation == Quantisation("benchmark", "minmax")]
-    experiments.measure([variant], dataset, str(tmp_path / "run"))
-    [first] = (tmp_path / "calibration").glob("*.csv")
-    other = experiments.xcorr_recipes("demo", "openvino")[-1]
-    experiments.measure([other], dataset, str(tmp_path / "run"))
-    assert len(list((tmp_path / "calibration").glob("*.csv"))) == 2 and first.is_file()
+def test_a_calibration_from_the_benchmark_is_kept_and_another_way_is_another(
+        dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "CALIBRATIONS", tmp_path / "calibration")
+    tested = variants.calibrations("demo", "openvino")
+    [first] = [one for one in tested if one.quantisation == Quantisation("benchmark", "minmax")]
+    other = variants.xcorr_recipes("demo", "openvino")[-1]
+    few = Dataset(dataset.name, dataset.path, dataset.sequences[:1])
+    for count, variant in enumerate((first, first, other), 1):
+        quality.measure([variant], few, str(tmp_path / f"run {count}"), shown=False)
+        assert len(list((tmp_path / "calibration").glob("*.csv"))) == (2 if variant is other else 1)
 
 
 def test_unknown_precisions_and_frameworks_are_refused() -> None:
     with pytest.raises(InputError, match="unknown precision 'fp8'"):
-        experiments.mixture("demo", "openvino", "fp8", "fp32", "fp32")
+        variants.mixture("demo", "openvino", ("fp8", "fp32", "fp32"))
     with pytest.raises(InputError, match="unknown framework 'tvm'"):
-        experiments.mixture("demo", "tvm", "fp32", "fp32", "fp32")
+        variants.mixture("demo", "tvm", ["fp32"] * 3)
     with pytest.raises(InputError, match="unknown 'median'"):
         Quantisation(method="median")

@@ -8,22 +8,23 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lib import experiments, power, thesis
+from lib import power, thesis
 from lib.chapters import ch04_power
+from lib.measure.measurement import power_columns
 from lib.power import Log, Reading, measure
 
 HEAD = "Caption."
 
 
 def run_rows(count: int = 2) -> pd.DataFrame:
-    """Rows as `experiments` makes them, from logs of a constant power: 20 W for PyTorch FP32, 5 W for the engine, idle 2 W."""
+    """Rows as `quality.measure` makes them, from logs of a constant power: 20 W for PyTorch FP32, 5 W for an engine, idle 2 W."""
     rows = []
     for (framework, precision), watts in list(zip((("PyTorch", "FP32"), ("OpenVINO", "FP16")), (20, 5)))[:count]:
         readings = [Reading({"GPU": 2.0 if t < 0 else watts}, seconds=float(t)) for t in range(-5, 11)]
         events = [(-5.0, "begin", "idle"), (-1.0, "end", "idle"), (0.0, "begin", "run"), (10.0, "end", "run")]
         drawn = measure(Log("tegrastats", 1, readings, events), 50)
         rows.append({"row": "measured", "variant": f"{framework}-{precision}", "framework": framework, "precision": precision,
-                     "network": "3.4 M parameters", "dataset": "demo", "run": "here", **experiments.power_columns(drawn)})
+                     "network": "3.4 M parameters", "dataset": "demo", "run": "here", **power_columns(drawn)})
     return pd.DataFrame(rows)
 
 

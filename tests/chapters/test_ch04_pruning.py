@@ -1,72 +1,79 @@
 """Sections 3.6, 4.2.2 and 4.2.3 as notebooks, and what their tables and sentences say."""
 from __future__ import annotations
 
-import json
 import re
-import subprocess
-import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from lib import experiments, pruned, pruning, thesis
-from lib.chapters import ch04_pruning
-from lib.full_size import EngineSpeed
+from lib import pruning, thesis
+from lib.chapters import ch04_engines, ch04_pruning
+from lib.chapters.tables import Table, Text
+from lib.measure import full_size, pruned, quality
+from lib.measure.full_size import EngineSpeed
+from lib.measure.measurement import Measurement
+from lib.measure.variants import baseline
 from lib.vot.dataset import load_dataset
+from lib.vot.metrics import evaluate
+from lib.vot.protocol import Trajectory
+
+from .helpers import made_up_speed, page
 
 pytest.importorskip("openvino")
-pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
-pytestmark = pytest.mark.usefixtures("one_thread")
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def execute(name: str, folder: Path, **parameters: object) -> dict:
-    options = [word for key, value in parameters.items() for word in ("-r", key, str(value))]
-    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(folder / "out.ipynb"), "--cwd", "notebooks"]
-    result = subprocess.run([*command, "-r", "run", str(folder / "run"), *options], cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr[-3000:]
-    return json.loads((folder / "out.ipynb").read_text(encoding="utf-8"))
-
-
-def shown(notebook: dict, kind: str) -> list[str]:
-    outputs = [out.get("data", {}) for cell in notebook["cells"] for out in cell.get("outputs", [])]
-    return ["".join(data[kind]) for data in outputs if kind in data]
 
 
 def test_the_method_is_drawn_from_the_real_network(tmp_path):
-    notebook = execute("03_6_pruning", tmp_path)
-    figures = shown(notebook, "image/svg+xml")
-    assert len(figures) == 4 and "2048 channels" in figures[0]
-    text = " ".join(shown(notebook, "text/markdown"))
+    shown = page("03_6_pruning", run=str(tmp_path / "run"))
+    assert len([each for each in shown if isinstance(each, Figure)]) == 4
+    drawn = " ".join(text.get_text() for each in shown[:1] for text in each.findobj(lambda artist: hasattr(artist, "get_text")))
+    assert "2048 channels" in drawn
+    text = " ".join(each for each in shown if isinstance(each, Text))
     assert "45,528,128 parameters and 11,392 channels" in text
     correlations = [float(value) for value in re.findall(r"(0\.\d{3,4})", text.split("Rank correlation")[1])[:2]]
     assert correlations[0] > 0.9 and correlations[1] > 0.99
     assert max(float(value) for value in re.findall(r"\d\.\de-\d\d", text)) < 1e-5
-    tables = shown(notebook, "text/html")
-    assert "2,857,232" in tables[0] and "45,528,128" in tables[1] and tables[0].count("<tr>") == 18
+    tables = [each for each in shown if isinstance(each, Table)]
+    assert "2,857,232" in str(tables[0]) and "45,528,128" in str(tables[1]) and len(tables[0].rows) == 17
 
 
 def test_the_logs_become_table_4_4(tmp_path):
-    notebook = execute("04_2_2_pruned_backbone", tmp_path)
-    assert len(shown(notebook, "image/svg+xml")) == 4
+    shown = page("04_2_2_pruned_backbone", run=str(tmp_path / "run"))
+    assert len([each for each in shown if isinstance(each, Figure)]) == 4
     rows = pd.read_csv(tmp_path / "run" / "04_2_2_pruned_backbone.csv")
     for share, row in zip((1.0, *pruned.SHARES), rows.to_dict("records")):
         last = pruned.log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[-1]
         assert row["top1"] == pytest.approx(100 * last["top1"]) and row["top1_low"] < row["top1"] < row["top1_high"]
         assert row["compression"] == pytest.approx(share, rel=0.01)
-    assert "69.796" in shown(notebook, "text/html")[0]
+    [table] = [each for each in shown if isinstance(each, Table)]
+    assert "69.796" in str(table)
 
 
 @pytest.fixture(scope="module")
-def measured(small, tmp_path_factory) -> list:
-    """The unpruned tracker and the smallest ones on every engine, on a few frames."""
+def shipped(small: Path, small_run: str) -> Measurement:
+    """The demo tracker."""
+    return quality.measure(baseline("demo"), load_dataset(small), small_run, shown=False)[0]
+
+
+@pytest.fixture(scope="module")
+def measured(shipped: Measurement) -> list[Measurement]:
+    """The unpruned tracker and the smallest ones on every engine: as if each had given the demo tracker's boxes, but somewhat
+    smaller than the one before."""
     chosen = [tracker for tracker in pruned.trackers() if tracker.share in (1.0, 0.26)]
     listed = [variant for tracker in chosen for variant in pruned.variants(tracker, "openvino")]
     assert list(dict.fromkeys(map(pruned.tracker_of, listed))) == chosen
     assert [tracker.training for tracker in chosen] == ["frozen", "frozen", "distilled", "recalibrated", "cut"]
-    return experiments.measure(listed, load_dataset(small), str(tmp_path_factory.mktemp("pruned") / "run"), progress=False)
+    found = []
+    for place, variant in enumerate(listed):
+        size = np.array([1, 1, 0.97 ** place, 0.97 ** place])
+        boxes = {name: Trajectory(tuple(entry * size if len(entry) == 4 else entry for entry in each.entries), each.seconds)
+                 for name, each in shipped.trajectories.items()}
+        evaluation = evaluate(shipped.dataset, {name: [each] for name, each in boxes.items()})
+        found.append(replace(shipped, variant=variant, trajectories=boxes, evaluation=evaluation))
+    return full_size.with_speed(found, made_up_speed())
 
 
 def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
@@ -79,11 +86,11 @@ def test_table_4_5_has_a_row_for_every_tracker_and_engine(measured):
     assert not any("thesis" in str(row) for row in table.rows[8:])  # it trained none the better way
     for row, one in zip(table.rows, measured):
         assert row[4][0] == f"{one.evaluation.eao:.3f}"
-    assert measured[3].row()["plan_mb"] > 1.5 * measured[7].row()["plan_mb"]
+    assert table.heads[5:] == ["FPS, full-size network", "Plan, MB"]
+    assert (table.rows[3][6], table.rows[7][6]) == ("45.5", "12.0"), "the plans of the networks that were timed"
 
 
-def test_relations_are_quotients_and_paired_differences(measured):
-    [shipped] = experiments.measure(experiments.baseline("demo"), measured[0].dataset, measured[0].run, progress=False)
+def test_relations_are_quotients_and_paired_differences(measured, shipped):
     table = ch04_pruning.relations(measured, shipped, thesis.table("table_4_5"), 0.413)
     assert [row[3] for row in table.rows[:2]] == ["0.62", "0.51"]  # the thesis's 0.212 of 0.344, and of the baseline's 0.413
     base, frozen = (one.evaluation for one in measured if one.variant.framework == "pytorch")
@@ -93,16 +100,13 @@ def test_relations_are_quotients_and_paired_differences(measured):
         assert row[3] == f"{one.eao / other.eao:.2f}"
         assert float(row[4][0].strip(" *")) == pytest.approx(one.eao - other.eao, abs=0.0005)
     assert len(table.rows) == 2 + len(pairs)
-    int8 = [one.fps_tracked for one in measured if one.variant.precision == "INT8"]
-    assert f"{int8[1] / int8[0]:.2f} times (frozen)" in ch04_pruning.int8_finding(measured)
     figure = ch04_pruning.speed_quality(measured, thesis.table("table_4_5"), "note")
     assert figure.axes[1].lines and figure.legends and not any(axis.get_legend() for axis in figure.axes)
 
 
 @pytest.mark.parametrize("change, words", [((0.1, 0.01, 0.2), "higher"), ((-0.1, -0.2, -0.01), "lower"),
                                            ((0.1, -0.01, 0.2), "undecided"), ((0.1, float("nan"), float("nan")), "undecided")])
-def test_what_quality_goes_with_is_said_as_far_as_the_intervals_bear_it_out(measured, monkeypatch, change, words):
-    [shipped] = experiments.measure(experiments.baseline("demo"), measured[0].dataset, measured[0].run, progress=False)
+def test_what_quality_goes_with_is_said_as_far_as_the_intervals_bear_it_out(measured, shipped, monkeypatch, change, words):
     monkeypatch.setattr(ch04_pruning, "paired_bootstrap", lambda one, other: {"eao": change})
     said = ch04_pruning.quality_finding(measured, shipped)
     lines = [line for line in said.split("\n") if line.startswith("- ")]
@@ -126,7 +130,7 @@ def speed_row(parameters: float, ratio: tuple, multiple: int = 1, precision: str
 
 
 def speeds(rows: list, missing: tuple = ()) -> EngineSpeed:
-    return EngineSpeed(rows, {}, {}, missing, 54_000_000, "openvino", "run", {}, turns="2 of 3")
+    return EngineSpeed(rows, {}, {}, missing, 54_000_000, "openvino", "run", {})
 
 
 def test_the_aim_at_full_size_is_judged_by_every_round():
@@ -147,7 +151,7 @@ def test_the_aim_at_full_size_is_judged_by_every_round():
     assert "with OpenVINO 1 INT8 no gain can be told" in said
     assert "could be timed" in finding([])
     table = ch04_pruning.full_size(speeds(rows, ("FP16 is missing",)), "Caption.")
-    assert "2 rounds of 3 frames each" in table.caption and table.rows[0][6] == ("8.0", "7.5–8.2")
+    assert ch04_engines.ROUNDS in table.caption and table.rows[0][6] == ("8.0", "7.5–8.2")
     assert [row[0] for row in table.rows] == ["45.5 M", "30.0 M", "12.0 M", "12.0 M", "11.9 M (multiples of 32)"]
     assert table.rows[2][-1] == ("1.90", "1.80–1.95") and "FP16 is missing" in table.caption
 

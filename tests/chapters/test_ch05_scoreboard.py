@@ -10,9 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import experiments, files, runs, thesis
+from lib import files, runs, thesis
 from lib.chapters import appendix_audit, ch05_scoreboard
 from lib.chapters.ch05_scoreboard import FAILS, HOLDS, OPEN, CannotTell, Evidence, Finding, Measured
+from lib.measure import quality
+from lib.measure.measurement import Measurement
+from lib.measure.variants import Variant, baseline
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import bootstrap, paired_bootstrap
 
@@ -25,11 +28,11 @@ def dataset(small: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def tracked(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[experiments.Measurement]:
+def tracked(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> list[Measurement]:
     """The demo tracker twice, the second time as if its answers came from an engine; tracked on real frames."""
     run = tmp_path_factory.mktemp("runs") / "real"
-    variants = [*experiments.baseline("demo"), experiments.Variant("engine-fp16", "demo")]
-    found = experiments.measure(variants, dataset, str(run), progress=False)
+    variants = [*baseline("demo"), Variant("engine-fp16", "demo")]
+    found = quality.measure(variants, dataset, str(run), shown=False)
     rows = [found[0].row(), {**found[1].row(), "framework": "OpenVINO", "precision": "FP16"}]
     for section in ("04_2_engines", "04_1_baseline"):
         runs.write_section(str(run), section, rows)
@@ -186,7 +189,7 @@ def test_orders_and_steps_are_counted_with_what_is_sure_and_what_is_possible(evi
 def test_layer_times_are_those_of_the_runs_profile(evidence: Evidence) -> None:
     layers = {"openvino fp32": {"search": {"convolution": 0.2}}, "openvino fp16": {"search": {"convolution": 0.04}},
               "pytorch fp32": {"search": {"convolution": 0.5}}}
-    (Path(evidence.run) / "engine_speed_openvino.json").write_text(ch05_scoreboard.json.dumps({"layers": layers}))
+    files.write_text(Path(evidence.run) / "speed" / "openvino-mixtures.json", ch05_scoreboard.json.dumps({"layers": layers}))
     assert ch05_scoreboard.layer_ratio(evidence, "search", "convolution", "fp32", "fp16").value == pytest.approx(5)
     with pytest.raises(CannotTell, match="xcorr network's layers of type reformat"):
         ch05_scoreboard.layer_ratio(evidence, "xcorr", "reformat", "int8", "fp16")
@@ -225,7 +228,7 @@ def test_the_thesiss_own_table_4_3_gives_its_own_numbers(evidence: Evidence) -> 
 # -- Quality -------------------------------------------------------------------------------------------------------------------
 
 
-def test_quality_is_compared_by_the_paired_interval_of_the_raw_results(tracked: list[experiments.Measurement]) -> None:
+def test_quality_is_compared_by_the_paired_interval_of_the_raw_results(tracked: list[Measurement]) -> None:
     one, other = tracked
     evidence = Evidence(one.run, one.dataset)
     found = ch05_scoreboard.eao_loss(evidence, "engine FP16", "PyTorch FP32")
@@ -237,15 +240,16 @@ def test_quality_is_compared_by_the_paired_interval_of_the_raw_results(tracked: 
     assert judged["baseline_eao"].verdict == OPEN and "VOT2018" in judged["baseline_eao"].reason
 
 
-def test_a_run_without_raw_results_compares_no_quality(tracked: list[experiments.Measurement], tmp_path: Path) -> None:
+def test_a_run_without_raw_results_compares_no_quality(tracked: list[Measurement], tmp_path: Path) -> None:
     shutil.copytree(tracked[0].run, tmp_path / "run")
-    [raw] = (tmp_path / "run" / tracked[0].dataset.name).glob("engine-fp16/baseline/face/face_001.txt")
+    name = tracked[0].dataset.sequences[0].name
+    [raw] = (tmp_path / "run" / tracked[0].dataset.name).glob(f"engine-fp16/baseline/{name}/{name}_001.txt")
     raw.unlink()
     with pytest.raises(CannotTell, match="lacks raw results of engine-fp16"):
         ch05_scoreboard.eao_loss(Evidence(str(tmp_path / "run"), tracked[0].dataset), "engine FP16", "PyTorch FP32")
 
 
-def test_pruned_trackers_are_compared_size_by_size(tracked: list[experiments.Measurement], tmp_path: Path) -> None:
+def test_pruned_trackers_are_compared_size_by_size(tracked: list[Measurement], tmp_path: Path) -> None:
     """The smallest one is the same tracking with boxes of half the sides: worse in every sequence, without a doubt."""
     run, name = tmp_path / "run", tracked[0].dataset.name
     shutil.copytree(tracked[0].run, run)
@@ -275,7 +279,7 @@ def test_pruned_trackers_are_compared_size_by_size(tracked: list[experiments.Mea
 
 
 def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
-        tracked: list[experiments.Measurement], monkeypatch: pytest.MonkeyPatch) -> None:
+        tracked: list[Measurement], monkeypatch: pytest.MonkeyPatch) -> None:
     evidence = Evidence(tracked[0].run, tracked[0].dataset)
     base = evidence.evaluation(tracked[0].variant.name)
     failed = np.zeros_like(base.failed)
@@ -302,7 +306,7 @@ def test_accuracy_after_pruning_is_counted_by_its_intervals(evidence: Evidence) 
 # -- Views ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_table_shows_number_interval_rule_and_verdict(tracked: list[experiments.Measurement]) -> None:
+def test_the_table_shows_number_interval_rule_and_verdict(tracked: list[Measurement]) -> None:
     evidence = Evidence(tracked[0].run, tracked[0].dataset)
     judged = ch05_scoreboard.scores(evidence)
     tables = {verdict: ch05_scoreboard.table(judged, verdict, "x") for verdict in ch05_scoreboard.VERDICTS}

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from lib import experiments
 from lib.chapters import front
 from lib.chapters.tables import ABSENT
-from lib.full_size import EngineSpeed
+from lib.measure import quality
+from lib.measure.full_size import EngineSpeed
 from lib.vot.dataset import load_dataset
 
 pytest.importorskip("openvino")
-pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = ((45.5e6, 1, 1), (12e6, 1, 2), (11.9e6, 32, 9))  # parameters, multiple of channels, times faster
 
 
@@ -24,17 +23,17 @@ def speed(rows: list[dict[str, Any]]) -> EngineSpeed:
 def timed(framework: str, precision: str, faster: int) -> list[dict[str, Any]]:
     """Rows of one engine for every size."""
     return [{"framework": f"{framework} 1", "precision": precision, "parameters": size, "multiple": multiple,
-             "fps": 10 * faster * more, "plain_ratio": faster * more, "plain_ratio_low": faster * more - 0.5,
-             "plain_ratio_high": faster * more + 0.5} for size, multiple, more in SIZES]
+             "fps": 10 * faster * more, "ratio": faster * more, "ratio_low": faster * more - 0.5,
+             "ratio_high": faster * more + 0.5} for size, multiple, more in SIZES]
 
 
-def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: Path) -> None:
+def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, small_run: str) -> None:
     chosen = front.lines("demo", "openvino")
     assert [line.reported.get("eao") for line in chosen] == [0.413, 0.392, 0.389, 0.347, 0.159, None]
     assert [line.title for line in chosen[:4]] == ["PyTorch FP32", "Engine FP32", "Engine FP16", "Engine INT8"]
     engines = (row for precision in ("FP32", "FP16", "INT8") for row in timed("OpenVINO", precision, 4))
     rows = [*timed("PyTorch", "FP32", 1), *engines]
-    measured = experiments.measure([line.variant for line in chosen], load_dataset(small), str(tmp_path / "run"), progress=False)
+    measured = quality.measure([line.variant for line in chosen], load_dataset(small), small_run, shown=False)
     table = front.headline(chosen, measured, speed(rows), "Caption.")
     assert [row[4] for row in table.rows] == ["10.0", "40.0", "40.0", "40.0", "80.0", "80.0"], "no multiples"
     assert [row[6] for row in table.rows[2:5]] == [("4.00", "3.50–4.50"), ("4.00", "3.50–4.50"), ("8.00", "7.50–8.50")]
@@ -43,8 +42,8 @@ def test_the_front_page_sets_the_thesiss_way_beside_ours(small: Path, tmp_path: 
         assert row[2][0] == f"{one.evaluation.eao:.3f}"
 
 
-def test_speeds_that_a_run_lacks_are_dashes(small: Path, tmp_path: Path) -> None:
+def test_speeds_that_a_run_lacks_are_dashes(small: Path, small_run: str) -> None:
     [line] = front.lines("demo", "openvino")[:1]
-    [one] = experiments.measure([line.variant], load_dataset(small), str(tmp_path / "run"), progress=False)
+    [one] = quality.measure([line.variant], load_dataset(small), small_run, shown=False)
     [row] = front.headline([line], [one], speed([]), "Caption.").rows
     assert row[4] == row[6] == ABSENT and row[5] == "1.0"

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections import Counter
+from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,12 +17,12 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
 
-from lib.bench import full_size_network, time_engine  # noqa: E402
 from lib.engines import ov  # noqa: E402
 from lib.engines.base import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
 from lib.engines.pytorch import torch_network  # noqa: E402
 from lib.errors import InputError  # noqa: E402
 from lib.export import export_network, random_feeds, run_onnx, save_model, to_fp16, with_constant_kernels  # noqa: E402
+from lib.measure.speed import full_size_network  # noqa: E402
 from lib.quantize import observe, quantisable, to_int8  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS  # noqa: E402
@@ -33,13 +34,9 @@ CHANNELS = 32
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-def processor_has(precision):
-    """Whether OpenVINO's processor computes in it: asked of OpenVINO, not of lib/."""
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return {"fp32": True, "fp16": bool({"BF16", "FP16"} & set(capabilities)), "int8": "INT8" in capabilities}[precision]
-
-
-HERE = [precision for precision in PRECISIONS if processor_has(precision)]
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # asked of OpenVINO, not of lib/
+HALF = next((name.lower() for name in ("BF16", "FP16") if name in CAPABILITIES), "fp32")  # what FP16 runs in
+HERE = [precision for precision in PRECISIONS if precision != "int8" or "INT8" in CAPABILITIES]
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,7 +92,8 @@ def test_fp32_engines_agree_with_onnx_runtime_within_a_ten_thousandth(models, en
     assert {tensor: spec.shape for tensor, spec in engine.inputs.items()} == {key: value.shape for key, value in feeds.items()}
 
 
-@pytest.mark.parametrize("precision, share", [("fp16", 0.05), ("int8", 0.1)])
+# A processor without VNNI adds pairs of 8-bit products in 16 bits, which saturate: its INT8 is farther from FP32.
+@pytest.mark.parametrize("precision, share", [("fp16", 0.05), ("int8", 0.25)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_lower_precisions_are_near_fp32_and_not_equal_to_it(models, engines, name, precision, share):
     if precision not in HERE:
@@ -180,11 +178,9 @@ def test_fp32_runs_in_fp32_only(engines, name, convolutions):
     assert engines[name, "fp32"].executed() == {"fp32": convolutions}
 
 
-@pytest.mark.skipif("fp16" not in HERE, reason="this processor multiplies neither bf16 nor fp16")
 @pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
-def test_fp16_runs_in_the_sixteen_bits_that_the_processor_has(engines, name, convolutions):
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    assert engines[name, "fp16"].executed() == {"bf16" if "BF16" in capabilities else "fp16": convolutions}
+def test_fp16_runs_in_the_sixteen_bits_that_the_processor_has_and_else_says_fp32(engines, name, convolutions):
+    assert engines[name, "fp16"].executed() == {HALF: convolutions}
     assert engines[name, "fp16"].precision == "fp16"
 
 
@@ -221,16 +217,16 @@ def with_capabilities(monkeypatch, *capabilities):
     (("FP32", "INT8", "BF16", "FP16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
     (("FP32", "INT8", "BF16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
     (("FP32", "INT8", "FP16"), {"fp32": "f32", "fp16": "f16", "int8": "f16"}),
-    (("FP32", "INT8"), {"fp32": "f32", "int8": "f32"}),
-    (("FP32",), {"fp32": "f32"}),
+    (("FP32", "INT8"), {"fp32": "f32", "fp16": "f32", "int8": "f32"}),
+    (("FP32",), {"fp32": "f32", "fp16": "f32"}),
 ])
-def test_a_precision_that_the_processor_lacks_is_refused_and_none_is_replaced_in_silence(monkeypatch, capabilities, hints):
+def test_fp16_becomes_fp32_where_the_processor_lacks_it_and_int8_is_refused(monkeypatch, capabilities, hints):
     with_capabilities(monkeypatch, *capabilities)
     for precision in PRECISIONS:
         if precision in hints:
             assert ov.hint(precision) == hints[precision]
         else:
-            with pytest.raises(InputError, match=r"this processor (has no INT8|multiplies neither bf16 nor fp16)"):
+            with pytest.raises(InputError, match="this processor has no INT8"):
                 ov.hint(precision)
     with pytest.raises(InputError, match=r"unknown precision 'int4' \(there are fp32, fp16, int8\)"):
         ov.hint("int4")
@@ -250,11 +246,11 @@ def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(files, t
 
     monkeypatch.setattr(ov, "version", lambda: "1.0")
     monkeypatch.setattr(ov, "core", Lesser)
-    for precision, words in (("fp16", "OpenVINO would run FP16 as FP32; use fp32 or int8"), ("int8", "fp32 runs everywhere")):
-        with pytest.raises(InputError, match=words):
-            ov.build(files["xcorr", precision], "xcorr", precision, tmp_path)
+    with pytest.raises(InputError, match="fp32 runs everywhere"):
+        ov.build(files["xcorr", "int8"], "xcorr", "int8", tmp_path)
     assert not list(tmp_path.iterdir())
-    assert ov.build(files["xcorr", "fp32"], "xcorr", "fp32", tmp_path).executed() == {"fp32": 18}
+    for precision in ("fp32", "fp16"):
+        assert ov.build(files["xcorr", precision], "xcorr", precision, tmp_path).executed() == {"fp32": 18}
 
 
 # -- Plans ---------------------------------------------------------------------------------------------------------------------
@@ -416,19 +412,32 @@ def test_a_tracker_network_refits_when_the_target_changes_and_only_then(models, 
 
 @pytest.mark.parametrize("precision", HERE)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layers_have_the_types_of_every_framework_and_add_up_to_the_order_of_a_call(engines, name, precision):
-    engine, feeds = engines[name, precision], random_feeds(name, CHANNELS)
-    sums, calls = [], []
-    for _ in range(4):  # the quietest of each: what else the machine does meets one or the other
-        layers = engine.profile(feeds, 3)
-        sums.append(sum(layer.seconds for layer in layers))
-        calls.append(min(time_engine(engine, feeds, 5)))
+def test_layers_have_the_types_of_every_framework(engines, name, precision):
+    layers = engines[name, precision].profile(random_feeds(name, CHANNELS), 3)
     times = by_type(layers)
     assert {layer.type for layer in layers} <= set(LAYER_TYPES)
     assert times["convolution"] > 0
     assert (times["pooling"] > 0) == (name != "xcorr")
-    assert times["other"] <= 0.2 * sum(times.values())
-    assert 0.05 < min(sums) / min(calls) < 20, "the unit is right; a busy machine changes the rest"
+    assert sum(layer.type == "other" for layer in layers) <= 0.2 * len(layers)
+
+
+def test_a_layers_time_is_the_mean_of_the_calls_in_seconds(engines, monkeypatch):
+    engine, told = engines["search", "fp32"], iter(range(1, 4))
+
+    class Request:
+        """Tells of one layer: 1 ms in the first call that is profiled, 2 ms and 3 ms in the next."""
+
+        def __init__(self):
+            self.profiling_info = []
+
+        def infer(self, feeds, **how):
+            number = next(told, 0) if self.profiling_info else 0  # the first call only warms up
+            layer = {"node_name": "one", "node_type": "Convolution", "exec_type": "jit_f32"}
+            self.profiling_info = [SimpleNamespace(real_time=timedelta(milliseconds=number), **layer)]
+
+    monkeypatch.setattr(engine, "_request", Request())
+    [layer] = engine.profile({"search": crops(1)[1]}, 3)
+    assert (layer.name, layer.type, layer.precision, layer.seconds) == ("one", "convolution", "fp32", pytest.approx(0.002))
 
 
 @pytest.mark.parametrize("precision", HERE)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -787,18 +786,13 @@ def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(real: trt.
             assert np.abs(inside.numpy(other[name]) - expected).max() <= TOLERANCE[precision] * np.ptp(expected)
 
 
-def test_on_a_gpu_the_layers_of_a_profile_take_the_time_of_a_call(real: trt.Flavour) -> None:
+def test_on_a_gpu_every_convolution_of_a_profile_has_a_time(real: trt.Flavour) -> None:
     network = demo()
     engine = trt.build(export_network(network)["search"].SerializeToString(), "search", "fp32")
     feeds = random_feeds("search", network.config.rpn)
-    layers = engine.profile(feeds, calls=20)
-    times = by_type(layers)
-    assert times["convolution"] > 0 and times["correlation"] == 0, "a search network correlates nothing"
-    begin = time.perf_counter()
-    for _ in range(20):
-        engine.numpy(engine(feeds)["map_cls2"])
-    call = (time.perf_counter() - begin) / 20
-    assert 0.1 * call < sum(times.values()) < 10 * call
+    layers = engine.profile(feeds, calls=3)
+    assert by_type(layers)["correlation"] == 0, "a search network correlates nothing"
+    assert layers and all(layer.seconds > 0 for layer in layers if layer.type == "convolution")
 
 
 @pytest.mark.parametrize("feeds", [[], [{"search": np.zeros((1, 3, 4, 4), np.float32)}]])

@@ -45,7 +45,7 @@ def run(folder: Path, *arguments: str, processes: int = 1) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     start = command if processes > 1 else [sys.executable]
     subprocess.run([*start, "-m", "lib.cli", "prune", "finetune", *arguments, "--out", str(folder)], check=True, cwd=ROOT,
-                   capture_output=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                   capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 def test_a_picture_is_a_function_of_seed_and_index():

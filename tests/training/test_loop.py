@@ -114,8 +114,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path, manifes
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "lib.cli", "train", str(path), "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while not (out / "checkpoint.pt").exists() and process.poll() is None and time.time() < deadline:
+    while not (out / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -310,7 +309,7 @@ def test_two_processes_write_one_log_and_one_goes_on(tmp_path, manifest):
     many = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *command, "--stop-after", "8"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for arguments in (many, command):
-        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True, timeout=240, env=environment)
+        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True, env=environment)
     with (tmp_path / "out" / "log.csv").open() as stream:
         assert [int(row["pairs"]) for row in csv.DictReader(stream)] == [4, 8, 12, 16]
     assert load_network(tmp_path / "out" / "weights.pth").config.stem == 8

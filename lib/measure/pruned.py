@@ -3,6 +3,7 @@
 The demo network is pruned to the thesis's shares of parameters. At full size there are no weights to score, so the full-size
 pruned networks, which are only timed, get their channel counts from the demo network's scores: a demo channel stands for four.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,8 +14,8 @@ import pandas as pd
 
 from lib import pruning
 from lib.errors import InputError
-from lib.experiments import Variant, baseline, engines
 from lib.files import ROOT
+from lib.measure.variants import Variant, baseline, engines
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
 from lib.siamrpn.network import NetworkConfig
 from lib.training.classify import Classifier
@@ -22,15 +23,22 @@ from lib.zoo import DEMO_WEIGHTS, FOLDER
 
 LOGS = FOLDER / "pruning"
 SCORES = LOGS / "scores.csv"
-SHARES = (0.66, 0.5, 0.26)             # of the backbone's parameters that stay (thesis table 4.4)
-FULL_SIZES = (30e6, 22.5e6, 12e6)      # parameters of the full-size backbones
-VECTOR = 32                            # channels; what processors multiply at once is a divisor of it, or twice as much
+SHARES = (0.66, 0.5, 0.26)  # of the backbone's parameters that stay (thesis table 4.4)
+FULL_SIZES = (30e6, 22.5e6, 12e6)  # parameters of the full-size backbones
+VECTOR = 32  # channels; what processors multiply at once is a divisor of it, or twice as much
 UNPRUNED = 1.0
-FROZEN = "frozen"              # trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
-DISTILLED = "distilled"        # channels taken out of the trained tracker, all of it trained on
-RECALIBRATED = "recalibrated"  # channels taken out, batch normalisation measured again, nothing trained
-CUT = "cut"                    # channels taken out, nothing else
-ENGINES = {FROZEN: ("fp32", "fp16", "int8"), DISTILLED: ("fp32", "fp16", "int8"), RECALIBRATED: ("fp32", "int8"), CUT: ("fp32",)}
+FROZEN = "frozen"  # trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
+DISTILLED = "distilled"  # channels taken out of the trained tracker, all of it trained on
+RECALIBRATED = (
+    "recalibrated"  # channels taken out, batch normalisation measured again, nothing trained
+)
+CUT = "cut"  # channels taken out, nothing else
+ENGINES = {
+    FROZEN: ("fp32", "fp16", "int8"),
+    DISTILLED: ("fp32", "fp16", "int8"),
+    RECALIBRATED: ("fp32", "int8"),
+    CUT: ("fp32",),
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,13 @@ def tracker_of(variant: Variant) -> Tracker:
     return Tracker(int(share) / 100, training)
 
 
+def place(variant: Variant) -> int:
+    """Of the full-size network that stands for a variant's, among `timed_configs`: 0 for the whole one."""
+    names = {Path(tracker.weights).stem: tracker.share for tracker in trackers()}
+    share = names.get(Path(variant.weights).stem, UNPRUNED)
+    return (UNPRUNED, *SHARES).index(share)
+
+
 def about(variant: Variant) -> dict[str, Any]:
     """Columns of a section's table: share of the backbone's parameters, and training."""
     tracker = tracker_of(variant)
@@ -84,8 +99,18 @@ def variants(tracker: Tracker, framework: str) -> list[Variant]:
     plain = baseline(tracker.weights) if tracker.training == FROZEN else []
     compiled = engines(tracker.weights, framework)
     rows = [*plain, *(row for row in compiled if row.search in ENGINES[tracker.training])]
-    return [Variant(f"{head}-{row.name}", row.weights, row.framework, row.target, row.search, row.xcorr, row.quantisation)
-            for row in rows]
+    return [
+        Variant(
+            f"{head}-{row.name}",
+            row.weights,
+            row.framework,
+            row.target,
+            row.search,
+            row.xcorr,
+            row.quantisation,
+        )
+        for row in rows
+    ]
 
 
 def demo_config() -> NetworkConfig:
@@ -95,7 +120,10 @@ def demo_config() -> NetworkConfig:
 
 def classifier() -> Classifier:
     """The demo tracker's backbone with the classification layer that was trained on it (`siambook prune head`)."""
-    state = {**{f"backbone.{key}": value for key, value in read_backbone(DEMO_WEIGHTS).items()}, **read_state(LOGS / "head.pth")}
+    state = {
+        **{f"backbone.{key}": value for key, value in read_backbone(DEMO_WEIGHTS).items()},
+        **read_state(LOGS / "head.pth"),
+    }
     network = Classifier(demo_config(), state["fc.weight"].shape[0])
     load_state(network, state, LOGS / "head.pth")
     return network.eval()
@@ -122,7 +150,9 @@ def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
     times = NetworkConfig.resnet50().stem // config.stem
     configs = {}
     for size in FULL_SIZES:
-        keep = pruning.choose(config, found, int(size), times=times, multiple=max(1, multiple // times)).keep
+        keep = pruning.choose(
+            config, found, int(size), times=times, multiple=max(1, multiple // times)
+        ).keep
         configs[size] = pruning.wider(pruning.cut_config(config, pruning.counts(keep)), times)
     return configs
 
@@ -130,8 +160,11 @@ def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
 def timed_configs() -> list[tuple[int, NetworkConfig]]:
     """The full-size networks that are timed, each with the multiple of channels it keeps: the whole one, the thesis's three, and
     the smallest again in multiples of `VECTOR`."""
-    return [(1, NetworkConfig.resnet50()), *((1, config) for config in full_configs().values()),
-            (VECTOR, full_configs(VECTOR)[FULL_SIZES[-1]])]
+    return [
+        (1, NetworkConfig.resnet50()),
+        *((1, config) for config in full_configs().values()),
+        (VECTOR, full_configs(VECTOR)[FULL_SIZES[-1]]),
+    ]
 
 
 def tracker_log(tracker: Tracker) -> pd.DataFrame:
@@ -171,9 +204,20 @@ def top1_rows(count: int) -> list[dict[str, Any]]:
     for share in (UNPRUNED, *SHARES):
         last = log("head" if share == UNPRUNED else f"finetune_{round(100 * share)}").iloc[-1]
         parameters = whole if share == UNPRUNED else chosen[share].parameters
-        rows.append({"row": "measured", "parameters_m": parameters / 1e6, "compression": parameters / whole,
-                     **{f"{name}{end}": 100 * value for name in ("top1", "top5")
-                        for end, value in zip(("", "_low", "_high"), (last[name], *wilson(float(last[name]), count)))}})
+        rows.append(
+            {
+                "row": "measured",
+                "parameters_m": parameters / 1e6,
+                "compression": parameters / whole,
+                **{
+                    f"{name}{end}": 100 * value
+                    for name in ("top1", "top5")
+                    for end, value in zip(
+                        ("", "_low", "_high"), (last[name], *wilson(float(last[name]), count))
+                    )
+                },
+            }
+        )
     return rows
 
 
@@ -181,5 +225,7 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of `count` independent trials (Wilson 1927)."""
     z = 1.959964
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    half = (
+        z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    )
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,153 @@
+"""One variant on one dataset, measured: boxes, scores, and what a row of a table says of them (chapter 4)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+import numpy as np
+
+from lib import environment, power
+from lib.deploy import FRAMEWORKS
+from lib.engines.base import describe_executed
+from lib.measure.variants import Variant
+from lib.runs import run_note
+from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
+from lib.vot.dataset import Dataset
+from lib.vot.metrics import Evaluation, columns, evaluate
+from lib.vot.protocol import FAILURE, Protocol, Trajectory, frames_per_second
+
+ENDS = (("low", "high"), ("high", "low"))  # the slow end of a speed is the long end of a time
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One variant on one dataset, complete.
+
+    results: its folder. lost: sequence -> frame -> box at a failure. engines: network -> framework, precision as asked and as
+    executed, plan_bytes, build_seconds. power: None without a sensor; sensor: its name, or why there was none. recorded: whether
+    on another machine. Times, and so FPS and power, are known where the pass was serial and alone (a GPU); else they are NaN,
+    and `full_size.with_speed` puts those of the full-size network in their place. speed: its row, {} where the pass was timed.
+    """
+
+    variant: Variant
+    dataset: Dataset = field(repr=False)
+    run: str
+    results: Path
+    parameters: int
+    environment: Mapping[str, Any] = field(repr=False)
+    engines: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    trajectories: Mapping[str, Trajectory] = field(repr=False)
+    lost: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
+    evaluation: Evaluation = field(repr=False)
+    power: Optional[power.Power] = field(default=None, repr=False)
+    sensor: str = ""
+    recorded: bool = False
+    speed: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def whose(self) -> str:
+        """For legends: whether it was measured here or comes from a recorded run."""
+        return "recorded" if self.recorded else "measured now"
+
+    @property
+    def fps(self) -> float:
+        """Frames per second by PySOT's scheme (section 3.3.3); NaN where the pass was not timed."""
+        return frames_per_second(self.trajectories.values())
+
+    @property
+    def fps_tracked(self) -> float:
+        """Frames per second of the tracked frames alone: track calls over their time."""
+        return frames_per_second(self.trajectories.values(), tracked_only=True)
+
+    def evaluated_by(self, protocol: Protocol) -> Evaluation:
+        """The same raw results counted by other rules."""
+        results = {name: [trajectory] for name, trajectory in self.trajectories.items()}
+        return evaluate(self.dataset, results, protocol)
+
+    @property
+    def executed(self) -> str:
+        """Convolutions of the search and the xcorr network by the precision that they ran in."""
+        counts = Counter(self.engines["search"]["executed"])
+        counts.update(self.engines["xcorr"]["executed"])
+        return describe_executed(counts)
+
+    @property
+    def machine(self) -> str:
+        return environment.label(self.environment, self.engines["search"]["framework"])
+
+    @property
+    def note(self) -> str:
+        """What a caption says: the run, the machine, the day."""
+        framework = self.engines["search"]["framework"]
+        return run_note(self.run, self.environment, framework, self.recorded)
+
+    @property
+    def scale(self) -> str:
+        """What these numbers may be compared with, in a sentence."""
+        frames, count = sum(map(len, self.dataset)), len(self.dataset)
+        on = f"{self.dataset.name} ({count} sequences, {frames:,} frames) with a network of "
+        on += f"{self.parameters / 1e6:.1f} M parameters"
+        if (count, frames) == (VOT2018_SEQUENCES, VOT2018_FRAMES):
+            return f"Measured on {on}: the thesis's benchmark."
+        return f"Demo scale: measured on {on}. Accuracy, robustness and EAO are not comparable with values on VOT2018."
+
+    def row(self) -> dict[str, Any]:
+        """A line of a section's table: what was measured on what, the measures with their 95 % intervals, power."""
+        engines = self.engines.values()
+        return {
+            "row": "recorded" if self.recorded else "measured",
+            "variant": self.variant.name,
+            "framework": FRAMEWORKS[self.variant.framework].title,
+            "precision": self.variant.precision,
+            **self.variant.precisions,
+            "executed": self.executed,
+            "plan_mb": self.speed.get(
+                "plan_mb", sum(engine["plan_bytes"] for engine in engines) / 1e6
+            ),
+            "build_s": self.speed.get(
+                "build_s", sum(engine["build_seconds"] for engine in engines)
+            ),
+            "hardware": self.machine,
+            "network": f"{self.parameters / 1e6:.1f} M parameters",
+            "dataset": self.dataset.name,
+            "sequences": len(self.dataset),
+            "frames": sum(map(len, self.dataset)),
+            **columns(self.evaluation),
+            "fps": self.fps,
+            "fps_tracked": self.fps_tracked,
+            **{
+                f"fps_{end}": 1000 / self.speed[f"frame_ms_{other}"]
+                for end, other in ENDS
+                if self.speed
+            },
+            **power_columns(self.power),
+            "run": Path(self.run).name,
+            "date": self.environment["date"],
+        }
+
+
+def frames_tracked(trajectory: Trajectory) -> int:
+    """Frames that the tracker was asked about: all but initialisations and those skipped after a failure."""
+    return int(np.isin(trajectory.codes, (-1, FAILURE)).sum())
+
+
+def power_columns(drawn: Optional[power.Power]) -> dict[str, Any]:
+    """Power in a row of a section's table, by both definitions of `lib.power`; empty without a sensor."""
+    names = {
+        "power_w_thesis": "thesis_watts",
+        "energy_j_thesis": "thesis_energy_per_frame",
+        "power_w": "watts",
+        "idle_w": "idle_watts",
+        "energy_j": "energy_per_frame",
+        "energy_j_spread": "energy_spread",
+        "net_energy_j": "net_energy_per_frame",
+        "net_energy_j_spread": "net_energy_spread",
+        "power_s": "seconds",
+        "power_covered_s": "covered",
+    }
+    values = {column: getattr(drawn, name, float("nan")) for column, name in names.items()}
+    sensor = {"sensor": drawn.sensor if drawn else None, "rail": drawn.rail if drawn else None}
+    return {**sensor, **values}

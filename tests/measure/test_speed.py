@@ -1,0 +1,347 @@
+"""Turns: a row for every framework and precision, disturbed turns repeated, what is missing said aloud.
+
+No test asserts on seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Tuple
+
+import numpy as np
+import pytest
+import torch
+
+from lib.deploy import Deployment
+from lib.engines import ov
+from lib.engines.base import LAYER_TYPES, by_type
+from lib.engines.pytorch import TorchEngine
+from lib.errors import InputError
+from lib.export import random_feeds
+from lib.measure import turns
+from lib.measure.speed import (
+    bench,
+    candidate,
+    full_size_network,
+    layer_times,
+    pairs_to_time,
+    reinitialisation,
+    report,
+    timing_deployment,
+)
+from lib.measure.turns import (
+    FRAME_PARTS,
+    Timed,
+    Times,
+    Turn,
+    Watch,
+    ratios,
+    time_engine,
+    time_group,
+)
+from lib.siamrpn.network import SiamRPN, parameter_count
+from lib.siamrpn.parts import NETWORKS, three_networks
+
+openvino = pytest.importorskip("openvino")
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+PRECISIONS = ("fp32", "fp16", "int8")
+HERE = [name for name in PRECISIONS if name != "int8" or "INT8" in CAPABILITIES]
+CHANNELS = 8  # of the network below
+PLAIN = dict.fromkeys(NETWORKS, "fp32")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorten(monkeypatch)
+
+
+def shorten(patch: pytest.MonkeyPatch) -> None:
+    """One call a turn and no pauses; nothing counts as disturbed unless a test says so."""
+    patch.setattr(turns, "REST", 0.0)
+    patch.setattr(turns, "TURN_SECONDS", 0.0)
+    patch.setattr(turns, "SLOWER", float("inf"))
+    patch.setattr(turns, "OTHERS", float("inf"))
+
+
+@pytest.fixture(scope="module")
+def network() -> SiamRPN:
+    return full_size_network(1 / 32)
+
+
+@pytest.fixture(scope="module")
+def rows(network: SiamRPN) -> Tuple[List[Timed], List[str]]:
+    """Everything that PyTorch and OpenVINO do, and what was reported."""
+    said: List[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        timed = list(bench(network, ["pytorch", "openvino"], rounds=2, report=said.append))
+    return timed, said
+
+
+# -- The table -----------------------------------------------------------------------------------
+
+
+def test_there_is_a_row_for_every_framework_and_precision_and_pytorchs_own_comes_first(
+    rows: Tuple[List[Timed], List[str]],
+) -> None:
+    timed, said = rows
+    found = [(one.candidate.framework, one.candidate.precision.lower()) for one in timed]
+    compiled = [("openvino", precision) for precision in HERE]
+    assert found == [("pytorch", "fp32"), ("pytorch", "fp16"), *compiled]
+    assert len(said) == 3 - len(HERE)
+    every = [("openvino", precision) for precision in PRECISIONS]
+    assert pairs_to_time(["pytorch", "openvino"]) == [("pytorch", "fp16"), *every]
+    text = report([one.row() for one in timed]).splitlines()
+    assert len(text) == 1 + len(timed) and "disturbed" in text[0]
+
+
+def test_rows_say_what_ran_with_the_same_columns_in_each(
+    rows: Tuple[List[Timed], List[str]],
+) -> None:
+    table = [one.row() for one in rows[0]]
+    assert all(row.keys() == table[0].keys() for row in table)
+    assert [row["executed"] for row in table[:3]] == ["80 FP32", "80 BF16", "80 FP32"]
+    for one, row in zip(rows[0], table):
+        assert row["framework"].split()[0] in ("PyTorch", "OpenVINO") and row["device"] == "CPU"
+        assert (row["plan_mb"] > 0) == row["framework"].startswith("OpenVINO")
+        assert row["fps"] == pytest.approx(1000 / row["frame_ms"])
+        assert row["outside_ms"] == pytest.approx(row["crop_ms"] + row["decode_ms"])
+        assert (row["repeated"], row["disturbed"]) == (0, 0)
+        for times in (one.times, one.reference):
+            parts = {**times.parts, **times.engines, "frame": times.frame}
+            assert set(parts) == {*FRAME_PARTS, *NETWORKS, "frame"}
+            assert {part.shape for part in parts.values()} == {(2, 1)}, "rounds and calls"
+    assert table[0]["ratio_low"] == table[0]["ratio"] == table[0]["ratio_high"] == 1
+
+
+def test_a_row_is_medians_and_ratios_of_the_rounds(rows: Tuple[List[Timed], List[str]]) -> None:
+    """Two rounds of two calls; ratios by hand: 40/10 and 60/20."""
+
+    def times(frame: List[List[float]], *others: float) -> Times:
+        parts = dict(zip(FRAME_PARTS, (np.full((2, 2), value) for value in others[:3])))
+        engines = dict(zip(NETWORKS, (np.full((2, 2), value) for value in others[3:])))
+        return Times(np.array(frame), parts, engines)
+
+    own = times([[0.01, 0.01], [0.02, 0.02]], 0.001, 0.012, 0.002, 0.004, 0.008, 0.001)
+    base = times([[0.03, 0.05], [0.06, 0.06]], 0.001, 0.05, 0.002, 0.012, 0.040, 0.004)
+    row = Timed(rows[0][0].candidate, own, base, 3, 1).row()
+    expected: Dict[str, float] = {"frame_ms": 15, "frame_ms_low": 10, "frame_ms_high": 20}
+    expected.update(fps=1000 / 15, ratio=3.5, ratio_low=3, ratio_high=4)
+    expected.update(target_ms=4, target_ratio=3, search_ms=8, search_ratio=5)
+    expected.update(xcorr_ms=1, xcorr_ratio=4, copies_ms=3, crop_ms=1, decode_ms=2, outside_ms=3)
+    expected.update(repeated=3, disturbed=1)
+    assert {name: row[name] for name in expected} == pytest.approx(expected)
+    assert ratios(own, base, "x") == pytest.approx({"x": 3.5, "x_low": 3, "x_high": 4})
+
+
+# -- Turns ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pair(network: SiamRPN) -> List[Any]:
+    """Two networks; the second is not timed by its parts."""
+    smaller = timing_deployment(full_size_network(1 / 64), "pytorch")
+    first = candidate(0, timing_deployment(network, "pytorch"), PLAIN)
+    return [first, candidate(1, smaller, PLAIN, single=False)]
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> None:
+    """What other work uses in every turn, in order; without any it is idle."""
+    monkeypatch.setattr(turns, "OTHERS", 0.15)
+    monkeypatch.setattr(Watch, "shared", lambda self: next(shares, 0.0))
+
+
+def test_candidates_take_turns_and_each_turn_is_reported(
+    pair: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: List[Any] = []
+    turn = turns._Block.turn
+    monkeypatch.setattr(turns._Block, "turn", lambda self: order.append(self.engines) or turn(self))
+    first, second = time_group(pair, 3, lambda: order.append("done"))
+    engines = [one.network.engines for one in pair]
+    assert order == [engines[0], "done", engines[1], "done"] * 3
+    assert first.times.frame.shape == second.times.frame.shape == (3, 1)
+    assert second.reference is first.times and first.reference is first.times
+    assert set(first.times.engines) == set(NETWORKS) and second.times.engines == {}
+    assert "copies_ms" not in second.row() and "search_ms" not in second.row()
+
+
+def test_a_disturbed_turn_is_repeated_at_once_and_the_undisturbed_one_counts(
+    pair: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: List[Turn] = []
+    turn = turns._Block.turn
+
+    def remembered(self: Any) -> Turn:
+        kept.append(turn(self))
+        return kept[-1]
+
+    monkeypatch.setattr(turns._Block, "turn", remembered)
+    watched(monkeypatch, iter([0.0, 0.5, 0.9, 0.0, 0.0, 0.2, 0.0]))
+    first, second = time_group(pair, 2)
+    assert len(kept) == 7
+    assert [(one.repeated, one.disturbed) for one in (first, second)] == [(0, 0), (3, 0)]
+    assert first.times.frame[:, 0].tolist() == [kept[place].seconds["frame"][0] for place in (0, 4)]
+    assert second.times.frame[:, 0].tolist() == [
+        kept[place].seconds["frame"][0] for place in (3, 6)
+    ]
+
+
+def test_what_stays_disturbed_is_counted_and_a_busy_machine_takes_no_longer_than_twice(
+    pair: List[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: List[int] = []
+
+    def busy() -> Iterator[float]:
+        while True:
+            asked.append(1)
+            yield 1.5
+
+    watched(monkeypatch, busy())
+    timed = time_group(pair, 3)
+    assert len(asked) == 2 * 3 * len(pair), "as many repetitions as turns"
+    assert sum(one.repeated for one in timed) == 3 * len(pair)
+    assert [one.disturbed for one in timed] == [3, 3]
+    assert max(one.repeated for one in timed) <= 3 * (turns.TRIES - 1)
+
+
+def test_a_turn_is_disturbed_by_other_work_or_where_it_is_slower_than_the_fastest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    for frame, shared, expected in (
+        (1.0, 0.0, False),
+        (1.2, 0.1, False),
+        (1.3, 0.0, True),
+        (1.0, 0.2, True),
+    ):
+        assert turns._disturbed(Turn({"frame": [frame]}, shared), 1.0) == expected
+
+
+def test_what_other_work_uses_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Watch().shared() >= 0
+    monkeypatch.setattr(turns, "Path", lambda name: Path("/nowhere"))
+    assert Watch().shared() == 0, "no /proc/stat"
+
+
+def test_an_engine_is_warm_before_it_is_timed(network: SiamRPN) -> None:
+    engine = TorchEngine(three_networks(network)["xcorr"], "xcorr", CHANNELS)
+    calls: List[int] = []
+    engine.module.register_forward_hook(lambda *_: calls.append(1))
+    feeds = {
+        **random_feeds("xcorr", CHANNELS),
+        "exemplar": np.zeros(1),
+    }  # feeds of others do not matter
+    assert len(time_engine(engine, feeds, 3)) == 3
+    assert len(calls) == 4
+
+
+# -- What is missing -----------------------------------------------------------------------------
+
+
+def test_a_missing_framework_is_reported_and_the_others_are_timed(
+    network: SiamRPN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ov.core.cache_clear()
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    said: List[str] = []
+    try:
+        timed = list(bench(network, ["openvino", "pytorch"], rounds=1, report=said.append))
+    finally:
+        ov.core.cache_clear()
+    found = [(one.candidate.framework, one.candidate.precision) for one in timed]
+    assert found == [("pytorch", "FP32"), ("pytorch", "FP16")]
+    sentence = "OpenVINO: the framework OpenVINO is not installed: pip install -e '.[engines]'"
+    assert said == [sentence], "one sentence a framework, not one a precision"
+
+
+def test_a_precision_that_cannot_be_built_is_reported_and_the_next_is_timed(
+    network: SiamRPN, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = ov.build
+
+    def lacking(model: Any, name: str, precision: str, *arguments: Any, **named: Any) -> Any:
+        if precision != "fp32":
+            raise InputError(f"this processor has no {precision}")
+        return build(model, name, precision, *arguments, **named)
+
+    monkeypatch.setattr(ov, "build", lacking)
+    said: List[str] = []
+    timed = list(bench(network, ["openvino"], rounds=1, report=said.append))
+    found = [(one.candidate.framework, one.candidate.precision) for one in timed]
+    assert found == [("pytorch", "FP32"), ("openvino", "FP32")]
+    assert said == [
+        "OpenVINO FP16: this processor has no fp16",
+        "OpenVINO INT8: this processor has no int8",
+    ]
+
+
+# -- Networks to time ----------------------------------------------------------------------------
+
+
+def test_the_network_to_time_is_the_same_every_time_and_leaves_the_random_numbers_alone() -> None:
+    state = torch.random.get_rng_state()
+    first, second = full_size_network(0.125), full_size_network(0.125)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not first.training
+    pairs = zip(first.state_dict().values(), second.state_dict().values())
+    assert all(torch.equal(one, other) for one, other in pairs)
+    assert parameter_count(full_size_network(0.25)) > 3 * parameter_count(first)
+
+
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("plans")
+
+
+@pytest.fixture(scope="module")
+def deployments(network: SiamRPN, plans: Path) -> Dict[str, Deployment]:
+    """Of both frameworks, whose engines are built once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(plans)
+        patch.setattr("lib.deploy.CACHE", plans)
+        found = {name: timing_deployment(network, name) for name in ("pytorch", "openvino")}
+        for precision in HERE:
+            found["openvino"].network(dict.fromkeys(NETWORKS, precision))
+    return found
+
+
+def test_timing_keeps_no_plans(deployments: Dict[str, Deployment], plans: Path) -> None:
+    for precision in HERE:
+        engine = deployments["openvino"].engine("target", precision)
+        assert turns._target_channels(engine) == CHANNELS
+    assert not list(plans.iterdir())
+
+
+# -- Layers and re-initialisation ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "framework, precision",
+    [("pytorch", "fp32"), ("pytorch", "fp16"), *(("openvino", one) for one in HERE)],
+)
+def test_layers_are_of_the_same_types_everywhere_and_correlation_is_in_xcorr_only(
+    deployments: Dict[str, Deployment], framework: str, precision: str
+) -> None:
+    found = layer_times(deployments[framework], precision, calls=2)
+    assert tuple(found) == NETWORKS
+    for name, layers in found.items():
+        assert layers and {layer.type for layer in layers} <= set(LAYER_TYPES)
+        times = by_type(layers)
+        assert tuple(times) == LAYER_TYPES
+        assert sum(times.values()) == pytest.approx(sum(layer.seconds for layer in layers))
+        assert any(layer.type == "correlation" for layer in layers) == (name == "xcorr")
+
+
+def test_a_reinitialisation_is_timed_with_kernels_as_inputs_and_by_refit(
+    deployments: Dict[str, Deployment],
+) -> None:
+    found = reinitialisation(deployments["openvino"], "fp32", calls=3)
+    assert {way: seconds.shape for way, seconds in found.items() if seconds is not None} == {
+        "inputs": (3,),
+        "refit": (3,),
+    }
+    eager = reinitialisation(deployments["pytorch"], "fp32", calls=2)
+    assert eager["inputs"] is not None and eager["inputs"].shape == (2,)
+    assert eager["refit"] is None
