@@ -3,16 +3,17 @@
 A number and a challenge make a sequence: `make_spec(7, "occlusion")`. All that is drawn comes from
 the tables below: targets and scenes from the photographs in scikit-image's wheel (nothing is
 fetched), and for each challenge the ranges of speed, light, occluders and so on. A sequence's level
-says where in these ranges it lies. Levels are spread evenly from easy to hard over the numbers. The
-first frames are quiet; the difficulty begins with a drawn frame, the event.
+is its position in these ranges; levels are spread evenly from easy to hard. The first frames are
+quiet, and the difficulty begins at a drawn frame, the event.
 
-Everything moves in the frame's pixels: the target, what passes in front of it, and the scene. The
-target is cut out of its photograph with a soft mask, or it is a region of the scene and moves with
-the camera. Polygons and tags follow from these motions, not from the pixels. Ground truth is the
-target's box carried by its homography: four corners, covered or not (amodal, as in VOT).
+All motion is in the frame's pixels: the target's, that of the objects passing in front of it, and
+the scene's. The target is cut out of its photograph with a soft mask, or it is a part of the scene
+and moves with the camera. Polygons and tags follow from these motions, not from the pixels. Ground
+truth is the target's box carried by its homography: four corners, covered or not (amodal, as in
+VOT). The ranges were set for the demo tracker's scores as a whole, not for single sequences.
 
 A tag is 1 in a frame where its rule holds; the first frame can only be tagged `occlusion`. "Before"
-is the given number of frames ago, or the first frame where there are not as many.
+means that many frames ago, or the first frame in the first frames of a sequence.
 
 - `camera_motion`: the background in the frame's corners moved by more than `CAMERA_PIXELS` (mean)
 - `illum_change`: a mid-grey differs by more than `LIGHT_CHANGE` from `LIGHT_FRAMES` before
@@ -47,7 +48,7 @@ CAMERA_PIXELS = 1.0  # px per frame
 LIGHT_CHANGE, LIGHT_FRAMES = 0.15, 10
 MOTION_PIXELS, MOTION_FRAMES = 2.0, 3  # px per frame
 COVERED = 0.10
-SIZE_CHANGE, SIZE_FRAMES = 0.20, 10
+SIZE_CHANGE, SIZE_FRAMES = 0.20, 10  # half a sequence
 TAGS = ("camera_motion", "illum_change", "motion_change", "occlusion", "size_change")  # plus ".tag"
 
 STAMP = "made-by.json"  # in a finished benchmark: which generator made which sequences
@@ -62,7 +63,7 @@ SIZES = ((320, 240), (360, 270), (400, 300))  # of a frame: width and height in 
 SIDE = (46.0, 78.0)  # px, the square root of the target's area in the first frame
 SHORTEST, LONGEST = 36.0, 0.6  # a target's short side in px, its long side in frame heights
 EVENT = (4, 8)  # the frame in which the difficulty begins
-CALM = 0.4  # the target's speed before the event, relative to its speed afterwards
+CALM = 0.4  # the target's speed before the event, relative to afterwards
 TURN = (3, 7)  # frames between two turns
 ZOOM = (1.1, 1.6)  # of the scene, relative to where it just fills the frame
 FOLLOW = (0.0, 0.0, 0.3)  # choices: how much of the target's motion the camera takes part in
@@ -73,7 +74,7 @@ Range = Tuple[float, float]  # easy and hard
 
 
 class Challenge(NamedTuple):
-    """How hard a sequence is; lengths are relative to the target's side."""
+    """Ranges of what makes a sequence difficult; lengths are relative to the target's side."""
 
     words: str
     speed: Range = (0.02, 0.08)  # per frame
@@ -83,9 +84,9 @@ class Challenge(NamedTuple):
     roll: Range = (0.0, 15.0)  # degrees, until the last frame
     tilt: Range = (0.0, 12.0)  # degrees, until the last frame
     grow: Range = (1.0, 1.12)  # of the side, until the last frame; or its inverse
-    dark: Range = (0.0, 0.0)  # of the light that goes
+    dark: Range = (0.0, 0.0)  # part of the light that is lost
     cover: Range = (0.0, 0.0)  # width of what passes in front, in sides
-    cover_frames: Range = (6.0, 10.0)  # how long it passes
+    cover_frames: Range = (6.0, 10.0)  # how long it takes to pass
     twins: Range = (0.0, 0.0)  # number of look-alikes
     miss: Range = (1.0, 0.4)  # how far from the target they pass
     carried: bool = False  # the target rests in the scene, and the camera moves
@@ -128,6 +129,7 @@ CHALLENGES = {
     ),
 }
 
+CROWD = ("", ", and one like the target passes", ", and others like the target pass")
 SCENES = {  # where a target can be, and how the description says it; "own" is its photograph
     "brick": ("brick.png", " on a brick wall"),
     "garage": ("motorcycle_right.png", " in a garage"),
@@ -141,7 +143,7 @@ SCENES = {  # where a target can be, and how the description says it; "own" is i
 
 
 class Target(NamedTuple):
-    """Something to cut out of a photograph, or to look at in it."""
+    """An object in a photograph, to be cut out or shown in its place."""
 
     name: str
     phrase: str
@@ -151,7 +153,7 @@ class Target(NamedTuple):
 
 
 def _targets(table: str) -> tuple[Target, ...]:
-    """Entries of a line of fields and an indented outline."""
+    """Parse entries: a line of fields, then indented lines with the outline."""
     targets = []
     for entry in re.split(r"\n(?=\w)", table.strip()):
         fields, _, outline = entry.partition("\n")
@@ -273,7 +275,7 @@ class Spec:
 
 
 class _Draw:
-    """What is drawn for one sequence: its level, its frame size, its event, and random numbers."""
+    """Random numbers of one sequence, with its level, frame size and event."""
 
     def __init__(self, number: int, how: Challenge) -> None:
         self.random = np.random.RandomState(number)  # RandomState: numpy keeps its stream for ever
@@ -283,7 +285,7 @@ class _Draw:
         self.event = self.whole(*EVENT)
 
     def graded(self, name: str) -> float:
-        """A value from the challenge's range of that name: the harder the sequence, the later."""
+        """The value at the sequence's level in the challenge's range of that name."""
         easy, hard = getattr(self.how, name)
         return float(easy + (hard - easy) * self.level)
 
@@ -332,9 +334,7 @@ def make_spec(number: int, challenge: str) -> Spec:
         poses[:, :2] += jolts
     grows = "grows" if sprite.poses[-1, 2] > sprite.poses[0, 2] else "shrinks"
     words = draw.how.words.format(thing=thing.phrase, grows=grows)
-    words += ("", ", and one like the target passes", ", and others like the target pass")[
-        min(twins, 2)
-    ]
+    words += CROWD[min(twins, 2)]
     return Spec(
         name=f"{target.name}-{challenge}-{number:02d}",
         description=f"{target.phrase[0].upper()}{target.phrase[1:]}{where}; {words}.",
@@ -430,7 +430,7 @@ def _camera(draw: _Draw, sprite: Sprite, shape: np.ndarray) -> tuple[np.ndarray,
 
 
 def _twin(draw: _Draw, target: Sprite, number: int) -> Sprite:
-    """A look-alike that passes the target, one after the other, and then lingers."""
+    """A look-alike that passes the target and then lingers; several come one after the other."""
     poses, side, middle = target.poses.copy(), _sides(target)[0], draw.event + 1 + 2 * number
     poses[:, 2] *= draw.between(0.85, 1.15)
     poses[:, 3] += draw.between(-25, 25)
@@ -452,9 +452,9 @@ def _occluder(draw: _Draw, target: Sprite, thing: Target) -> Sprite:
 def _passing(
     draw: _Draw, target: Sprite, middle: int, speed: float, miss: float, after: float
 ) -> np.ndarray:
-    """(N, 2) a straight path that meets the target in frame `middle`, or misses it by some px.
+    """(N, 2) a straight path that meets the target in frame `middle`, or misses it by `miss` px.
 
-    speed: px per frame, from then on multiplied by `after`.
+    speed: px per frame, afterwards multiplied by `after`.
     """
     angle = draw.between(-0.6, 0.6) + draw.choice((0.0, np.pi))
     along = np.array([np.cos(angle), np.sin(angle)])

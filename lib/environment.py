@@ -47,6 +47,11 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
             **({"power_mode": mode} if mode else {})}
 
 
+def machine(device: str = "cpu") -> dict[str, Any]:
+    """`hardware` without the threads: they are a setting of a process, and pages run with another one than measurements."""
+    return {name: value for name, value in hardware(device).items() if name != "threads"}
+
+
 def record(device: str = "cpu") -> dict[str, Any]:
     """This machine now, as JSON values. in_use: share of the processor that other work takes just now, 0..1 (null if unknown).
 

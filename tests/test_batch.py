@@ -154,7 +154,8 @@ def killed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Book:
     """Two runs: `killed`, killed between the two sequences of one variant and then of another, and `whole`."""
     measuring = notebook(*MEASURE, parameters="dataset = 'demo'\nweights = 'demo'\nrun = 'local'")
     notebooks = {"02_note": note("02_note", "run", "run = 'local'"), "04_2_engines": measuring, "05_note": note("05_note")}
-    profile = {"dataset": str(small), "weights": "demo", "run": "killed"}
+    weights = ROOT / "data" / "demo" / "distilled_26.pth"  # the smallest one
+    profile = {"dataset": str(small), "weights": str(weights), "run": "killed"}
     book = Book(tmp_path_factory.mktemp("killed") / "book", notebooks, profile)
     first = (small / "list.txt").read_text().split()[0]
     raw = str(book.run("killed")) + f"/small/{{}}/baseline/{first}/{first}_001.txt"

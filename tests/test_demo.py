@@ -219,8 +219,9 @@ def background_flow(first: np.ndarray, second: np.ndarray, polygon: np.ndarray) 
 
 def test_illum_change_frames_are_brighter_or_darker_than_ten_frames_ago() -> None:
     for spec in of("light", "mixed")[::2]:
-        shown = list(demo.render(replace(spec, noise=0.0)))
-        lit = demo.render(replace(spec, noise=0.0, light=np.ones(spec.frames)))
+        clear = replace(spec, noise=0.0, exposure=0.0)
+        shown = list(demo.render(clear))
+        lit = demo.render(replace(clear, light=np.ones(spec.frames)))
         level = np.array([now.image.mean() / bare.image.mean() for now, bare in zip(shown, lit)])
         ago = level[np.maximum(np.arange(len(level)) - 10, 0)]
         change = np.maximum(level, ago) / np.minimum(level, ago)
@@ -230,16 +231,17 @@ def test_illum_change_frames_are_brighter_or_darker_than_ten_frames_ago() -> Non
 
 
 def test_occlusion_frames_look_different_without_what_is_in_front() -> None:
-    for spec in of("occlusion", "mixed", "lookalike")[::3]:
+    for spec in of("occlusion", "mixed", "lookalike")[::4]:
         clear = replace(spec, noise=0.0, exposure=0.0, light=np.ones(spec.frames))
         shown = list(demo.render(clear))
         holds = demo.tag_frames(shown, spec.size)["occlusion"]
         for k, (frame, bare) in enumerate(zip(shown, demo.render(replace(clear, front=())))):
             inside = np.zeros(frame.image.shape[:2], np.uint8)
-            cv2.fillConvexPoly(inside, np.round(frame.polygon).astype(np.int32), 1)
+            outline = demo._project(spec.target.to_frame(k), spec.target.outline)
+            cv2.fillPoly(inside, [np.round(outline).astype(np.int32)], 1)
             hidden = (frame.image != bare.image).any(axis=2)[inside == 1].mean()
-            # of the box, of which the target fills about three quarters
-            assert holds[k] == (hidden > 0.1) or abs(hidden - 0.1) < 0.1, (spec.name, k, hidden)
+            # a look-alike shows the same colours in places
+            assert hidden > 0.05 if holds[k] else hidden < 0.15, (spec.name, k, hidden)
 
 
 # --- files and faults ---------------------------------------------------------------------------

@@ -45,7 +45,7 @@ def full_size_power(
     parts = {
         "width": str(width),
         "seconds": str(seconds),
-        "machine": to_json(environment.hardware(on)),
+        "machine": to_json(environment.machine(on)),
         "frameworks": ", ".join(f"{key} {framework_module(key).version()}" for key in frameworks),
         "code": CODE,
     }

@@ -292,7 +292,7 @@ def _decided(group: str, networks: Configs, rounds: int) -> Dict[str, str]:
     return {
         "networks": to_json([config.to_dict() for _, config in networks]),
         "rounds": str(rounds),
-        "machine": to_json(environment.hardware(device())),
+        "machine": to_json(environment.machine(device())),
         "absent": ", ".join(missing_frameworks(["tensorrt"])),
         "frameworks": ", ".join(
             f"{name} {framework_module(name).version()}" for name in frameworks

@@ -81,8 +81,8 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, alone: bool)
 
     contents: `dataset_digest`. alone: whether the pass is serial and timed.
     """
-    hardware = environment.hardware(device())
-    parts = ("processor", "device", "gpu", *(("cores", "threads", "power_mode") if alone else ()))
+    hardware = environment.machine(device())
+    parts = ("processor", "device", "gpu", *(("cores", "power_mode") if alone else ()))
     return {
         "weights": digest(weights_path(variant.weights, ROOT).read_bytes()),
         "dataset": contents,

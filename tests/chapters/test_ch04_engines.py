@@ -1,6 +1,8 @@
 """Section 4.2's chapters on a small benchmark: every mixture measured once, kept, and shown beside the thesis's rows."""
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +26,7 @@ from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap
 from lib.vot.protocol import FAILURE
 from lib.vot.results import read_results
-from lib.zoo import DEMO_WEIGHTS
+from lib.zoo import DEMO_SETTINGS, DEMO_WEIGHTS, FOLDER
 
 from .helpers import made_up_speed, page
 
@@ -38,15 +40,30 @@ def dataset(small: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def mixtures(dataset: Dataset, small_run: str) -> list[Measurement]:
-    return quality.measure(variants.mixtures("demo", "openvino"), dataset, small_run, shown=False)
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The smallest tracker that follows its target, with its ranges, under a name that stands for no pruned one."""
+    folder = tmp_path_factory.mktemp("weights")
+    for ending in (".pth", ".calibration.csv"):
+        shutil.copy(FOLDER / f"distilled_26{ending}", folder / f"own{ending}")
+    shutil.copy(DEMO_SETTINGS, folder)
+    return str(folder / "own.pth")
 
 
 @pytest.fixture(scope="module")
-def engines(mixtures: list[Measurement]) -> list[Measurement]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("runs") / "mixtures")
+
+
+@pytest.fixture(scope="module")
+def mixtures(weights: str, dataset: Dataset, run: str) -> list[Measurement]:
+    return quality.measure(variants.mixtures(weights, "openvino"), dataset, run, shown=False)
+
+
+@pytest.fixture(scope="module")
+def engines(weights: str, mixtures: list[Measurement]) -> list[Measurement]:
     """FP32, FP16 and INT8 throughout."""
     found = {one.variant: one for one in mixtures}
-    return [found[variant] for variant in variants.engines("demo", "openvino")]
+    return [found[variant] for variant in variants.engines(weights, "openvino")]
 
 
 def test_the_27_mixtures_are_the_thesis_s_27() -> None:
@@ -65,25 +82,25 @@ def test_names_tell_mixtures_apart() -> None:
 
 
 def test_the_page_of_mixtures_says_what_the_raw_files_say(
-        mixtures: list[Measurement], dataset: Dataset, small: Path, small_run: str,
+        mixtures: list[Measurement], dataset: Dataset, small: Path, run: str, weights: str,
         monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(full_size, "engine_speed", lambda run, framework: made_up_speed(framework))
-    shown = page("04_2_1_mixed_precision", dataset=str(small), run=small_run, framework="openvino")
+    shown = page("04_2_1_mixed_precision", dataset=str(small), run=run, weights=weights, framework="openvino")
     table = shown[1]
     assert isinstance(table, Table) and len(table.rows) == 27
-    for variant, row in zip(variants.mixtures("demo", "openvino"), table.rows):
-        again = evaluate(dataset, read_results(Path(small_run) / dataset.name / variant.name, dataset))
+    for variant, row in zip(variants.mixtures(weights, "openvino"), table.rows):
+        again = evaluate(dataset, read_results(Path(run) / dataset.name / variant.name, dataset))
         assert row[5][0] == f"{again.eao:.3f}"
     assert [type(each) for each in shown[2:]] == [Text, Figure, Text, Figure, Text, Table, Text]
     assert len(shown[-2].rows) == len(RECIPES) + 3, "two recipes with two methods, and the row that is not quantised"
     for name, rows in (("04_2_1_mixed_precision", 27), ("04_2_1_xcorr_recipes", len(RECIPES) + 3)):
-        assert len(pd.read_csv(Path(small_run) / f"{name}.csv")) == rows
+        assert len(pd.read_csv(Path(run) / f"{name}.csv")) == rows
 
 
 def test_mixtures_run_in_their_precisions_and_are_measured_once(
-        mixtures: list[Measurement], dataset: Dataset, small_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        mixtures: list[Measurement], weights: str, dataset: Dataset, run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quality, "open_executor", lambda *_: pytest.fail("measured again"))
-    again = quality.measure(variants.mixtures("demo", "openvino"), dataset, small_run, shown=False)
+    again = quality.measure(variants.mixtures(weights, "openvino"), dataset, run, shown=False)
     for one, other in zip(mixtures, again):
         assert one.row() == pytest.approx(other.row(), nan_ok=True)
         assert {name: engine["precision"] for name, engine in one.engines.items()} == one.variant.precisions
@@ -205,8 +222,8 @@ def test_every_figure_of_speed_has_titles_units_and_a_note(network: str) -> None
 
 
 def test_figures_of_quality_draw_the_measured_and_the_reported_values(
-        engines: list[Measurement], dataset: Dataset, small_run: str) -> None:
-    [plain] = quality.measure(variants.baseline("demo"), dataset, small_run, shown=False)
+        engines: list[Measurement], weights: str, dataset: Dataset, run: str) -> None:
+    [plain] = quality.measure(variants.baseline(weights), dataset, run, shown=False)
     measured = full_size.with_speed([plain, *engines], made_up_speed())
     reported = thesis.table("digits")
     figure = ch04_engines.speed_quality(measured, reported, "note")
@@ -218,12 +235,14 @@ def test_figures_of_quality_draw_the_measured_and_the_reported_values(
 
 
 def test_a_calibration_from_the_benchmark_is_kept_and_another_way_is_another(
-        dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        weights: str, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "CALIBRATIONS", tmp_path / "calibration")
-    tested = variants.calibrations("demo", "openvino")
+    tested = variants.calibrations(weights, "openvino")
     [first] = [one for one in tested if one.quantisation == Quantisation("benchmark", "minmax")]
-    other = variants.xcorr_recipes("demo", "openvino")[-1]
-    few = Dataset(dataset.name, dataset.path, dataset.sequences[:1])
+    other, whole = variants.xcorr_recipes(weights, "openvino")[-1], dataset.sequences[0]
+    tags = {tag: flags[:2] for tag, flags in whole.tags.items()}
+    begin = replace(whole, frames=whole.frames[:2], regions=whole.regions[:2], tags=tags)
+    few = Dataset(dataset.name, dataset.path, (begin,))
     for count, variant in enumerate((first, first, other), 1):
         quality.measure([variant], few, str(tmp_path / f"run {count}"), shown=False)
         assert len(list((tmp_path / "calibration").glob("*.csv"))) == (2 if variant is other else 1)

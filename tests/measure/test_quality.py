@@ -413,6 +413,7 @@ print(json.dumps([kills, partial]))
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
     weights: Path, tmp_path: Path
 ) -> None:

@@ -40,8 +40,8 @@ def manifest(tmp_path_factory):
 def configuration(folder, manifest, **changes):
     data = {"data": str(manifest), "width": 0.125, "batch_size": 4, "precision": "fp32", "workers": 0,
             "save_every": 8, "log_every": 4,
-            "phases": [{"pairs": 16, "search_size": 191, "lr": [1e-3, 5e-4]},
-                       {"pairs": 8, "search_size": 255, "lr": [5e-4, 1e-4], "freeze_norm": True}], **changes}
+            "phases": [{"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4]},
+                       {"pairs": 8, "search_size": 159, "lr": [5e-4, 1e-4], "freeze_norm": True}], **changes}
     path = folder / "train.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
@@ -89,8 +89,8 @@ def test_a_pasted_patch_covers_its_ellipse_and_nothing_else():
     {}, {"precision": "bf16", "workers": 1},
     {"precision": "fp16", "phases": [{"pairs": 8, "search_size": 135, "lr": [1e-3, 5e-4]},  # fp16 is slow on a processor
                                      {"pairs": 4, "search_size": 135, "lr": [5e-4, 1e-4], "freeze_norm": True}]},
-    {"optimizer": "sgd", "average": 0, "phases": [{"pairs": 16, "search_size": 191, "lr": [1e-3, 5e-4], "backbone_lr": 0.0},
-                                                  {"pairs": 8, "search_size": 191, "lr": [5e-4, 5e-4], "backbone_lr": 0.1}]},
+    {"optimizer": "sgd", "average": 0, "phases": [{"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4], "backbone_lr": 0.0},
+                                                  {"pairs": 8, "search_size": 135, "lr": [5e-4, 5e-4], "backbone_lr": 0.1}]},
 ], ids=["fp32", "bf16 and a worker", "fp16", "sgd, frozen backbone"])
 def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manifest, changes):
     config = load_config(configuration(tmp_path, manifest, **changes))
@@ -294,7 +294,7 @@ def test_a_tracker_learns_from_a_larger_one(tmp_path, manifest):
     torch.manual_seed(0)
     save_weights(tmp_path / "teacher.pth", SiamRPN(NetworkConfig.resnet50(0.125)).state_dict())
     pruned_tracker(tmp_path / "small.pth")
-    phases = [{"pairs": 160, "search_size": 191, "lr": [2e-3, 2e-3], "tracking": 0.0, "distill": 1.0}]
+    phases = [{"pairs": 160, "search_size": 135, "lr": [2e-3, 2e-3], "tracking": 0.0, "distill": 1.0}]
     config = load_config(configuration(tmp_path, manifest, phases=phases, teacher=str(tmp_path / "teacher.pth"), log_every=16),
                          {"initial": str(tmp_path / "small.pth")})
     train(config, tmp_path / "out", progress=False)
