@@ -278,10 +278,11 @@ def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monk
 @pytest.mark.parametrize("arguments, word", [
     (["engine", "build", "NOWHERE.onnx"], "no such ONNX file"),
     (["export", "--out", "OUT", "--weights", "NOWHERE.pth"], "no such weights file"),
-    (["evaluate", "--dataset", "demo", "--one-pass", "--precision", "int8"], "--one-pass runs PyTorch in FP32"),
+    (["evaluate", "--dataset", "FRAMES", "--one-pass", "--precision", "int8"], "--one-pass runs PyTorch in FP32"),
     (["calibrate", "NOWHERE", "--weights", "demo"], "does not exist"),
     (["fetch", "vot2018", "OUT", "--source", "/nowhere/at/all"], "cannot be read"),
 ])
-def test_wrong_requests_to_engines_get_one_sentence(capsys, tmp_path, monkeypatch, arguments, word):
+def test_wrong_requests_to_engines_get_one_sentence(capsys, frames, tmp_path, monkeypatch, arguments, word):
+    (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
     monkeypatch.chdir(tmp_path)
-    assert word in refused(capsys, *arguments)
+    assert word in refused(capsys, *(str(frames) if each == "FRAMES" else each for each in arguments))
