@@ -99,7 +99,8 @@ class OpenVINOEngine:
 
     def _compile(self, model: Union[Path, bytes], digest: str, cache: Optional[Path]) -> None:
         options = {"INFERENCE_PRECISION_HINT": hint(self.precision), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1",
-                   "INFERENCE_NUM_THREADS": str(threads()), "PERF_COUNT": "YES"}  # counting costs nothing that can be measured
+                   "INFERENCE_NUM_THREADS": str(threads()), "PERF_COUNT": "YES",  # counting costs nothing that can be measured
+                   "ENABLE_CPU_PINNING": "NO"}  # or all processes of one thread share the first core
         key = {"model": digest, "precision": self.precision, "framework": self.framework,
                "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "options": repr(sorted(options.items()))}
 
