@@ -43,8 +43,7 @@ def measure(
     """Fill the run of a profile: quality, speed, power where there is a sensor. Goes on where it was stopped.
 
     values: the profile's parameters (dataset, weights, run, framework). Returns the work done by step, in the units of the
-    progress display. Raises InputError as `quality.measure`. A run of
-    another machine is only read.
+    progress display. Raises InputError as `quality.measure`. A run of another machine is only read.
     """
     run, weights = str(values.get("run") or runs.LOCAL), str(values["weights"])
     if runs.is_recorded(run, device()):

@@ -110,9 +110,8 @@ class Cluster(Pool):
     def still_there(self) -> None:
         try:
             self.client.wait_for_workers(1, timeout=WORKER_SECONDS)
-        except (
-            Exception
-        ):  # distributed's TimeoutError has moved between versions; a dead scheduler raises others
+        # distributed's TimeoutError has moved between versions, and a dead scheduler raises others.
+        except Exception:
             raise InputError(
                 f"the scheduler has had no worker for {WORKER_SECONDS:.0f} s; "
                 f"`dask worker ADDRESS --nthreads 1` starts one; {KEPT}"

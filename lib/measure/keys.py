@@ -71,9 +71,8 @@ def dataset_digest(dataset: Dataset) -> str:
     return sha.hexdigest()[:16]
 
 
-CODE = (
-    code_digest()
-)  # when the module was read: a worker that was started before an edit runs the old code
+# Taken when the module is read: a worker that was started before an edit runs the old code.
+CODE = code_digest()
 
 
 def decided_by(variant: Variant, contents: str, protocol: Protocol, alone: bool) -> Dict[str, str]:

@@ -73,9 +73,8 @@ class Answer(NamedTuple):
     seconds: float
 
 
-_ALONE = (
-    threading.Lock()
-)  # a tracker follows one target at a time, however many threads a worker has
+# A tracker follows one target at a time, however many threads a worker has.
+_ALONE = threading.Lock()
 
 
 def check(orders: Sequence[Order]) -> None:
