@@ -10,6 +10,8 @@ VENV   ?= .venv
 EXTRAS  = book,test,engines
 WORKERS ?= 2
 BIN     = $(VENV)/bin
+# Without setuptools' warning that a folder may hide an editable installation.
+PIP     = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 STAMP   = $(VENV)/.installed
 
 # On a Jetson PyTorch, TensorRT and OpenCV come with JetPack, outside of pip's reach: let the environment see them.
@@ -51,9 +53,9 @@ install: $(STAMP)
 $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8) and "siambook needs Python 3.9 or newer (make PYTHON=python3.x ...)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade "pip>=23"
-	$(BIN)/python -m pip install --quiet -e ".[$(EXTRAS)]"
-	$(BIN)/python -c "import cv2" 2>/dev/null || $(BIN)/python -m pip install --quiet -e ".[opencv]"
+	$(PIP) --upgrade "pip>=23"
+	$(PIP) -e ".[$(EXTRAS)]"
+	$(BIN)/python -c "import cv2" 2>/dev/null || $(PIP) -e ".[opencv]"
 	touch $@
 
 clean:

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Any, Callable, Iterable, Iterator, Tuple
 
 import pytest
 
@@ -49,18 +49,27 @@ def names() -> Tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def small(names: Tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def first_frames(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, Iterable[str], int], Path]:
+    """Makes a copy of some sequences of a dataset in VOT's layout: their first frames."""
+
+    def copied(whole: Path, names: Iterable[str], count: int) -> Path:
+        folder = tmp_path_factory.mktemp("few") / whole.name
+        for name in names:
+            (folder / name / "color").mkdir(parents=True)
+            for file in sorted((whole / name / "color").iterdir())[:count]:
+                shutil.copy(file, folder / name / "color")
+            for file in (whole / name).glob("*.t*"):
+                lines = file.read_text().splitlines()[:count]
+                (folder / name / file.name).write_text("\n".join(lines) + "\n")
+        (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
+        return folder
+
+    return copied
+
+
+@pytest.fixture(scope="session")
+def small(names: Tuple[str, str], first_frames: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two sequences of the demo benchmark, their first frames."""
     from lib.demo import make_benchmark
 
-    whole = make_benchmark(tmp_path_factory.mktemp("demo") / "whole", names)
-    folder = tmp_path_factory.mktemp("small") / "small"
-    for name in names:
-        (folder / name / "color").mkdir(parents=True)
-        for file in sorted((whole / name / "color").iterdir())[:FRAMES]:
-            shutil.copy(file, folder / name / "color")
-        for file in (whole / name).glob("*.t*"):
-            lines = file.read_text().splitlines()[:FRAMES]
-            (folder / name / file.name).write_text("\n".join(lines) + "\n")
-    (folder / "list.txt").write_text("".join(f"{name}\n" for name in names))
-    return folder
+    return first_frames(make_benchmark(tmp_path_factory.mktemp("demo") / "small", names), names, FRAMES)

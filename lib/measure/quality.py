@@ -29,7 +29,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from lib import environment, power, runs
-from lib.deploy import RECIPES
+from lib.deploy import RECIPES, framework_module
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
@@ -48,8 +48,11 @@ from lib.vot.results import read_trajectory, result_path, write_trajectory
 from lib.zoo import DEMO, weights_path
 
 TASKS = "tasks.csv"
-# What a frame costs on one thread beside PyTorch FP32, for the time left alone.
-COST = {"fp32": 0.7, "fp16": 0.25, "int8": 0.2}
+# For the time left alone: what a frame costs on one thread beside PyTorch FP32, by what a compiled search network computes in;
+# how much another variant of the same search engine adds; and how many frames a calibration is worth.
+COST = {"fp32": 0.75, "fp16": 0.2, "int8": 0.35}
+ADDED = 0.4
+CALIBRATING = 600.0
 NOT_ALONE = "quality is measured on all cores at once, and so without power"
 
 
@@ -85,7 +88,7 @@ def measure(
         if waiting:
             with contextlib.ExitStack() as stack:
                 if bar is None:
-                    total = sum(map(_job_work, waiting))
+                    total = _work(waiting, timed)
                     what = f"{len(waiting)} variants on {dataset.name}"
                     bar = stack.enter_context(progress(total, what, shown))
                 pool = stack.enter_context(open_executor(scheduler, workers, device()))
@@ -99,8 +102,8 @@ def work(variants: Sequence[Variant], dataset: Dataset, run: str) -> float:
     if is_recorded(run, device()):
         return 0.0
     contents = dataset_digest(dataset)
-    jobs = [_Job(one, dataset, run, contents, PYSOT, device() != "cpu") for one in variants]
-    return sum(map(_job_work, jobs))
+    timed = device() != "cpu"
+    return _work([_Job(one, dataset, run, contents, PYSOT, timed) for one in variants], timed)
 
 
 def parallel(scheduler: str = "", workers: int = 0) -> int:
@@ -108,14 +111,28 @@ def parallel(scheduler: str = "", workers: int = 0) -> int:
     return 1 if device() != "cpu" and not scheduler else workers or environment.cores() or 1
 
 
-def _job_work(job: _Job) -> float:
-    return sum(_cost(job.variant) * len(video) for video in job.missing)
+def _work(jobs: Sequence[_Job], alone: bool) -> float:
+    total = 0.0
+    for group in _groups([job for job in jobs if job.missing], alone):
+        for video in {video.name: video for job in group for video in job.missing}.values():
+            total += _task_work([job.variant for job in group if video in job.missing], video)
+    return total + CALIBRATING * len(_ways(jobs))
+
+
+def _task_work(variants: Sequence[Variant], video: Video) -> float:
+    return _cost(variants[0]) * len(video) * (1 + ADDED * (len(variants) - 1))
 
 
 def _cost(variant: Variant) -> float:
-    """Of a frame, beside PyTorch FP32."""
+    """Of a frame, beside the demo network in PyTorch FP32."""
     size = weights_path(variant.weights, ROOT).stat().st_size / weights_path(DEMO).stat().st_size
-    return size * (1.0 if variant.framework == "pytorch" else COST[variant.search])
+    if variant.framework == "pytorch":
+        return size
+    engines, precision = framework_module(variant.framework), variant.search
+    in_fp32 = (
+        precision == "fp16" and variant.framework == "openvino" and engines.hint("fp16") == "f32"
+    )
+    return size * COST["fp32" if in_fp32 else precision]
 
 
 def _measure(
@@ -138,7 +155,8 @@ def _measure(
             for (_, order, of, *_), answer in pool.answers(tasks):
                 for variant, tracked in answer.tracked.items():
                     by_variant[variant].write(of, tracked, about, machine, sampler)
-                    bar.update(_cost(variant) * len(of))
+                ones = list(answer.tracked)
+                bar.update(_task_work(ones, of) if ones else CALIBRATING)
                 bar.set_description(f"quality: {order.variants[0].title}", refresh=False)
                 names = " ".join(variant.name for variant in answer.tracked)
                 spent.append(f"{phase},{of.name},{names},{answer.seconds:.3f}\n")
@@ -172,20 +190,7 @@ def _in_phases(
 
 
 def _orders(jobs: Sequence[_Job], contents: str, protocol: Protocol, alone: bool) -> List[Order]:
-    """Variants that share a search engine together; each apart where passes are timed."""
-    groups: Dict[Any, List[_Job]] = {}
-    for job in jobs:
-        one = job.variant
-        how = one.quantisation if one.search == "int8" else None
-        groups.setdefault(
-            one if alone else (one.weights, one.framework, one.search, how), []
-        ).append(job)
-    ways: Dict[str, set] = {}
-    for job in jobs:
-        if _on_benchmark(job.variant):
-            ways.setdefault(job.variant.weights, set()).add(
-                RECIPES[job.variant.quantisation.recipe].feeds
-            )
+    ways = _ways(jobs)
     return [
         Order(
             tuple(job.variant for job in group),
@@ -197,8 +202,29 @@ def _orders(jobs: Sequence[_Job], contents: str, protocol: Protocol, alone: bool
             else (),
             alone,
         )
-        for group in groups.values()
+        for group in _groups(jobs, alone)
     ]
+
+
+def _groups(jobs: Sequence[_Job], alone: bool) -> List[List[_Job]]:
+    """Variants that share a search engine together; each apart where passes are timed."""
+    groups: Dict[Any, List[_Job]] = {}
+    for job in jobs:
+        one = job.variant
+        how = one.quantisation if one.search == "int8" else None
+        engine = one if alone else (one.weights, one.framework, one.search, how)
+        groups.setdefault(engine, []).append(job)
+    return list(groups.values())
+
+
+def _ways(jobs: Sequence[_Job]) -> Dict[str, set]:
+    """Weights -> how the calibrations from the benchmark that these jobs need are put together."""
+    ways: Dict[str, set] = {}
+    for job in jobs:
+        if job.missing and _on_benchmark(job.variant):
+            feeds = RECIPES[job.variant.quantisation.recipe].feeds
+            ways.setdefault(job.variant.weights, set()).add(feeds)
+    return ways
 
 
 def _on_benchmark(variant: Variant) -> bool:

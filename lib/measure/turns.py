@@ -211,7 +211,8 @@ class _Block:
         frames = [self.frames[index % len(self.frames)] for index in range(self.calls)]
         whole = [seconds_of(self.tracker.track, frame) for frame in frames]
         found = {"frame": whole, **self.tracker.seconds}
-        self.tracker.seconds = {part: [] for part in FRAME_PARTS}  # what follows is not part of this turn
+        # What follows is not part of this turn.
+        self.tracker.seconds = {part: [] for part in FRAME_PARTS}
         if self.single:
             for name, engine in self.engines.items():
                 found[name] = time_engine(engine, self.feeds[name], self.calls)
