@@ -120,7 +120,7 @@ def _is_cached(cache: Any, notebook: Any) -> bool:
 def _execute(notebook: Any, path: Path, root: Path, timeout: int) -> float | None:
     """Execute a notebook in place; returns seconds, None where a cell failed."""
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     begin = time.perf_counter()
     with tempfile.TemporaryFile() as log:
@@ -134,7 +134,7 @@ def _execute(notebook: Any, path: Path, root: Path, timeout: int) -> float | Non
         )
         try:
             client.execute()
-        except (CellExecutionError, CellTimeoutError, DeadKernelError):
+        except (CellExecutionError, CellTimeoutError, RuntimeError):  # the last: of kernels that die, or never start
             return None
     return time.perf_counter() - begin
 

@@ -21,6 +21,7 @@ from lib import thesis
 from lib.chapters.plots import (
     BLUE,
     GREEN,
+    LYING,
     ORANGE,
     SKY,
     STYLE,
@@ -557,7 +558,7 @@ def lengths(datasets: Mapping[str, Dataset], note: str) -> Figure:
     figure, axis = new_figure(0.8 + 0.75 * len(datasets))
     for row, dataset in enumerate(datasets.values()):
         counted = [len(sequence) for sequence in dataset]
-        axis.boxplot([counted], positions=[row], vert=False, widths=0.4, showfliers=False,
+        axis.boxplot([counted], positions=[row], **LYING, widths=0.4, showfliers=False,
                      medianprops={"color": ORANGE, "lw": 2})
         axis.plot(counted, np.full(len(counted), row + 0.33), "|", color=BLUE, ms=9)
     axis.set_yticks(range(len(datasets)), list(datasets))

@@ -14,7 +14,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lib.absent import together
-from lib.chapters.plots import BLUE, GREEN, GREY, LOOKS, NAMES, ORANGE, SKY, YELLOW, draw_point, finished, new_figure, styled
+from lib.chapters.plots import (
+    BLUE,
+    GREEN,
+    GREY,
+    LOOKS,
+    LYING,
+    NAMES,
+    ORANGE,
+    SKY,
+    YELLOW,
+    draw_point,
+    finished,
+    new_figure,
+    styled,
+)
 from lib.chapters.tables import ABSENT, INTERVALS, Table, Text, as_number, as_value, is_known, needs_all, shows_what_is_there
 from lib.deploy import FRAMEWORKS, RECIPES
 from lib.engines.base import LAYER_TYPES
@@ -140,7 +154,7 @@ def boxes(here: Mapping[str, Seq[float]], thesis: Mapping[str, Seq[float]], labe
     """Figures 4.6 and 4.7: box plots of a value by the precision of one network, here and redone from the thesis's table."""
     figure, axes = new_figure(4.6, [1, 1])
     for axis, groups, title in ((axes[0], here, "Here"), (axes[1], thesis, "Thesis (table 4.3)")):
-        drawn = axis.boxplot([groups[name] for name in LEVELS], vert=False, widths=0.5, patch_artist=True,
+        drawn = axis.boxplot([groups[name] for name in LEVELS], **LYING, widths=0.5, patch_artist=True,
                              medianprops={"color": "black"}, flierprops={"markersize": 4})
         for box, name in zip(drawn["boxes"], LEVELS):
             box.set_facecolor(COLOURS[name])
@@ -404,7 +418,7 @@ def xcorr_finding(measured: Seq[Measurement], thesis: Seq[Mapping[str, Any]]) ->
     rows = [one.row() for one in measured]
     here = {level: float(np.median(values)) for level, values in by_precision(rows, "xcorr", "eao").items()}
     there = {level: float(np.median(values)) for level, values in by_precision(thesis, "xcorr", "eao").items()}
-    change = 100 * (here["INT8"] / here["FP32"] - 1)
+    change = 100 * (here["INT8"] / here["FP32"] - 1) if here["FP32"] else 0.0
     texts = [", ".join(f"{level} {value:.3f}" for level, value in group.items()) for group in (here, there)]
     return Text(f"Median EAO by the precision of the xcorr network: {texts[0]} here; {texts[1]} in the thesis, where INT8 loses "
                 f"{100 * (1 - there['INT8'] / there['FP32']):.0f} %; here it {'gains' if change > 0 else 'loses'} "

@@ -10,6 +10,7 @@ import textwrap
 from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
 from typing import Sequence as Seq
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -37,6 +38,8 @@ STYLE = {
     "axes.grid": True, "grid.color": "#DDDDDD", "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 10,
     "figure.facecolor": "white", "lines.linewidth": 2, "lines.markersize": 7, "svg.fonttype": "path",
 }
+# A box plot that lies, by the word of this Matplotlib.
+LYING: Mapping[str, Any] = {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
 NAMES = {"empty": "no attribute", **{tag: tag.replace("_", " ") for tag in TAGS}}
 Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
 

@@ -2,9 +2,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
 
 import numpy as np
 import torch
@@ -100,7 +102,7 @@ class TorchEngine:
 
         self(feeds)
         activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.on.type == "cuda" else [])
-        with profile(activities=activities, record_shapes=True) as record:
+        with _quiet(), profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
         spent: Dict[Tuple[str, str], float] = {}
@@ -113,6 +115,19 @@ class TorchEngine:
             seconds = (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total) * 1e-6 / calls
             spent[layer] = spent.get(layer, 0.0) + seconds
         return [LayerTime(name, kind, self._executed, seconds) for (name, kind), seconds in spent.items()]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the profiler's own log writes to standard error, past Python."""
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _inside_a_layer(event: Any) -> bool:
