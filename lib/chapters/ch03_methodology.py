@@ -627,12 +627,13 @@ def latency_table(measured: Seq[Measurement], caption: str) -> Table:
         rows.append([(one.variant.title, f"{found.failures} failures"),
                      (f"{len(found.tracked) + found.skipped + found.restarts:,}", f"{len(found.tracked):,} tracked",
                       f"{found.skipped} skipped, no time", f"{found.restarts} restarts"),
-                     (f"{middle:.1f}", f"{low:.1f}–{high:.1f}"),
+                     (f"{middle:.1f}", f"{low:.1f}–{high:.1f}" if low < high else "for every call"),
                      f"{1000 * np.median(found.initialised):.1f}",
                      (f"{found.fps_scheme:.2f}", f"({100 * (found.fps_scheme / found.fps_tracked - 1):+.1f} %)"),
                      f"{found.fps_tracked:.2f}"])
-    return Table(heads, rows, f"{caption} Calls: the median; under a track call: 90 % of the calls lie between. Under the "
-                              "FPS of PySOT's scheme: how much more they are than those over tracked frames.")
+    return Table(heads, rows, f"{caption} Calls: the median; under a track call: 90 % of the calls lie between, where they were "
+                              "timed one by one. Under the FPS of PySOT's scheme: how much more they are than those over "
+                              "tracked frames.")
 
 
 @needs_all

@@ -405,7 +405,7 @@ def search_decides(rows: Seq[Mapping[str, Any]], thesis: Seq[Mapping[str, Any]])
     groups, theirs = by_precision(rows, "search", "fps_tracked"), by_precision(thesis, "search", "fps")
     ranges = {level: (min(values), max(values)) for level, values in groups.items()}
     apart = [f"{a} and {b}" for a, b in zip(LEVELS, LEVELS[1:]) if ranges[a][1] >= ranges[b][0]]
-    text = "; ".join(f"{level} {low:.0f} to {high:.0f} FPS, median {np.median(groups[level]):.0f}"
+    text = "; ".join(f"{level} {low:.3g} to {high:.3g} FPS, median {np.median(groups[level]):.3g}"
                      for level, (low, high) in ranges.items())
     holds = "so each precision has a range of its own" if not apart else f"so the ranges of {' and of '.join(apart)} overlap"
     return Text(f"By the precision of the search network: {text}; {holds}. In the "

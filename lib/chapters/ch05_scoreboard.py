@@ -454,9 +454,9 @@ def scores(evidence: Evidence) -> list[Score]:
 def _score(finding: Finding, evidence: Evidence) -> Score:
     try:
         measured = QUANTITIES[finding.quantity](evidence, *finding.of)
+        reason = _out_of_place(finding.needs, evidence)
     except CannotTell as error:
         return Score(finding, OPEN, None, str(error), error.page)
-    reason = _out_of_place(finding.needs, evidence)
     if reason:
         return Score(finding, OPEN, measured, reason)
     verdict = judge(measured, finding.accepted)
@@ -464,13 +464,16 @@ def _score(finding: Finding, evidence: Evidence) -> Score:
 
 
 def _out_of_place(needs: str, evidence: Evidence) -> str:
-    """Why an absolute value of the thesis's machine or data cannot be compared with this run's; "" where it can."""
+    """Why what the thesis found on its machine and data cannot be compared with this run's; "" where it can."""
     record = runs.read_json(runs.run_folder(evidence.run) / runs.ENVIRONMENT)
     if needs == "Xavier" and "Xavier" not in json.dumps(record.get("hardware", {})):
         return "a speed of the Jetson AGX Xavier, and this is another machine"
     frames = sum(map(len, evidence.dataset))
     if needs == "VOT2018" and (len(evidence.dataset), frames) != (thesis.VOT2018_SEQUENCES, thesis.VOT2018_FRAMES):
         return f"a value on VOT2018, and this is {evidence.dataset.name}"
+    executed = str(evidence.row("engine FP16").get("executed", "FP16")) if needs == "FP16" else "FP16"
+    if "FP16" not in executed and "BF16" not in executed:
+        return "the FP16 engine computes in FP32 here, because the processor has no 16-bit arithmetic"
     return ""
 
 
@@ -484,8 +487,7 @@ def scale(evidence: Evidence) -> Text:
         network = f"a network of {evidence.row(BASE)['network']}"
     except CannotTell:
         network = "no engines yet"
-    return Text(f"Quality here: {evidence.quality}, {frames:,} frames, with {network}. Speed here: the {FULL}; of mixtures: the "
-                "network that the quality is of.")
+    return Text(f"Quality here: {evidence.quality}, {frames:,} frames, with {network}. Speed here: the {FULL}.")
 
 
 def table(judged: Seq[Score], verdict: str, caption: str) -> Table:

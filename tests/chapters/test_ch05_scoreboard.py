@@ -75,7 +75,7 @@ def test_every_finding_names_a_quantity_a_rule_and_numbers_that_are_there() -> N
     for each in found:
         assert each.quantity in ch05_scoreboard.QUANTITIES and each.words and each.unit and np.isfinite(each.number)
         assert each.accepted[0] < each.accepted[1]
-        assert each.needs in ("", "VOT2018", "Xavier")
+        assert each.needs in ("", "VOT2018", "Xavier", "FP16")
     used = {each.quantity for each in found}
     assert used == set(ch05_scoreboard.QUANTITIES), "no quantity without a finding"
 
