@@ -35,7 +35,7 @@ book: $(STAMP)
 
 # Two files of tests at a time, and one thread in each: PyTorch's threads wait for each other without resting.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test38:
 	WORKERS=$(WORKERS) .ci/python38 $(ARGS)

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Tuple
+from typing import Any, Callable, Iterable, Iterator, List, Tuple
 
 import pytest
 
@@ -17,8 +17,15 @@ atexit.register(shutil.rmtree, os.environ["SIAMBOOK_RUNS"], ignore_errors=True)
 for name in ("SIAMBOOK_PROFILE", "SIAMBOOK_RUN"):
     os.environ.pop(name, None)
 
-FRAMES = 16  # of a sequence, where a test only wants some to track
+FRAMES = 10  # of a sequence, where a test only wants some to track
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """Files with slow tests come first, so that no worker is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(scope="session")

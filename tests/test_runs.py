@@ -148,7 +148,7 @@ def test_section_4_3_runs_without_a_sensor_and_a_recorded_run_is_shown_as_it_is(
     data, run = tmp_path / "small", tmp_path / "mine"
     shutil.copytree(small, data)
     with in_this_process(tmp_path):
-        first = page("04_3_power", dataset=str(data), run=str(run))
+        first = page("04_3_power", dataset=str(data), run=str(run), weights="data/demo/distilled_26.pth")
     text = text_of(first)
     assert "No power sensor here" in text and "papermill notebooks/04_3_power.ipynb" in text
     assert "1.943" in text and "printed: 1.94 kJ" in text and "4 of 4 energies are right in joules" in text

@@ -131,7 +131,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path, manifes
 
 
 def test_training_lowers_the_loss(tmp_path, manifest):
-    path = configuration(tmp_path, manifest, average=0, phases=[{"pairs": 160, "search_size": 191, "lr": [3e-3, 3e-3]}],
+    path = configuration(tmp_path, manifest, average=0, phases=[{"pairs": 160, "search_size": 135, "lr": [3e-3, 3e-3]}],
                          pairs={"shares": {"annotated": 1.0}, "negative": 0.0, "warp": 0.0, "distractor": 0.0, "occluder": 0.0})
     train(load_config(path), tmp_path / "out", progress=False)
     total = [float(row["total"]) for row in csv.DictReader((tmp_path / "out" / "log.csv").open())]
