@@ -1,16 +1,24 @@
-"""The thesis "Optimization of Siamese Object Tracking Networks" (A. Ludwig, TU Wien, 2023) as a small library.
+"""The thesis "Optimization of Siamese Object Tracking Networks" (A. Ludwig, TU Wien, 2023) as a
+small library.
 
-Notebooks import from here; nothing in this package reads global configuration. Imports point downwards only, line by line and
-within a line from left to right (tests/test_setup.py):
+Notebooks import from here; nothing in this package reads global configuration. Imports point
+downwards only, line by line and within a line from left to right (tests/test_setup.py):
 
-    cli, batch, book, pages                                  commands; notebooks as a batch and as a book
-    chapters                                                 what pages show: figures, tables, sentences
-    measure, published                                       variants; quality on all cores, speed alone; what makes them stale
+    cli, batch, book, pages                                  commands; notebooks as a batch and as a
+    book
+    chapters                                                 what pages show: figures, tables,
+    sentences
+    measure, published                                       variants; quality on all cores, speed
+    alone; what makes them stale
     runs, absent                                             a run on disk; what it lacks
-    deploy, recalibrate, calibration, power                  engines from weights; their ranges and power
-    pruning, training                                        CURL; training of trackers and classifiers
+    deploy, recalibrate, calibration, power                  engines from weights; their ranges and
+    power
+    pruning, training                                        CURL; training of trackers and
+    classifiers
     zoo, quantize, engines, export                           PyTorch, OpenVINO, TensorRT; INT8; ONNX
-    thesis, fetch, siamrpn, engines.base                     the thesis's numbers; the tracker, what it asks of an engine
-    video, vot, demo                                         frames, evaluation, the generated benchmark
+    thesis, fetch, siamrpn, engines.base                     the thesis's numbers; the tracker, what
+    it asks of an engine
+    video, vot, demo                                         frames, evaluation, the generated
+    benchmark
     environment, progress, files, errors
 """

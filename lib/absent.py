@@ -1,8 +1,10 @@
 """What a recorded run does not hold, in the place of what it would have held (`lib.runs`).
 
-A page is written for a complete run. Where one that was recorded on another machine lacks a part, which then cannot be measured
-here, an `Absent` takes the place of the measurement, and the pages say so (`chapters.tables.needs_all`, `shows_what_is_there`).
+A page is written for a complete run. Where one that was recorded on another machine lacks a part,
+which then cannot be measured here, an `Absent` takes the place of the measurement, and the pages
+say so (`chapters.tables.needs_all`, `shows_what_is_there`).
 """
+
 from __future__ import annotations
 
 from typing import Any, Iterator
@@ -11,8 +13,8 @@ NAMED = 3  # of many things that are absent
 
 
 class Absent:
-    """What is absent, and the run that does not have it, in words. Everything that is asked of it is absent, too, for the same
-    reason; as text it is a sentence without its full stop.
+    """What is absent, and the run that does not have it, in words. Everything that is asked of it
+    is absent, too, for the same reason; as text it is a sentence without its full stop.
 
     known: what is known all the same, e.g. `variant`.
     """
@@ -50,10 +52,18 @@ def _say(run: str, whats: list[str]) -> str:
 
 
 def sentences(*values: Any) -> list[str]:
-    """What is absent of the things given and of lists and dicts that are given: a sentence a run, without its full stop."""
+    """What is absent of the things given and of lists and dicts that are given: a sentence a run,
+    without its full stop."""
+
     def every() -> Iterator[Any]:
         for value in values:
-            yield from value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+            yield from (
+                value.values()
+                if isinstance(value, dict)
+                else value
+                if isinstance(value, (list, tuple))
+                else [value]
+            )
 
     lacking: dict[str, dict[str, None]] = {}
     for value in every():
@@ -64,8 +74,12 @@ def sentences(*values: Any) -> list[str]:
 
 def together(*values: Any) -> Absent | None:
     """One `Absent` for all that is absent among the values; None where nothing is."""
-    found = [each for value in values for each in (value if isinstance(value, (list, tuple)) else [value])
-             if isinstance(each, Absent)]
+    found = [
+        each
+        for value in values
+        for each in (value if isinstance(value, (list, tuple)) else [value])
+        if isinstance(each, Absent)
+    ]
     whats = list(dict.fromkeys(each._what for each in found))
     more = [f"{len(whats) - NAMED} more"] if len(whats) > NAMED else []
     return Absent("; ".join([*whats[:NAMED], *more]), found[0]._run) if found else None
@@ -73,4 +87,8 @@ def together(*values: Any) -> Absent | None:
 
 def there(values: Any) -> Any:
     """A list without what is absent; anything else as it is."""
-    return [value for value in values if not isinstance(value, Absent)] if isinstance(values, (list, tuple)) else values
+    return (
+        [value for value in values if not isinstance(value, Absent)]
+        if isinstance(values, (list, tuple))
+        else values
+    )

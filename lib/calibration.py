@@ -1,15 +1,18 @@
 """Calibration sets and the ranges that come of them (thesis sections 3.5 and 4.2).
 
-A set is a list of crop pairs: what the target network sees and what the search network sees. The xcorr network has no images
-as inputs; its set is what the FP32 target and search networks make of the pairs, bound by name. Two ways to a set:
+A set is a list of crop pairs: what the target network sees and what the search network sees. The
+xcorr network has no images as inputs; its set is what the FP32 target and search networks make of
+the pairs, bound by name. Two ways to a set:
 
-- `thesis_pairs`: frames of the very sequences that are tested afterwards, as the thesis does, which biases the result by an
-amount that section 4.2 of the book measures;
+- `thesis_pairs`: frames of the very sequences that are tested afterwards, as the thesis does, which
+  biases the result by an amount that section 4.2 of the book measures;
 - `training_pairs`: pairs as they are drawn for training, of pictures that no test uses.
 
 Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to
-(data/demo/siamrpn_r50_quarter.calibration.csv), so that a board needs neither the pictures nor the hours.
+(data/demo/siamrpn_r50_quarter.calibration.csv), so that a board needs neither the pictures nor the
+hours.
 """
+
 from __future__ import annotations
 
 from math import ceil
@@ -35,9 +38,9 @@ if TYPE_CHECKING:
 METHOD = "entropy"  # the method that engines are built with unless another is asked for
 SEED = 0
 
-# How the xcorr network's inputs are put together for calibration: every pair's own kernels and maps; the first pair's kernels
-# for all; kernels that no target has, as a network has them that is exported before it has seen one; maps bound to the wrong
-# branches.
+# How the xcorr network's inputs are put together for calibration: every pair's own kernels and
+# maps; the first pair's kernels for all; kernels that no target has, as a network has them that
+# is exported before it has seen one; maps bound to the wrong branches.
 XCORR_FEEDS = ("own", "one-target", "stand-in", "misbound")
 
 Ranges = Dict[str, Dict[str, Bounds]]  # network -> method -> tensor -> bound
@@ -51,22 +54,23 @@ class CropPair(NamedTuple):
     search: np.ndarray
 
 
-# -- Sets ----------------------------------------------------------------------------------------------------------------------
+# -- Sets ------------------------------------------------------------------------------------------
 
 
 def frames_per_sequence(total: int, requested: int) -> int:
-    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for VOT2018's 21,356 and
-    1,000."""
+    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for
+    VOT2018's 21,356 and 1,000."""
     if requested < 1 or total < 1:
         raise InputError(f"a calibration set of {requested} frames out of {total} is not possible")
     return ceil(total / requested)
 
 
 def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
-    """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter one; the same for the same seed.
+    """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter
+    one; the same for the same seed.
 
-    The exemplar is cut around the annotation of one chosen frame; the search crop out of another, around the annotation of
-    the frame before it, where a tracker that holds its target would look.
+    The exemplar is cut around the annotation of one chosen frame; the search crop out of another,
+    around the annotation of the frame before it, where a tracker that holds its target would look.
     """
     random = np.random.RandomState(seed)
     each = frames_per_sequence(sum(map(len, dataset)), requested)
@@ -76,37 +80,53 @@ def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> L
         for here, there in zip(chosen, np.roll(chosen, 1)):
             frame, other = sequence.frame(int(here)), sequence.frame(int(there))
             before = axis_aligned_box(sequence.regions[max(int(here) - 1, 0)])
-            pairs.append(CropPair(_crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),
-                                  _crop(frame, before, SEARCH_SIZE)))
+            pairs.append(
+                CropPair(
+                    _crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),
+                    _crop(frame, before, SEARCH_SIZE),
+                )
+            )
     return pairs
 
 
 def _crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
     """The tracker's exemplar or search crop around a box x y w h."""
     center, side = box[:2] + (box[2:] - 1) / 2, context_side(box[2], box[3])
-    return subwindow(frame, center, round(side * (size / EXEMPLAR_SIZE)), size, frame.mean(axis=(0, 1)))
+    return subwindow(
+        frame, center, round(side * (size / EXEMPLAR_SIZE)), size, frame.mean(axis=(0, 1))
+    )
 
 
 def training_pairs(config: TrainConfig, count: int, seed: int = SEED) -> List[CropPair]:
-    """Pairs as training draws them, with its augmentation, from its data without the held-out sequences."""
+    """Pairs as training draws them, with its augmentation, from its data without the held-out
+    sequences."""
     from lib.training.pairs import PairDataset, load_clips
 
     clips = load_clips(Path(config.data), config.pairs.holdout)
-    drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + seed + 1)  # +1: not the pairs that were trained on
+    # +1: not the pairs that were trained on
+    drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + seed + 1)
     samples = (drawn[index] for index in range(count))
-    return [CropPair(sample["exemplar"].transpose(1, 2, 0), sample["search"].transpose(1, 2, 0)) for sample in samples]
+    return [
+        CropPair(sample["exemplar"].transpose(1, 2, 0), sample["search"].transpose(1, 2, 0))
+        for sample in samples
+    ]
 
 
-# -- Ranges --------------------------------------------------------------------------------------------------------------------
+# -- Ranges ----------------------------------------------------------------------------------------
 
 
-def network_feeds(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) -> Dict[str, List[Feeds]]:
-    """Inputs of the three networks for every pair; those of the xcorr network come from the FP32 models of the other two."""
+def network_feeds(
+    models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]
+) -> Dict[str, List[Feeds]]:
+    """Inputs of the three networks for every pair; those of the xcorr network come from the FP32
+    models of the other two."""
     exemplars = [{INPUTS["target"][0]: as_input(pair.exemplar)} for pair in pairs]
     searches = [{INPUTS["search"][0]: as_input(pair.search)} for pair in pairs]
     target, search = session(models["target"]), session(models["search"])
-    xcorr = [{**_named(target, OUTPUTS["target"], exemplar), **_named(search, OUTPUTS["search"], crop)}
-             for exemplar, crop in zip(exemplars, searches)]
+    xcorr = [
+        {**_named(target, OUTPUTS["target"], exemplar), **_named(search, OUTPUTS["search"], crop)}
+        for exemplar, crop in zip(exemplars, searches)
+    ]
     return {"target": exemplars, "search": searches, "xcorr": xcorr}
 
 
@@ -117,16 +137,23 @@ def _named(runtime: object, names: Sequence[str], feeds: Feeds) -> Feeds:
 def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]:
     """The xcorr network's calibration set changed in one of the ways of XCORR_FEEDS.
 
-    "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within +-1/sqrt(25).
+    "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within
+    +-1/sqrt(25).
     """
     if how == "one-target":
         return [{**feeds, **{name: own[0][name] for name in KERNELS}} for feeds in own]
     if how == "stand-in":
         random = np.random.RandomState(seed)
-        kernels = {name: random.uniform(-0.2, 0.2, own[0][name].shape).astype(np.float32) for name in KERNELS}
+        kernels = {
+            name: random.uniform(-0.2, 0.2, own[0][name].shape).astype(np.float32)
+            for name in KERNELS
+        }
         return [{**feeds, **kernels} for feeds in own]
     if how == "misbound":
-        return [{**feeds, **{name: feeds[other] for name, other in zip(MAPS, reversed(MAPS))}} for feeds in own]
+        return [
+            {**feeds, **{name: feeds[other] for name, other in zip(MAPS, reversed(MAPS))}}
+            for feeds in own
+        ]
     return list(own)
 
 
@@ -138,24 +165,32 @@ def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) 
     return calibrate_ways(models, pairs, ["own"])["own"]
 
 
-def calibrate_ways(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]) -> Dict[str, Ranges]:
-    """Ranges by every method for each of some ways to put the xcorr network's set together (XCORR_FEEDS); what the networks
-    before it put out is computed once.
+def calibrate_ways(
+    models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]
+) -> Dict[str, Ranges]:
+    """Ranges by every method for each of some ways to put the xcorr network's set together
+    (XCORR_FEEDS); what the networks before it put out is computed once.
 
-    A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for recipes that fix the
-    kernels' scales. Raises as `calibrate`.
+    A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for
+    recipes that fix the kernels' scales. Raises as `calibrate`.
     """
     if not pairs:
         raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
-    own = {name: activation_bounds(models[name], feeds[name]) for name in NETWORKS if name != "xcorr"}
-    return {how: {**own, "xcorr": _xcorr_bounds(models["xcorr"], feeds["xcorr"], how)} for how in ways}
+    own = {
+        name: activation_bounds(models[name], feeds[name]) for name in NETWORKS if name != "xcorr"
+    }
+    return {
+        how: {**own, "xcorr": _xcorr_bounds(models["xcorr"], feeds["xcorr"], how)} for how in ways
+    }
 
 
 def _xcorr_bounds(model: onnx.ModelProto, own: Sequence[Feeds], how: str) -> Dict[str, Bounds]:
     feeds = xcorr_feeds(own, how)
     channels = channel_bounds(feeds[0]) if how != "own" else {}
-    return {method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()}
+    return {
+        method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()
+    }
 
 
 def calibration_path(weights: Path) -> Path:
@@ -164,34 +199,53 @@ def calibration_path(weights: Path) -> Path:
 
 
 def training_ranges(weights: Path) -> Ranges:
-    """The ranges kept beside weights. Raises InputError where there are none, or those of other weights."""
+    """The ranges kept beside weights. Raises InputError where there are none, or those of other
+    weights."""
     return read_ranges(calibration_path(weights), digest(weights.read_bytes()))
 
 
 def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: str) -> None:
-    """Write ranges as CSV. source: where the set came from, in words. weights: digest of the weights they belong to."""
-    rows = [(network, tensor, *(bounds[method][tensor] for method in METHODS))
-            for network, bounds in ranges.items() for tensor in bounds[METHODS[0]]]
+    """Write ranges as CSV. source: where the set came from, in words. weights: digest of the
+    weights they belong to."""
+    rows = [
+        (network, tensor, *(bounds[method][tensor] for method in METHODS))
+        for network, bounds in ranges.items()
+        for tensor in bounds[METHODS[0]]
+    ]
     frame = pd.DataFrame(rows, columns=["network", "tensor", *METHODS])
     head = f"# Largest absolute values of activations\n# source: {source}\n# weights: {weights}\n"
     write_text(path, head + frame.to_csv(index=False, float_format="%.6g"))
 
 
 def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
-    """Read `write_ranges`'s file. Raises InputError where it is missing, damaged, empty or of other weights."""
+    """Read `write_ranges`'s file. Raises InputError where it is missing, damaged, empty or of other
+    weights."""
     path = Path(path)
     try:
-        head = dict(line[2:].split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:3])
+        head = dict(
+            line[2:].split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:3]
+        )
         frame = pd.read_csv(path, comment="#")
-        found: Ranges = {str(name): {method: dict(zip(group["tensor"], group[method].astype(float))) for method in METHODS}
-                         for name, group in frame.groupby("network")}
+        found: Ranges = {
+            str(name): {
+                method: dict(zip(group["tensor"], group[method].astype(float)))
+                for method in METHODS
+            }
+            for name, group in frame.groupby("network")
+        }
     except FileNotFoundError:
-        raise InputError(f"{path}: no such calibration file; `siambook calibrate` makes one") from None
+        raise InputError(
+            f"{path}: no such calibration file; `siambook calibrate` makes one"
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a readable calibration file ({' '.join(str(error).split())[:120]})") from None
+        raise InputError(
+            f"{path}: not a readable calibration file ({' '.join(str(error).split())[:120]})"
+        ) from None
     if set(found) != set(NETWORKS) or not np.isfinite(frame[list(METHODS)].to_numpy(float)).all():
         raise InputError(f"{path}: an incomplete calibration file; `siambook calibrate` makes one")
     if head.get("weights") != weights:
         others = head.get("weights")
-        raise InputError(f"{path}: made for other weights ({others}, these are {weights}); run `siambook calibrate` again")
+        raise InputError(
+            f"{path}: made for other weights ({others}, these are {weights}); run `siambook calibrate` again"
+        )
     return found

@@ -1,4 +1,6 @@
-"""The command `siambook`. Each command parses, calls the library and prints; heavy packages are imported where they are used."""
+"""The command `siambook`. Each command parses, calls the library and prints; heavy packages are
+imported where they are used."""
+
 from __future__ import annotations
 
 import argparse
@@ -37,7 +39,9 @@ def track(options: argparse.Namespace) -> int:
     with TrackWriter(Path(options.out), source.rate) as writer:
         tracker.init(first, box)
         writer.add(1, first, box, 1.0, 0.0)
-        bar = tqdm(total=options.frames or len(source) or None, initial=1, unit="frame", disable=None)
+        bar = tqdm(
+            total=options.frames or len(source) or None, initial=1, unit="frame", disable=None
+        )
         try:
             number = 1
             while number < limit:
@@ -58,7 +62,8 @@ def track(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    """Accuracy, robustness and expected average overlap, of raw results or of a tracker that is run now."""
+    """Accuracy, robustness and expected average overlap, of raw results or of a tracker that is run
+    now."""
     from lib.vot.dataset import load_dataset
     from lib.vot.metrics import evaluate as measure
     from lib.vot.protocol import PROTOCOLS
@@ -66,26 +71,42 @@ def evaluate(options: argparse.Namespace) -> int:
 
     protocol = PROTOCOLS[options.protocol]
     if options.one_pass and (options.results is not None or options.intervals):
-        raise InputError("--one-pass runs a tracker and gives its average overlap alone: no RESULTS and no --intervals with it")
+        raise InputError(
+            "--one-pass runs a tracker and gives its average overlap alone: no RESULTS and no --intervals with it"
+        )
     if options.scheduler and (options.results is not None or options.one_pass):
-        raise InputError("--scheduler says where a tracker runs, with resets: no RESULTS and no --one-pass with it")
+        raise InputError(
+            "--scheduler says where a tracker runs, with resets: no RESULTS and no --one-pass with it"
+        )
     if options.results is not None:
         dataset = load_dataset(options.dataset)
-        _show(options, options.results, measure(dataset, read_results(options.results, dataset), protocol))
+        _show(
+            options,
+            options.results,
+            measure(dataset, read_results(options.results, dataset), protocol),
+        )
         return 0
     from lib import zoo
     from lib.absent import Absent
     from lib.measure import quality, variants
 
     name = options.dataset if options.dataset == zoo.DEMO else str(Path(options.dataset).resolve())
-    weights = options.weights if options.weights == zoo.DEMO else str(Path(options.weights).resolve())
+    weights = (
+        options.weights if options.weights == zoo.DEMO else str(Path(options.weights).resolve())
+    )
     variant = _variant(options, weights)
     dataset = variants.open_dataset(name, None if options.one_pass else options.run)
     if options.one_pass:
         _one_pass(options, dataset)
         return 0
-    measured = quality.measure([variant], dataset, options.run, protocol, scheduler=options.scheduler or "",
-                               workers=options.workers or 0)[0]
+    measured = quality.measure(
+        [variant],
+        dataset,
+        options.run,
+        protocol,
+        scheduler=options.scheduler or "",
+        workers=options.workers or 0,
+    )[0]
     if isinstance(measured, Absent):
         raise InputError(str(measured))
     _show(options, str(measured.results), measured.evaluation)
@@ -115,11 +136,18 @@ def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
     if options.engine != "pytorch" or set(options.precision) != {"fp32"}:
         raise InputError("--one-pass runs PyTorch in FP32: no --engine and no --precision with it")
     tracker = open_tracker(options.weights, options.device)
-    overlaps = {sequence.name: average_overlap(sequence, run_one_pass(tracker, sequence))
-                for sequence in tqdm(dataset, unit="sequence", disable=None)}
+    overlaps = {
+        sequence.name: average_overlap(sequence, run_one_pass(tracker, sequence))
+        for sequence in tqdm(dataset, unit="sequence", disable=None)
+    }
     mean = sum(overlaps.values()) / len(overlaps)
     if options.json:
-        print(json.dumps({"dataset": dataset.name, "average_overlap": mean, "per_sequence": overlaps}, indent=1))
+        print(
+            json.dumps(
+                {"dataset": dataset.name, "average_overlap": mean, "per_sequence": overlaps},
+                indent=1,
+            )
+        )
         return
     for name, overlap in overlaps.items():
         print(f"  {name:<20}{overlap:.4f}")
@@ -132,19 +160,37 @@ def _show(options: argparse.Namespace, title: str, evaluation: Evaluation) -> No
 
     result = evaluation.as_dict()
     if options.intervals:
-        result["intervals"] = {key: [bound if isfinite(bound) else None for bound in bounds]
-                               for key, bounds in bootstrap(evaluation).items()}
+        result["intervals"] = {
+            key: [bound if isfinite(bound) else None for bound in bounds]
+            for key, bounds in bootstrap(evaluation).items()
+        }
     if options.json:
         print(json.dumps(result, indent=1))
         return
     low, high = result["eao_interval"]
-    print(f"{title} on {result['dataset']}: {result['sequences']} sequences, {result['frames']} frames, "
-          f"{result['repetitions']} repetition(s), protocol {result['protocol']}")
-    units = {"accuracy": "", "robustness": "failures per 100 frames", "failures": "", "eao": f"over {low}..{high} frames"}
+    print(
+        f"{title} on {result['dataset']}: {result['sequences']} sequences, {result['frames']} frames, "
+        f"{result['repetitions']} repetition(s), protocol {result['protocol']}"
+    )
+    units = {
+        "accuracy": "",
+        "robustness": "failures per 100 frames",
+        "failures": "",
+        "eao": f"over {low}..{high} frames",
+    }
     for key, unit in units.items():
-        bounds = "  [{}, {}]".format(*map(_number, result["intervals"][key])) if options.intervals else ""
+        bounds = (
+            "  [{}, {}]".format(*map(_number, result["intervals"][key]))
+            if options.intervals
+            else ""
+        )
         print(f"  {key:<12}{_number(result[key]):>9}{bounds}  {unit}".rstrip())
-    print("  EAO by attribute: " + ", ".join(f"{name} {_number(values['eao'])}" for name, values in result["attributes"].items()))
+    print(
+        "  EAO by attribute: "
+        + ", ".join(
+            f"{name} {_number(values['eao'])}" for name, values in result["attributes"].items()
+        )
+    )
 
 
 def _number(value: Optional[float]) -> str:
@@ -160,17 +206,23 @@ def export(options: argparse.Namespace) -> int:
     from lib.zoo import weights_of
 
     weights = weights_of(options.weights)
-    deployment = Deployment(load_network(weights), "openvino", ranges=lambda _: training_ranges(weights))
+    deployment = Deployment(
+        load_network(weights), "openvino", ranges=lambda _: training_ranges(weights)
+    )
     for precision in options.precision:
         for name in NETWORKS:
             model = deployment.model(name, precision)
             about = describe(model)
             agreement = ""
             if precision == "fp32":
-                agreement = f", {check_agreement(model, deployment.weights):.1e} of the range from PyTorch"
+                agreement = (
+                    f", {check_agreement(model, deployment.weights):.1e} of the range from PyTorch"
+                )
             path = save_model(model, Path(options.out) / f"{name}-{precision}.onnx")
             nodes = sum(about["operators"].values())
-            print(f"{path}: {nodes} nodes, {about['megabytes']:.1f} MB, {about['gflop']:.2f} GFLOP{agreement}")
+            print(
+                f"{path}: {nodes} nodes, {about['megabytes']:.1f} MB, {about['gflop']:.2f} GFLOP{agreement}"
+            )
     return 0
 
 
@@ -185,23 +237,34 @@ def engine(options: argparse.Namespace) -> int:
     model = properties(load_model(options.onnx))
     framework = choose_framework(options.engine)
     if framework == "pytorch":
-        raise InputError("PyTorch runs modules and builds no engines of ONNX files (openvino and tensorrt do)")
+        raise InputError(
+            "PyTorch runs modules and builds no engines of ONNX files (openvino and tensorrt do)"
+        )
     cache = Path(options.cache or CACHE)
-    built = framework_module(framework).build(Path(options.onnx), model["network"], model["precision"], cache)
-    print(f"{options.onnx}: {model['network']} network, {built.framework}, {built.device}, asked for {built.precision.upper()}, "
-          f"convolutions run in {describe_executed(built.executed())}; built in {built.build_seconds:.2f} s, "
-          f"plan of {built.plan_bytes / 1e6:.1f} MB")
+    built = framework_module(framework).build(
+        Path(options.onnx), model["network"], model["precision"], cache
+    )
+    print(
+        f"{options.onnx}: {model['network']} network, {built.framework}, {built.device}, asked for {built.precision.upper()}, "
+        f"convolutions run in {describe_executed(built.executed())}; built in {built.build_seconds:.2f} s, "
+        f"plan of {built.plan_bytes / 1e6:.1f} MB"
+    )
     if options.action == "inspect":
         random = np.random.RandomState(0)
-        feeds = {name: random.uniform(0, 1, spec.shape).astype(np.float32) for name, spec in built.inputs.items()}
+        feeds = {
+            name: random.uniform(0, 1, spec.shape).astype(np.float32)
+            for name, spec in built.inputs.items()
+        }
         for kind, specs in (("input", built.inputs), ("output", built.outputs)):
             for name, spec in specs.items():
                 print(f"  {kind:<7}{name:<14}{' x '.join(map(str, spec.shape)):>20}  {spec.dtype}")
         layers = built.profile(feeds, options.calls)
         for kind, seconds in by_type(layers).items():
             print(f"  {kind:<14}{1000 * seconds:9.3f} ms")
-        for layer in sorted(layers, key=lambda layer: -layer.seconds)[:options.layers]:
-            print(f"    {1000 * layer.seconds:8.3f} ms  {layer.type:<12} {layer.precision or '-':<5} {layer.name}")
+        for layer in sorted(layers, key=lambda layer: -layer.seconds)[: options.layers]:
+            print(
+                f"    {1000 * layer.seconds:8.3f} ms  {layer.type:<12} {layer.precision or '-':<5} {layer.name}"
+            )
     return 0
 
 
@@ -225,13 +288,19 @@ def calibrate(options: argparse.Namespace) -> int:
         pairs = thesis_pairs(load_dataset(options.data), options.pairs)
         source = f"{command}: {len(pairs)} frames of these sequences"
     out = Path(options.out) if options.out else calibration_path(weights)
-    write_ranges(out, measure(export_network(load_network(weights)), pairs), source, digest(weights.read_bytes()))
+    write_ranges(
+        out,
+        measure(export_network(load_network(weights)), pairs),
+        source,
+        digest(weights.read_bytes()),
+    )
     print(f"{out}: ranges from {len(pairs)} pairs")
     return 0
 
 
 def bench(options: argparse.Namespace) -> int:
-    """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same run."""
+    """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same
+    run."""
     from lib.deploy import FRAMEWORKS
     from lib.environment import label, peak_memory_gb, record
     from lib.measure.speed import bench as measure
@@ -239,7 +308,11 @@ def bench(options: argparse.Namespace) -> int:
     from lib.siamrpn.checkpoint import load_network
     from lib.zoo import weights_of
 
-    network = full_size_network() if options.scale == "thesis" else load_network(weights_of(options.weights))
+    network = (
+        full_size_network()
+        if options.scale == "thesis"
+        else load_network(weights_of(options.weights))
+    )
     machine = record(options.device)
     rows = []
 
@@ -249,14 +322,21 @@ def bench(options: argparse.Namespace) -> int:
     for timed in measure(network, tuple(FRAMEWORKS), options.device, options.rounds, say):
         rows.append(timed.row())
         say(f"{rows[-1]['framework']} {rows[-1]['precision']}: {rows[-1]['ratio']:.2f}x")
-    about = {"scale": options.scale, "machine": label(machine), "in_use_before": machine["in_use"],
-             "peak_memory_gb": peak_memory_gb()}
+    about = {
+        "scale": options.scale,
+        "machine": label(machine),
+        "in_use_before": machine["in_use"],
+        "peak_memory_gb": peak_memory_gb(),
+    }
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
         return 0
     print(report(rows))
     memory = about["peak_memory_gb"]
-    print(f"{options.scale} scale, {about['machine']}" + (f"; peak memory {memory:.2f} GB" if memory else ""))
+    print(
+        f"{options.scale} scale, {about['machine']}"
+        + (f"; peak memory {memory:.2f} GB" if memory else "")
+    )
     return 0
 
 
@@ -269,14 +349,23 @@ def train(options: argparse.Namespace) -> int:
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value}
     if options.shift is not None:
-        overrides["pairs"] = {**(read_yaml(options.config).get("pairs") or {}), "shift": options.shift}
-    weights = run(load_config(options.config, overrides), options.out, options.device, stop_after=options.stop_after)
+        overrides["pairs"] = {
+            **(read_yaml(options.config).get("pairs") or {}),
+            "shift": options.shift,
+        }
+    weights = run(
+        load_config(options.config, overrides),
+        options.out,
+        options.device,
+        stop_after=options.stop_after,
+    )
     print(weights)
     return 0
 
 
 def prune(options: argparse.Namespace) -> int:
-    """CURL's steps: a classification layer, scores of channels, the network without the worst, fine-tuning."""
+    """CURL's steps: a classification layer, scores of channels, the network without the worst,
+    fine-tuning."""
     from lib import pruning
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
@@ -284,8 +373,16 @@ def prune(options: argparse.Namespace) -> int:
 
     weights = weights_of(options.weights)
     if options.action == "cut":
-        print(pruning.cut_file(weights, options.scores, options.parameters, Path(options.out), options.minimum,
-                               options.multiple))
+        print(
+            pruning.cut_file(
+                weights,
+                options.scores,
+                options.parameters,
+                Path(options.out),
+                options.minimum,
+                options.multiple,
+            )
+        )
         return 0
     if options.action == "recalibrate":
         from lib.recalibrate import recalibrate_file
@@ -296,18 +393,31 @@ def prune(options: argparse.Namespace) -> int:
     usual = FOLDER / "pruning" / ("finetune.yaml" if options.action == "finetune" else "head.yaml")
     classes_of = load_classify_config(options.config or usual)
     if options.action == "score":
-        scored = pruning.score_file(weights, classes_of, options.pictures, Path(options.out), options.precision, options.quick,
-                                    options.device, say=lambda text: print(text, file=sys.stderr))
+        scored = pruning.score_file(
+            weights,
+            classes_of,
+            options.pictures,
+            Path(options.out),
+            options.precision,
+            options.quick,
+            options.device,
+            say=lambda text: print(text, file=sys.stderr),
+        )
         print(f"{options.out}: {sum(map(len, scored.values()))} scores")
         return 0
     classes = len(open_pictures(classes_of.data, classes_of.size, classes_of.seed).classes)
     classifier = load_classifier(weights, classes)
-    print(train_classifier(classifier, classes_of, options.out, options.device, stop_after=options.stop_after))
+    print(
+        train_classifier(
+            classifier, classes_of, options.out, options.device, stop_after=options.stop_after
+        )
+    )
     return 0
 
 
 def tune(options: argparse.Namespace) -> int:
-    """Choose the tracker's settings for trained weights on the sequences that a configuration holds out."""
+    """Choose the tracker's settings for trained weights on the sequences that a configuration holds
+    out."""
     import yaml
 
     from lib.engines import pytorch
@@ -322,10 +432,17 @@ def tune(options: argparse.Namespace) -> int:
     if not videos:
         raise InputError(f"{options.config}: holds out no sequence to tune on")
     network = pytorch.load(options.weights, options.device)
-    best, overlap = search(network, videos, report=lambda trial, value: print(f"{value:.4f}  {trial}", file=sys.stderr))
-    head = (f"# siambook tune {options.config} --weights {options.weights}\n"
-            f"# average overlap {overlap:.3f} on {len(videos)} held-out sequences\n")
-    write_text(Path(options.out), head + yaml.safe_dump({key: getattr(best, key) for key in ("penalty", "window", "rate")}))
+    best, overlap = search(
+        network, videos, report=lambda trial, value: print(f"{value:.4f}  {trial}", file=sys.stderr)
+    )
+    head = (
+        f"# siambook tune {options.config} --weights {options.weights}\n"
+        f"# average overlap {overlap:.3f} on {len(videos)} held-out sequences\n"
+    )
+    write_text(
+        Path(options.out),
+        head + yaml.safe_dump({key: getattr(best, key) for key in ("penalty", "window", "rate")}),
+    )
     print(f"{options.out}: {best}, average overlap {overlap:.4f}")
     return 0
 
@@ -336,7 +453,11 @@ def fetch(options: argparse.Namespace) -> int:
 
     source = {"source": options.source} if options.source else {}
     if options.what == "vot2018":
-        print(fetching.fetch_vot2018(options.to or "data/cache/VOT2018", progress=not options.quiet, **source))
+        print(
+            fetching.fetch_vot2018(
+                options.to or "data/cache/VOT2018", progress=not options.quiet, **source
+            )
+        )
     else:
         path = options.to or "data/cache/siamrpn_r50_l234_dwxcorr.pth"
         print(fetching.fetch_weights(path, progress=not options.quiet, **source))
@@ -396,7 +517,9 @@ def _share_or_count(text: str) -> float:
     except ValueError:
         value = 0.0
     if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a share (0.26) nor a number of parameters (12e6)")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a share (0.26) nor a number of parameters (12e6)"
+        )
     return value
 
 
@@ -404,7 +527,9 @@ def _precisions(text: str) -> List[str]:
     """One precision, or three for target, search and xcorr network."""
     names = text.lower().split(",")
     if len(names) not in (1, 3) or not set(names) <= set(PRECISIONS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(PRECISIONS)}, or three with commas between")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not one of {', '.join(PRECISIONS)}, or three with commas between"
+        )
     return names
 
 
@@ -430,149 +555,398 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
-    main_parser = argparse.ArgumentParser(prog="siambook", description="Siamese tracking, measured as the thesis measures it.")
+    main_parser = argparse.ArgumentParser(
+        prog="siambook", description="Siamese tracking, measured as the thesis measures it."
+    )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(function: object, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=summary, epilog=f"Example: {example}",
-                                  formatter_class=_Help)
+        sub = commands.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example: {example}",
+            formatter_class=_Help,
+        )
         sub.set_defaults(function=function)
         return sub
 
-    sub = command(track, "track", "follow one target through a video, a folder of images or a camera",
-                  "siambook track clip.mp4 --init 120,80,64,48 --out clip-tracked")
-    sub.add_argument("source", metavar="VIDEO|FOLDER|CAMERA", help="a video file, a folder of images, or a camera's number")
-    sub.add_argument("--init", type=_box, metavar="x,y,w,h",
-                     help="target in the first frame, in pixels (default: drawn with the mouse)")
-    sub.add_argument("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
-    sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50")
-    sub.add_argument("--settings", metavar="YAML", help="tracker settings (default: the demo model's, or PySOT's)")
+    sub = command(
+        track,
+        "track",
+        "follow one target through a video, a folder of images or a camera",
+        "siambook track clip.mp4 --init 120,80,64,48 --out clip-tracked",
+    )
+    sub.add_argument(
+        "source",
+        metavar="VIDEO|FOLDER|CAMERA",
+        help="a video file, a folder of images, or a camera's number",
+    )
+    sub.add_argument(
+        "--init",
+        type=_box,
+        metavar="x,y,w,h",
+        help="target in the first frame, in pixels (default: drawn with the mouse)",
+    )
+    sub.add_argument(
+        "--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4"
+    )
+    sub.add_argument(
+        "--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50"
+    )
+    sub.add_argument(
+        "--settings",
+        metavar="YAML",
+        help="tracker settings (default: the demo model's, or PySOT's)",
+    )
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument("--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)")
+    sub.add_argument(
+        "--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)"
+    )
 
-    sub = command(evaluate, "evaluate", "accuracy, robustness and expected average overlap, of results or of a tracker",
-                  "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json")
-    sub.add_argument("results", nargs="?", metavar="RESULTS",
-                     help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run")
-    sub.add_argument("--dataset", required=True, metavar="PATH", help="VOT or OTB folder, PySOT json, or `demo` for a tracker")
-    sub.add_argument("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
-    sub.add_argument("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
+    sub = command(
+        evaluate,
+        "evaluate",
+        "accuracy, robustness and expected average overlap, of results or of a tracker",
+        "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json",
+    )
+    sub.add_argument(
+        "results",
+        nargs="?",
+        metavar="RESULTS",
+        help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run",
+    )
+    sub.add_argument(
+        "--dataset",
+        required=True,
+        metavar="PATH",
+        help="VOT or OTB folder, PySOT json, or `demo` for a tracker",
+    )
+    sub.add_argument(
+        "--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers"
+    )
+    sub.add_argument(
+        "--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences"
+    )
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
-    sub.add_argument("--weights", default="demo", help="of the tracker to run: `demo` or a checkpoint")
+    sub.add_argument(
+        "--weights", default="demo", help="of the tracker to run: `demo` or a checkpoint"
+    )
     sub.add_argument("--device", default="cpu", help="for --one-pass: cpu or cuda")
-    sub.add_argument("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
-    sub.add_argument("--one-pass", action="store_true", help="run without resets and print the average overlap")
+    sub.add_argument(
+        "--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results"
+    )
+    sub.add_argument(
+        "--one-pass", action="store_true", help="run without resets and print the average overlap"
+    )
 
-    sub.add_argument("--engine", default="pytorch", choices=ENGINE_NAMES, help="what runs the networks")
-    sub.add_argument("--precision", type=_precisions, default="fp32", metavar="P[,P,P]",
-                     help="fp32, fp16 or int8, for all networks or for target,search,xcorr")
-    sub.add_argument("--calibration", default="training", choices=("training", "benchmark"),
-                     help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis")
-    sub.add_argument("--scheduler", metavar="ADDRESS",
-                     help="where the tracker runs: a Dask cluster's tcp://HOST:PORT, or `local` for processes of this machine "
-                          "(the default on a CPU)")
-    sub.add_argument("--workers", type=_positive, metavar="N", help="processes of this machine (default: one per core)")
+    sub.add_argument(
+        "--engine", default="pytorch", choices=ENGINE_NAMES, help="what runs the networks"
+    )
+    sub.add_argument(
+        "--precision",
+        type=_precisions,
+        default="fp32",
+        metavar="P[,P,P]",
+        help="fp32, fp16 or int8, for all networks or for target,search,xcorr",
+    )
+    sub.add_argument(
+        "--calibration",
+        default="training",
+        choices=("training", "benchmark"),
+        help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis",
+    )
+    sub.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="where the tracker runs: a Dask cluster's tcp://HOST:PORT, or `local` for processes of this machine "
+        "(the default on a CPU)",
+    )
+    sub.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="processes of this machine (default: one per core)",
+    )
 
-    sub = command(export, "export", "write the target, search and xcorr networks as ONNX files",
-                  "siambook export --out onnx --precision fp32,fp16,int8")
-    sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50")
-    sub.add_argument("--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on")
-    sub.add_argument("--precision", type=_precision_list, default="fp32", metavar="P,..", help="fp32, fp16, int8")
+    sub = command(
+        export,
+        "export",
+        "write the target, search and xcorr networks as ONNX files",
+        "siambook export --out onnx --precision fp32,fp16,int8",
+    )
+    sub.add_argument(
+        "--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50"
+    )
+    sub.add_argument(
+        "--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on"
+    )
+    sub.add_argument(
+        "--precision", type=_precision_list, default="fp32", metavar="P,..", help="fp32, fp16, int8"
+    )
 
-    sub = command(engine, "engine", "build an engine of an ONNX file, or look into it",
-                  "siambook engine inspect onnx/search-int8.onnx")
-    sub.add_argument("action", choices=("build", "inspect"), help="build and keep the plan, or also show layers and times")
+    sub = command(
+        engine,
+        "engine",
+        "build an engine of an ONNX file, or look into it",
+        "siambook engine inspect onnx/search-int8.onnx",
+    )
+    sub.add_argument(
+        "action",
+        choices=("build", "inspect"),
+        help="build and keep the plan, or also show layers and times",
+    )
     sub.add_argument("onnx", metavar="ONNX", help="a file that `siambook export` wrote")
     sub.add_argument("--engine", default="auto", choices=("auto", *ENGINE_NAMES), help="framework")
-    sub.add_argument("--cache", metavar="FOLDER", help="where plans are kept (default: data/cache/plans)")
+    sub.add_argument(
+        "--cache", metavar="FOLDER", help="where plans are kept (default: data/cache/plans)"
+    )
     sub.add_argument("--calls", type=_positive, default=10, help="inspect: calls that are timed")
-    sub.add_argument("--layers", type=_positive, default=10, help="inspect: how many of the slowest layers to show")
+    sub.add_argument(
+        "--layers",
+        type=_positive,
+        default=10,
+        help="inspect: how many of the slowest layers to show",
+    )
 
-    sub = command(calibrate, "calibrate", "ranges of activations for INT8, kept as CSV beside the weights",
-                  "siambook calibrate data/demo/train.yaml --weights demo")
-    sub.add_argument("data", metavar="YAML|DATASET", help="a training configuration (its data), or a VOT or OTB folder")
+    sub = command(
+        calibrate,
+        "calibrate",
+        "ranges of activations for INT8, kept as CSV beside the weights",
+        "siambook calibrate data/demo/train.yaml --weights demo",
+    )
+    sub.add_argument(
+        "data",
+        metavar="YAML|DATASET",
+        help="a training configuration (its data), or a VOT or OTB folder",
+    )
     sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint")
-    sub.add_argument("--pairs", type=_positive, default=192,
-                     help="training pairs; of a dataset: frames to ask for, as in section 4.2")
+    sub.add_argument(
+        "--pairs",
+        type=_positive,
+        default=192,
+        help="training pairs; of a dataset: frames to ask for, as in section 4.2",
+    )
     sub.add_argument("--out", metavar="FILE", help="default: beside the weights")
 
-    sub = command(bench, "bench", "speed of every framework, precision and network, as ratios to PyTorch FP32",
-                  "siambook bench --scale thesis --json")
-    sub.add_argument("--scale", default="demo", choices=("demo", "thesis"),
-                     help="the demo model, or the full-size network with random weights")
+    sub = command(
+        bench,
+        "bench",
+        "speed of every framework, precision and network, as ratios to PyTorch FP32",
+        "siambook bench --scale thesis --json",
+    )
+    sub.add_argument(
+        "--scale",
+        default="demo",
+        choices=("demo", "thesis"),
+        help="the demo model, or the full-size network with random weights",
+    )
     sub.add_argument("--weights", default="demo", help="at demo scale: `demo` or a checkpoint")
-    sub.add_argument("--rounds", type=_positive, default=5, help="how often two variants take turns")
+    sub.add_argument(
+        "--rounds", type=_positive, default=5, help="how often two variants take turns"
+    )
     sub.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
     sub.add_argument("--json", action="store_true", help="print everything as JSON")
 
-    sub = command(train, "train", "train a network, or go on where a stopped run was",
-                  "siambook train data/demo/train.yaml --out train/demo")
-    sub.add_argument("config", metavar="YAML", help="training configuration, see data/demo/train.yaml")
-    sub.add_argument("--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv and weights.pth")
-    sub.add_argument("--data", metavar="PATH", help="manifest or folder in place of the configuration's")
-    sub.add_argument("--initial", metavar="WEIGHTS", help="weights to start from in place of the configuration's")
-    sub.add_argument("--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from")
-    sub.add_argument("--shift", type=float, metavar="PX", help="largest shift of the target in search crops, see figure 3.1")
+    sub = command(
+        train,
+        "train",
+        "train a network, or go on where a stopped run was",
+        "siambook train data/demo/train.yaml --out train/demo",
+    )
+    sub.add_argument(
+        "config", metavar="YAML", help="training configuration, see data/demo/train.yaml"
+    )
+    sub.add_argument(
+        "--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv and weights.pth"
+    )
+    sub.add_argument(
+        "--data", metavar="PATH", help="manifest or folder in place of the configuration's"
+    )
+    sub.add_argument(
+        "--initial", metavar="WEIGHTS", help="weights to start from in place of the configuration's"
+    )
+    sub.add_argument(
+        "--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from"
+    )
+    sub.add_argument(
+        "--shift",
+        type=float,
+        metavar="PX",
+        help="largest shift of the target in search crops, see figure 3.1",
+    )
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument("--stop-after", type=_positive, metavar="PAIRS", help="stop with a checkpoint after this many pairs")
+    sub.add_argument(
+        "--stop-after",
+        type=_positive,
+        metavar="PAIRS",
+        help="stop with a checkpoint after this many pairs",
+    )
 
-    sub = command(prune, "prune", "CURL: a classification layer, scores of channels, the network without the worst, fine-tuning",
-                  "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth")
-    sub.add_argument("action", choices=("head", "score", "cut", "recalibrate", "finetune"),
-                     help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out; "
-                          "recalibrate: a tracker's batch normalisation on training pairs")
-    sub.add_argument("config", nargs="?", metavar="YAML",
-                     help="classification training, whose pictures `score` uses as well (default: data/demo/pruning has them)")
-    sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="`demo`, a tracker's, a backbone's or a classifier's")
-    sub.add_argument("--out", required=True, metavar="PATH", help="folder of a training, CSV of scores, or weights")
+    sub = command(
+        prune,
+        "prune",
+        "CURL: a classification layer, scores of channels, the network without the worst, fine-tuning",
+        "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth",
+    )
+    sub.add_argument(
+        "action",
+        choices=("head", "score", "cut", "recalibrate", "finetune"),
+        help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out; "
+        "recalibrate: a tracker's batch normalisation on training pairs",
+    )
+    sub.add_argument(
+        "config",
+        nargs="?",
+        metavar="YAML",
+        help="classification training, whose pictures `score` uses as well (default: data/demo/pruning has them)",
+    )
+    sub.add_argument(
+        "--weights",
+        required=True,
+        metavar="WEIGHTS",
+        help="`demo`, a tracker's, a backbone's or a classifier's",
+    )
+    sub.add_argument(
+        "--out",
+        required=True,
+        metavar="PATH",
+        help="folder of a training, CSV of scores, or weights",
+    )
     sub.add_argument("--scores", metavar="CSV", help="cut: what `score` wrote")
-    sub.add_argument("--parameters", type=_share_or_count, metavar="N",
-                     help="cut: of the backbone that stays, a share (0.26) or a number (12e6)")
-    sub.add_argument("--minimum", type=float, default=0.3, help="cut: share of every layer's channels that stays in any case")
-    sub.add_argument("--multiple", type=_positive, default=1, metavar="N", help="cut: every layer keeps a multiple of N channels")
+    sub.add_argument(
+        "--parameters",
+        type=_share_or_count,
+        metavar="N",
+        help="cut: of the backbone that stays, a share (0.26) or a number (12e6)",
+    )
+    sub.add_argument(
+        "--minimum",
+        type=float,
+        default=0.3,
+        help="cut: share of every layer's channels that stays in any case",
+    )
+    sub.add_argument(
+        "--multiple",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="cut: every layer keeps a multiple of N channels",
+    )
     sub.add_argument("--pictures", type=_positive, default=32, help="score: how many")
     sub.add_argument("--pairs", type=_positive, default=480, help="recalibrate: how many")
-    sub.add_argument("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
-    sub.add_argument("--quick", action="store_true", help="score: first-order estimates, in seconds")
+    sub.add_argument(
+        "--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions"
+    )
+    sub.add_argument(
+        "--quick", action="store_true", help="score: first-order estimates, in seconds"
+    )
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument("--stop-after", type=_positive, metavar="N", help="train: stop with a checkpoint after this many pictures")
+    sub.add_argument(
+        "--stop-after",
+        type=_positive,
+        metavar="N",
+        help="train: stop with a checkpoint after this many pictures",
+    )
 
-    sub = command(tune, "tune", "choose the tracker's settings for trained weights, on held-out sequences",
-                  "siambook tune data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml")
-    sub.add_argument("config", metavar="YAML", help="the training configuration; its `holdout` names the sequences")
+    sub = command(
+        tune,
+        "tune",
+        "choose the tracker's settings for trained weights, on held-out sequences",
+        "siambook tune data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml",
+    )
+    sub.add_argument(
+        "config",
+        metavar="YAML",
+        help="the training configuration; its `holdout` names the sequences",
+    )
     sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="what the training made")
     sub.add_argument("--out", required=True, metavar="FILE", help="gets the settings as YAML")
     sub.add_argument("--device", default="cpu", help="cpu or cuda")
 
-    sub = command(fetch, "fetch", "VOT2018 or PySOT's weights, resumable and checked",
-                  "siambook fetch vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018")
-    sub.add_argument("what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr")
-    sub.add_argument("to", nargs="?", metavar="PATH", help="folder, or file (default: where profiles/workstation.yaml looks)")
-    sub.add_argument("--source", metavar="URL|PATH", help="a mirror, or a local copy, in place of the original place")
+    sub = command(
+        fetch,
+        "fetch",
+        "VOT2018 or PySOT's weights, resumable and checked",
+        "siambook fetch vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018",
+    )
+    sub.add_argument(
+        "what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr"
+    )
+    sub.add_argument(
+        "to",
+        nargs="?",
+        metavar="PATH",
+        help="folder, or file (default: where profiles/workstation.yaml looks)",
+    )
+    sub.add_argument(
+        "--source",
+        metavar="URL|PATH",
+        help="a mirror, or a local copy, in place of the original place",
+    )
     sub.add_argument("--quiet", action="store_true", help="no progress bars")
 
-    sub = command(measure, "measure", "fill a run: quality on all cores, then speed alone; goes on where it was stopped",
-                  "siambook measure --profile profiles/workstation.yaml --run my-run")
-    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
-    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
-    sub.add_argument("--scheduler", metavar="ADDRESS", help="quality on a Dask cluster, tcp://HOST:PORT")
-    sub.add_argument("--workers", type=_positive, metavar="N", help="quality: processes (default: one per core)")
+    sub = command(
+        measure,
+        "measure",
+        "fill a run: quality on all cores, then speed alone; goes on where it was stopped",
+        "siambook measure --profile profiles/workstation.yaml --run my-run",
+    )
+    sub.add_argument(
+        "--profile",
+        metavar="YAML",
+        help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)",
+    )
+    sub.add_argument(
+        "--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's"
+    )
+    sub.add_argument(
+        "--scheduler", metavar="ADDRESS", help="quality on a Dask cluster, tcp://HOST:PORT"
+    )
+    sub.add_argument(
+        "--workers", type=_positive, metavar="N", help="quality: processes (default: one per core)"
+    )
 
-    sub = command(run, "run", "execute the notebooks in the book's order, or go on where a killed batch was",
-                  "siambook run --profile profiles/xavier.yaml --only 04")
-    sub.add_argument("--profile", metavar="YAML", help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)")
-    sub.add_argument("--only", nargs="+", default=[], metavar="PREFIX", help="notebooks whose names begin so, e.g. 04_2 05")
-    sub.add_argument("--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's")
+    sub = command(
+        run,
+        "run",
+        "execute the notebooks in the book's order, or go on where a killed batch was",
+        "siambook run --profile profiles/xavier.yaml --only 04",
+    )
+    sub.add_argument(
+        "--profile",
+        metavar="YAML",
+        help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)",
+    )
+    sub.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="PREFIX",
+        help="notebooks whose names begin so, e.g. 04_2 05",
+    )
+    sub.add_argument(
+        "--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's"
+    )
 
-    sub = command(demo_data, "demo-data", "generate the demo benchmark in VOT layout",
-                  "siambook demo-data data/cache/demo-benchmark")
-    sub.add_argument("folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it")
-    sub.add_argument("--list", action="store_true", help="only list the sequences and what makes them difficult")
+    sub = command(
+        demo_data,
+        "demo-data",
+        "generate the demo benchmark in VOT layout",
+        "siambook demo-data data/cache/demo-benchmark",
+    )
+    sub.add_argument(
+        "folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it"
+    )
+    sub.add_argument(
+        "--list", action="store_true", help="only list the sequences and what makes them difficult"
+    )
     return main_parser
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can mend."""
+    """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can
+    mend."""
     options = parser().parse_args(arguments)
     try:
         return int(options.function(options))

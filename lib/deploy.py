@@ -1,9 +1,11 @@
-"""From weights to engines: export, quantise, compile, each once, shared by all mixtures of precisions (thesis figure 3.9,
-section 4.2).
+"""From weights to engines: export, quantise, compile, each once, shared by all mixtures of
+precisions (thesis figure 3.9, section 4.2).
 
-A `Deployment` is one tracker's weights on one framework and device. Its nine engines (three networks at three precisions) are
-made when they are asked for; the 27 mixtures of section 4.2.1 are put together from them.
+A `Deployment` is one tracker's weights on one framework and device. Its nine engines (three
+networks at three precisions) are made when they are asked for; the 27 mixtures of section 4.2.1 are
+put together from them.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -26,13 +28,16 @@ from lib.siamrpn.parts import NETWORKS, three_networks
 if TYPE_CHECKING:
     import onnx
 
-LARGE = 10e6  # parameters; of a smaller network what is freed late does not matter, and looking for it takes longer than building
+# parameters; of a smaller network what is freed late does not matter, and looking for it takes
+# longer than building
+LARGE = 10e6
 CACHE = ROOT / "data" / "cache" / "plans"
 
 
 @dataclass(frozen=True)
 class Framework:
-    """How a framework is called, the module of lib/ that runs it, and the precisions it has here."""
+    """How a framework is called, the module of lib/ that runs it, and the precisions it has
+    here."""
 
     title: str
     module: str
@@ -45,11 +50,13 @@ FRAMEWORKS: Dict[str, Framework] = {
     "tensorrt": Framework("TensorRT", "lib.engines.trt", ("fp32", "fp16", "int8")),
 }
 
+
 @dataclass(frozen=True)
 class Recipe:
-    """How an INT8 xcorr network is made. kept: the kinds of nodes (`quantize.kind`) in floating point. feeds: of
-    calibration.XCORR_FEEDS. fixed: whether kernels have the scales, channel by channel, of those that the calibration saw
-    first, as weights have in an engine that is refitted later."""
+    """How an INT8 xcorr network is made. kept: the kinds of nodes (`quantize.kind`) in floating
+    point. feeds: of calibration.XCORR_FEEDS. fixed: whether kernels have the scales, channel by
+    channel, of those that the calibration saw first, as weights have in an engine that is refitted
+    later."""
 
     kept: Tuple[str, ...]
     feeds: str = "own"
@@ -72,15 +79,20 @@ CALIBRATIONS = ("training", "benchmark")
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or "benchmark" (the thesis's way,
-    from the sequences that are tested). method: of quantize.METHODS. recipe: of RECIPES."""
+    """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or
+    "benchmark" (the thesis's way, from the sequences that are tested). method: of quantize.METHODS.
+    recipe: of RECIPES."""
 
     calibration: str = "training"
     method: str = METHOD
     recipe: str = "standard"
 
     def __post_init__(self) -> None:
-        choices = ((self.calibration, CALIBRATIONS), (self.method, METHODS), (self.recipe, tuple(RECIPES)))
+        choices = (
+            (self.calibration, CALIBRATIONS),
+            (self.method, METHODS),
+            (self.recipe, tuple(RECIPES)),
+        )
         for value, known in choices:
             if value not in known:
                 raise InputError(f"quantisation: unknown '{value}' (there are {', '.join(known)})")
@@ -97,13 +109,19 @@ def framework_module(name: str) -> Any:
 
 
 def missing_frameworks(names: Sequence[str]) -> Dict[str, str]:
-    """Those of the frameworks that cannot run here: name -> a sentence that says what is missing and what to do."""
+    """Those of the frameworks that cannot run here: name -> a sentence that says what is missing
+    and what to do."""
     found = {name: framework_module(name).missing() for name in names}
-    return {name: f"{FRAMEWORKS[name].title}: {sentence}" for name, sentence in found.items() if sentence}
+    return {
+        name: f"{FRAMEWORKS[name].title}: {sentence}"
+        for name, sentence in found.items()
+        if sentence
+    }
 
 
 def choose_framework(name: str = "auto") -> str:
-    """The compiled framework of this machine for "auto": TensorRT where it and an NVIDIA GPU are there, else OpenVINO."""
+    """The compiled framework of this machine for "auto": TensorRT where it and an NVIDIA GPU are
+    there, else OpenVINO."""
     if name != "auto":
         framework_module(name)
         return name
@@ -113,12 +131,20 @@ def choose_framework(name: str = "auto") -> str:
 class Deployment:
     """One tracker's weights on one framework and device; engines are made once and kept.
 
-    ranges: gives the ranges of activations for a quantisation; only called for INT8. models: a folder for the FP32 models that
-    the others are made of; without one, those of small networks are kept in memory, and others are exported each time.
+    ranges: gives the ranges of activations for a quantisation; only called for INT8. models: a
+    folder for the FP32 models that the others are made of; without one, those of small networks are
+    kept in memory, and others are exported each time.
     """
 
-    def __init__(self, network: SiamRPN, framework: str, device: str = "cpu", cache: Optional[Path] = CACHE,
-                 ranges: Optional[Callable[[Quantisation], Ranges]] = None, models: Optional[Path] = None) -> None:
+    def __init__(
+        self,
+        network: SiamRPN,
+        framework: str,
+        device: str = "cpu",
+        cache: Optional[Path] = CACHE,
+        ranges: Optional[Callable[[Quantisation], Ranges]] = None,
+        models: Optional[Path] = None,
+    ) -> None:
         self.module = framework_module(framework)
         self.framework, self.device, self.cache = framework, device, cache
         self.weights, self._ranges = network, ranges
@@ -128,8 +154,11 @@ class Deployment:
         self._plain: Dict[str, onnx.ModelProto] = {}
         self._engines: Dict[Tuple[str, str, Quantisation], Engine] = {}
 
-    def model(self, name: str, precision: str, quantisation: Quantisation = USUAL) -> onnx.ModelProto:
-        """One network's ONNX model at a precision. Raises InputError for a precision that is none, or without ranges for INT8."""
+    def model(
+        self, name: str, precision: str, quantisation: Quantisation = USUAL
+    ) -> onnx.ModelProto:
+        """One network's ONNX model at a precision. Raises InputError for a precision that is none,
+        or without ranges for INT8."""
         from lib.export import to_fp16
 
         plain = self._exported(name)
@@ -152,36 +181,55 @@ class Deployment:
             self._plain[name] = model
         return model
 
-    def _to_int8(self, name: str, plain: onnx.ModelProto, quantisation: Quantisation) -> onnx.ModelProto:
+    def _to_int8(
+        self, name: str, plain: onnx.ModelProto, quantisation: Quantisation
+    ) -> onnx.ModelProto:
         if self._ranges is None:
             raise InputError("INT8 needs a calibration; `siambook calibrate` makes one")
         if quantisation not in self._known:
             self._known[quantisation] = self._ranges(quantisation)
-        recipe, bounds = RECIPES[quantisation.recipe], self._known[quantisation][name][quantisation.method]
+        recipe, bounds = (
+            RECIPES[quantisation.recipe],
+            self._known[quantisation][name][quantisation.method],
+        )
         return to_int8(plain, bounds, recipe.kept, fixed_kernels=recipe.fixed)
 
     def engine(self, name: str, precision: str, quantisation: Quantisation = USUAL) -> Engine:
         """One network's engine at a precision, built or loaded when first asked for."""
         return self.engines({name: precision}, quantisation)[name]
 
-    def network(self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL) -> EngineNetwork:
+    def network(
+        self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL
+    ) -> EngineNetwork:
         """The tracker's network with a precision for each of the three, by name."""
-        return EngineNetwork(self.engines({name: precisions[name] for name in NETWORKS}, quantisation))
+        return EngineNetwork(
+            self.engines({name: precisions[name] for name in NETWORKS}, quantisation)
+        )
 
-    def engines(self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL) -> Dict[str, Engine]:
-        """Engines by network. Models go through files, all written before the first is built: of the full network neither two
-        models nor a model and what exporting it takes should be in memory at once."""
+    def engines(
+        self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL
+    ) -> Dict[str, Engine]:
+        """Engines by network. Models go through files, all written before the first is built: of
+        the full network neither two models nor a model and what exporting it takes should be in
+        memory at once."""
         there = FRAMEWORKS[self.framework].precisions
         for precision in precisions.values():
             if precision not in there:
                 title = FRAMEWORKS[self.framework].title
-                raise InputError(f"{title} has no precision '{precision}' here (there are {', '.join(there)})")
-        keys = {name: (name, precision, _relevant(precision, quantisation)) for name, precision in precisions.items()}
+                raise InputError(
+                    f"{title} has no precision '{precision}' here (there are {', '.join(there)})"
+                )
+        keys = {
+            name: (name, precision, _relevant(precision, quantisation))
+            for name, precision in precisions.items()
+        }
         missing = [key for key in keys.values() if key not in self._engines]
         if self.framework == "pytorch":  # runs modules; the others compile ONNX models
             for name, precision, _ in missing:
                 module, channels = three_networks(self.weights)[name], self.weights.config.rpn
-                self._engines[name, precision, USUAL] = self.module.TorchEngine(module, name, channels, self.device, precision)
+                self._engines[name, precision, USUAL] = self.module.TorchEngine(
+                    module, name, channels, self.device, precision
+                )
         elif missing:
             self._compile(missing)
         return {name: self._engines[key] for name, key in keys.items()}
@@ -201,8 +249,8 @@ class Deployment:
 
 
 def give_back_memory() -> None:
-    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds of freed weights leave
-    behind, which for the full network is more than a board has to spare."""
+    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds
+    of freed weights leave behind, which for the full network is more than a board has to spare."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
@@ -213,8 +261,14 @@ def _relevant(precision: str, quantisation: Quantisation) -> Quantisation:
     return quantisation if precision == "int8" else USUAL
 
 
-def refitted(deployment: Deployment, precision: str, kernels: Mapping[str, Any], quantisation: Quantisation = USUAL) -> Engine:
-    """The xcorr engine with the kernels inside, as the thesis has it: `refit` replaces them. kernels: of a first target."""
+def refitted(
+    deployment: Deployment,
+    precision: str,
+    kernels: Mapping[str, Any],
+    quantisation: Quantisation = USUAL,
+) -> Engine:
+    """The xcorr engine with the kernels inside, as the thesis has it: `refit` replaces them.
+    kernels: of a first target."""
     from lib.export import save_model, with_constant_kernels
 
     if deployment.framework == "pytorch":

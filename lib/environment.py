@@ -1,7 +1,9 @@
-"""What a measurement was made on: processor, memory, GPU, versions, commit, date, load. Written to a run's environment.json.
+"""What a measurement was made on: processor, memory, GPU, versions, commit, date, load. Written to
+a run's environment.json.
 
 Speed is a property of the machine, so every table and figure of the book names it (`label`).
 """
+
 from __future__ import annotations
 
 import os
@@ -19,7 +21,8 @@ from typing import Any, Mapping
 from lib.files import ROOT
 
 PACKAGES = ("torch", "numpy", "cv2")
-DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")  # where they are there
+# Where they are there
+DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")
 
 
 def device() -> str:
@@ -37,23 +40,31 @@ def threads() -> int:
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """What decides speed and does not change from one measurement to the next: processor, cores, GPU, device, threads, and on a
-    Jetson the power mode."""
+    """What decides speed and does not change from one measurement to the next: processor, cores,
+    GPU, device, threads, and on a Jetson the power mode."""
     import torch  # waits, so that the book's extension can ask for the processor without it
 
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
     mode = power_mode()
-    return {"processor": processor(), "cores": cores(), "gpu": gpu, "device": device, "threads": threads(),
-            **({"power_mode": mode} if mode else {})}
+    return {
+        "processor": processor(),
+        "cores": cores(),
+        "gpu": gpu,
+        "device": device,
+        "threads": threads(),
+        **({"power_mode": mode} if mode else {}),
+    }
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """`hardware` without the threads: they are a setting of a process, and pages run with another one than measurements."""
+    """`hardware` without the threads: they are a setting of a process, and pages run with another
+    one than measurements."""
     return {name: value for name, value in hardware(device).items() if name != "threads"}
 
 
 def record(device: str = "cpu") -> dict[str, Any]:
-    """This machine now, as JSON values. in_use: share of the processor that other work takes just now, 0..1 (null if unknown).
+    """This machine now, as JSON values. in_use: share of the processor that other work takes just
+    now, 0..1 (null if unknown).
 
     Takes a third of a second, in which this process rests.
     """
@@ -67,12 +78,17 @@ def record(device: str = "cpu") -> dict[str, Any]:
         "hardware": hardware(device),
         "memory_gib": _memory_gib(),
         "system": platform.platform(),
-        "versions": {"python": platform.python_version(), **versions(), "cuda": torch.version.cuda if device != "cpu" else None},
+        "versions": {
+            "python": platform.python_version(),
+            **versions(),
+            "cuda": torch.version.cuda if device != "cpu" else None,
+        },
     }
 
 
 def label(record: Mapping[str, Any], framework: str = "") -> str:
-    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"; framework: with its version, where it was not PyTorch."""
+    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"; framework: with its version,
+    where it was not PyTorch."""
     machine = record["hardware"]
     where = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'} {machine['processor']}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
@@ -81,14 +97,18 @@ def label(record: Mapping[str, Any], framework: str = "") -> str:
 
 
 def was_busy(record: Mapping[str, Any]) -> bool:
-    """Whether other work took a quarter of the processor or more as measuring began: speeds are then too low."""
+    """Whether other work took a quarter of the processor or more as measuring began: speeds are
+    then too low."""
     return (record["in_use"] or 0) >= 0.25
 
 
 def _in_use(seconds: float = 0.3) -> float | None:
     """Share of all cores' time that was not idle over a moment, from /proc/stat."""
+
     def times() -> list[int]:
-        return [int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
+        return [
+            int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+        ]
 
     try:
         before = times()
@@ -103,16 +123,23 @@ def _in_use(seconds: float = 0.3) -> float | None:
 def processor() -> str:
     """Name of the processor as the system gives it."""
     try:
-        names = re.findall(r"^(?:model name|Model)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        names = re.findall(
+            r"^(?:model name|Model)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
+        )
     except OSError:
         names = []
     return names[0].strip() if names else platform.processor() or platform.machine()
 
 
 def gpus() -> list[str]:
-    """NVIDIA's GPUs by name, as their driver for PCs and servers lists them; asked without a framework."""
+    """NVIDIA's GPUs by name, as their driver for PCs and servers lists them; asked without a
+    framework."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
-    return [name.strip() for file in files for name in re.findall(r"^Model:(.*)$", file.read_text(), re.MULTILINE)]
+    return [
+        name.strip()
+        for file in files
+        for name in re.findall(r"^Model:(.*)$", file.read_text(), re.MULTILINE)
+    ]
 
 
 def cores() -> int | None:
@@ -122,7 +149,8 @@ def cores() -> int | None:
 
 @lru_cache(maxsize=1)
 def power_mode() -> str | None:
-    """A Jetson's power mode, e.g. "MAXN" (section 3.3.4), as NVIDIA's nvpmodel says it; None on other machines."""
+    """A Jetson's power mode, e.g. "MAXN" (section 3.3.4), as NVIDIA's nvpmodel says it; None on
+    other machines."""
     try:
         told = subprocess.run(["nvpmodel", "-q"], capture_output=True, text=True, timeout=10).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -132,9 +160,12 @@ def power_mode() -> str | None:
 
 
 def peak_memory_gb() -> float | None:
-    """The most memory that this process has had at once, in GB (10^9 bytes); None where the system does not say."""
+    """The most memory that this process has had at once, in GB (10^9 bytes); None where the system
+    does not say."""
     try:
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
+        )
     except OSError:
         return None
     return int(found.group(1)) * 1024 / 1e9 if found else None
@@ -149,11 +180,16 @@ def _memory_gib() -> float | None:
 
 def _commit() -> str | None:
     """The repository's commit, with "+" where files differ from it; None outside of git."""
+
     def git(*command: str) -> str:
-        return subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *command], cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
 

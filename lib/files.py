@@ -1,4 +1,5 @@
 """Files that appear whole or not at all, and locks that go with their process."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,9 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent  # the repository
 
 @contextmanager
 def whole_file(path: Union[str, Path]) -> Iterator[Path]:
-    """A temporary name to write to; it becomes `path` when the block ends, and goes away when the block fails.
+    """A temporary name to write to; it becomes `path` when the block ends, and goes away when the
+    block fails.
 
-    Missing folders are made. What the system refuses (no room, no permission, a file in the way) raises InputError naming `path`.
+    Missing folders are made. What the system refuses (no room, no permission, a file in the way)
+    raises InputError naming `path`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -39,16 +42,19 @@ def write_text(path: Union[str, Path], text: str) -> None:
 
 
 def digest(data: bytes) -> str:
-    """The first 16 hexadecimal digits of SHA-256: what files, settings and code are told apart by."""
+    """The first 16 hexadecimal digits of SHA-256: what files, settings and code are told apart
+    by."""
     return hashlib.sha256(data).hexdigest()[:16]
 
 
 @contextmanager
 def locked(path: Union[str, Path], busy: str = "", waiting: str = "") -> Iterator[None]:
-    """Hold the lock file `path`, for one process at a time; the lock goes with the process, however it ends.
+    """Hold the lock file `path`, for one process at a time; the lock goes with the process, however
+    it ends.
 
-    Missing folders are made. Where another process holds it: raises InputError with the sentence `busy` if given, else waits,
-    after printing the sentence `waiting`. What the system refuses raises InputError naming the folder.
+    Missing folders are made. Where another process holds it: raises InputError with the sentence
+    `busy` if given, else waits, after printing the sentence `waiting`. What the system refuses
+    raises InputError naming the folder.
     """
     import fcntl
 

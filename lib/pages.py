@@ -1,8 +1,10 @@
-"""The book's stale pages, executed beside each other before Sphinx reads them: one process per core, one thread in each.
+"""The book's stale pages, executed beside each other before Sphinx reads them: one process per
+core, one thread in each.
 
-Jupyter Book executes one notebook after the other. Here their outputs are put into its cache beforehand, so that it finds them. A
-page that fails is left to it, which then reports the cell. Pages read what others wrote to the run, so they have turns in their
-metadata, `"siambook": {"turn": 1}`: a page runs after all of an earlier turn.
+Jupyter Book executes one notebook after the other. Here their outputs are put into its cache
+beforehand, so that it finds them. A page that fails is left to it, which then reports the cell.
+Pages read what others wrote to the run, so they have turns in their metadata, `"siambook": {"turn":
+1}`: a page runs after all of an earlier turn.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from typing import Any, BinaryIO, Mapping
 from lib.environment import cores
 from lib.progress import progress
 
-# Linux ends the kernel together with the process that started it; elsewhere ipykernel looks every second whether it is there.
+# Linux ends the kernel together with the process that started it; elsewhere ipykernel looks every
+# second whether it is there.
 KERNEL = """
 import ctypes, os, signal
 if hasattr(ctypes.CDLL(None), "prctl"):
@@ -33,7 +36,8 @@ launch_new_instance()
 
 
 def kernel_manager(root: Path, log: BinaryIO, **environ: str) -> Any:
-    """A class of kernels that are this interpreter with this library, whose own output goes to the log."""
+    """A class of kernels that are this interpreter with this library, whose own output goes to the
+    log."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
 
@@ -102,7 +106,10 @@ def _measure(root: Path) -> None:
 
 def _measures(notebook: Any) -> bool:
     """Whether a page reads from a run; a book without such pages has nothing to measure."""
-    return any(cell["cell_type"] == "code" and "lib.measure" in cell["source"] for cell in notebook["cells"])
+    return any(
+        cell["cell_type"] == "code" and "lib.measure" in cell["source"]
+        for cell in notebook["cells"]
+    )
 
 
 def _turn(notebook: Any) -> int:
@@ -134,7 +141,8 @@ def _execute(notebook: Any, path: Path, root: Path, timeout: int) -> float | Non
         )
         try:
             client.execute()
-        except (CellExecutionError, CellTimeoutError, RuntimeError):  # the last: of kernels that die, or never start
+        # The last: of kernels that die, or never start
+        except (CellExecutionError, CellTimeoutError, RuntimeError):
             return None
     return time.perf_counter() - begin
 

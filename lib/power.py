@@ -1,8 +1,9 @@
 """Power and energy of a run, for tables 4.6 and 4.7 and figure 4.11 (sections 3.3.4 and 4.3).
 
-A sampler reads one sensor beside the run: tegrastats on a Jetson, NVML on other NVIDIA GPUs, RAPL on x86 processors. Its log
-gives two figures. The thesis's (`thesis_power`): a sample in five seconds, their running average, its largest value; energy per
-frame is that / FPS. The better one (`measure`): power integrated over the run, the idle power subtracted, with a spread.
+A sampler reads one sensor beside the run: tegrastats on a Jetson, NVML on other NVIDIA GPUs, RAPL
+on x86 processors. Its log gives two figures. The thesis's (`thesis_power`): a sample in five
+seconds, their running average, its largest value; energy per frame is that / FPS. The better one
+(`measure`): power integrated over the run, the idle power subtracted, with a spread.
 
     sensor, note = find_sensor("cuda")
     with Sampler(sensor, path="run/power.csv") as sampler:
@@ -10,12 +11,15 @@ frame is that / FPS. The better one (`measure`): power integrated over the run, 
         with sampler.phase("run"): ...
     print(note, measure(sampler.log, frames=21356))
 
-`quality.measure` samples beside what it times: one sampler for all, of whose log each sequence of a variant keeps its part
-(`Log.cut`, `write_log`), with the idle time before; `measure_parts` puts a variant's parts together again.
+`quality.measure` samples beside what it times: one sampler for all, of whose log each sequence of a
+variant keeps its part (`Log.cut`, `write_log`), with the idle time before; `measure_parts` puts a
+variant's parts together again.
 
-Nothing that a sensor does ends the run. A time without good readings is a gap with a reason, and is not integrated over. Times
-are seconds of the monotonic clock since the sampler's start; power is in watts.
+Nothing that a sensor does ends the run. A time without good readings is a gap with a reason, and is
+not integrated over. Times are seconds of the monotonic clock since the sampler's start; power is in
+watts.
 """
+
 from __future__ import annotations
 
 import csv
@@ -31,7 +35,19 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import IO, Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import (
+    IO,
+    Any,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
@@ -48,7 +64,8 @@ _INPUTS = ("VDD_IN", "POM_5V_IN")  # rails of some Jetsons that already hold all
 _KINDS = ("power", "average", "temperature", "load")
 _COLUMNS = ("seconds", "time", "event", *_KINDS)
 
-_RAIL = re.compile(r"\b([A-Za-z]\w*) (-?\d+)(?:mW)?/(-?\d+)(?:mW)?(?!\S)")  # mW now / on average since tegrastats began
+# mW now / on average since tegrastats began
+_RAIL = re.compile(r"\b([A-Za-z]\w*) (-?\d+)(?:mW)?/(-?\d+)(?:mW)?(?!\S)")
 _TEMPERATURE = re.compile(r"\b([A-Za-z]\w*)@(-?\d+(?:\.\d+)?)C\b")
 _LOAD = re.compile(r"\b(GR3D|EMC)_FREQ (\d+)%")
 _CORES = re.compile(r"\bCPU \[([^\]]*)\]")
@@ -60,9 +77,11 @@ class SensorFault(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """power, average: {rail: W}, now and since the sensor began; temperature: degrees Celsius; load: percent; seconds: when.
+    """power, average: {rail: W}, now and since the sensor began; temperature: degrees Celsius;
+    load: percent; seconds: when.
 
-    age: how many seconds ago the power was so (a counter gives the mean since its last reading: half of that time).
+    age: how many seconds ago the power was so (a counter gives the mean since its last reading:
+    half of that time).
     """
 
     power: Mapping[str, float]
@@ -74,9 +93,11 @@ class Reading:
 
 
 def parse_tegrastats(line: str) -> Reading:
-    """A line of tegrastats, of any Jetson: rails as `GPU 2534/2534` (JetPack 4) or `GPU 2534mW/2534mW` (5 and later).
+    """A line of tegrastats, of any Jetson: rails as `GPU 2534/2534` (JetPack 4) or `GPU
+    2534mW/2534mW` (5 and later).
 
-    load: GPU, EMC (memory) and CPU, the mean over all cores. Raises SensorFault where no rail is in the line.
+    load: GPU, EMC (memory) and CPU, the mean over all cores. Raises SensorFault where no rail is in
+    the line.
     """
     rails = [rail for rail in _RAIL.findall(line) if rail[0] != "NC"]  # not connected
     if not rails:
@@ -84,15 +105,26 @@ def parse_tegrastats(line: str) -> Reading:
     load = {"GPU" if name == "GR3D" else name: float(value) for name, value in _LOAD.findall(line)}
     cores = _CORES.search(line)
     if cores:
-        shares = [float(core.partition("%")[0]) if "%" in core else 0.0 for core in cores[1].split(",")]  # 0 where it says "off"
+        # 0 where it says "off"
+        shares = [
+            float(core.partition("%")[0]) if "%" in core else 0.0 for core in cores[1].split(",")
+        ]
         load["CPU"] = sum(shares) / len(shares)
-    temperature = {name: float(value) for name, value in _TEMPERATURE.findall(line) if float(value) > -200}  # -256: switched off
-    return Reading({name: int(now) / 1000 for name, now, _ in rails}, {name: int(mean) / 1000 for name, _, mean in rails},
-                   temperature, load)
+    # -256: switched off
+    temperature = {
+        name: float(value) for name, value in _TEMPERATURE.findall(line) if float(value) > -200
+    }
+    return Reading(
+        {name: int(now) / 1000 for name, now, _ in rails},
+        {name: int(mean) / 1000 for name, _, mean in rails},
+        temperature,
+        load,
+    )
 
 
 class Sensor:
-    """A sensor that is asked for each reading (`read`). `open` raises SensorFault where it is not to be had."""
+    """A sensor that is asked for each reading (`read`). `open` raises SensorFault where it is not
+    to be had."""
 
     name = ""
 
@@ -130,9 +162,16 @@ class Tegrastats(Sensor):
 
     def open(self, period: float) -> None:
         command = [*self.command, "--interval", str(max(1, round(period * 1000)))]
-        try:  # in a session of its own: Ctrl-C in a terminal does not reach it, `close` reaches its children, too
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                            start_new_session=True)
+        # In a session of its own: Ctrl-C in a terminal does not reach it, `close` reaches
+        # its children, too
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         except OSError as error:
             raise SensorFault(f"{self.command[0]}: {error.strerror}") from None
 
@@ -181,13 +220,21 @@ class Nvml(Sensor):
             import pynvml
         except ImportError:
             raise SensorFault("NVML: a package is missing (pip install nvidia-ml-py)") from None
-        visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+        visible = [
+            name.strip()
+            for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            if name.strip()
+        ]
         name = visible[self.index] if self.index < len(visible) else str(self.index)
         try:
             pynvml.nvmlInit()
             self.nvml = pynvml
             by_index = name.isdigit()
-            self.handle = pynvml.nvmlDeviceGetHandleByIndex(int(name)) if by_index else pynvml.nvmlDeviceGetHandleByUUID(name)
+            self.handle = (
+                pynvml.nvmlDeviceGetHandleByIndex(int(name))
+                if by_index
+                else pynvml.nvmlDeviceGetHandleByUUID(name)
+            )
         except pynvml.NVMLError as error:
             raise SensorFault(f"NVML: {error}") from None
         self.read()
@@ -195,9 +242,15 @@ class Nvml(Sensor):
     def read(self) -> Reading:
         nvml = self.nvml
         try:
-            return Reading({"GPU": nvml.nvmlDeviceGetPowerUsage(self.handle) / 1000},
-                           temperature={"GPU": float(nvml.nvmlDeviceGetTemperature(self.handle, nvml.NVML_TEMPERATURE_GPU))},
-                           load={"GPU": float(nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)})
+            return Reading(
+                {"GPU": nvml.nvmlDeviceGetPowerUsage(self.handle) / 1000},
+                temperature={
+                    "GPU": float(
+                        nvml.nvmlDeviceGetTemperature(self.handle, nvml.NVML_TEMPERATURE_GPU)
+                    )
+                },
+                load={"GPU": float(nvml.nvmlDeviceGetUtilizationRates(self.handle).gpu)},
+            )
         except nvml.NVMLError as error:
             raise SensorFault(f"NVML: {error}") from None
 
@@ -208,7 +261,8 @@ class Nvml(Sensor):
 
 
 class Rapl(Sensor):
-    """The energy counters of x86 processors (packages, and memory where it is counted apart), in µJ under `root`."""
+    """The energy counters of x86 processors (packages, and memory where it is counted apart), in µJ
+    under `root`."""
 
     name = "RAPL"
 
@@ -221,10 +275,14 @@ class Rapl(Sensor):
         try:
             for zone in sorted(self.root.glob("intel-rapl:*")):  # AMD's, too, have this name
                 name = (zone / "name").read_text().strip()
-                if name.startswith("package"):  # not psys, which holds the packages, nor core and uncore, which are in them
+                # Not psys, which holds the packages, nor core and uncore, which are in them
+                if name.startswith("package"):
                     self.zones[name] = zone
                 elif name == "dram":
-                    self.zones[(zone.with_name(zone.name.rpartition(":")[0]) / "name").read_text().strip() + "/dram"] = zone
+                    self.zones[
+                        (zone.with_name(zone.name.rpartition(":")[0]) / "name").read_text().strip()
+                        + "/dram"
+                    ] = zone
         except OSError as error:
             raise SensorFault(f"RAPL: {error.filename}: {error.strerror}") from None
         if not self.zones:
@@ -234,7 +292,9 @@ class Rapl(Sensor):
     def read(self) -> Optional[Reading]:
         last, self.last = self.last, None  # after a fault a mean would reach over it: begin anew
         try:
-            counts = {name: int((zone / "energy_uj").read_text()) for name, zone in self.zones.items()}
+            counts = {
+                name: int((zone / "energy_uj").read_text()) for name, zone in self.zones.items()
+            }
             now = time.monotonic()
             used = {name: count - last[1][name] for name, count in counts.items()} if last else {}
             for name in used:
@@ -247,12 +307,19 @@ class Rapl(Sensor):
         self.last = now, counts
         if last is None or now <= last[0]:
             return None
-        return Reading({name: value / 1e6 / (now - last[0]) for name, value in used.items()}, age=(now - last[0]) / 2)
+        return Reading(
+            {name: value / 1e6 / (now - last[0]) for name, value in used.items()},
+            age=(now - last[0]) / 2,
+        )
 
 
-def find_sensor(device: Optional[str] = None, tegrastats: str = "tegrastats",
-                powercap: Union[str, Path] = "/sys/class/powercap") -> Tuple[Optional[Sensor], str]:
-    """The sensor for what runs on `device` ("cuda:1", "cpu"; None: whichever is there) and its name; or None and why."""
+def find_sensor(
+    device: Optional[str] = None,
+    tegrastats: str = "tegrastats",
+    powercap: Union[str, Path] = "/sys/class/powercap",
+) -> Tuple[Optional[Sensor], str]:
+    """The sensor for what runs on `device` ("cuda:1", "cpu"; None: whichever is there) and its
+    name; or None and why."""
     index = int((device or "").partition(":")[2] or 0)
     sensors: List[Sensor] = [Tegrastats((tegrastats,))]
     sensors += [] if device == "cpu" else [Nvml(index)]
@@ -276,7 +343,8 @@ Event = Tuple[float, str, str]
 class Log:
     """What a sampler saw. sensor: "" where there is none; period: s; events: (seconds, kind, text).
 
-    Kinds: fault (of the sensor), begin and end (of the phase that is the text), note (anything else).
+    Kinds: fault (of the sensor), begin and end (of the phase that is the text), note (anything
+    else).
     """
 
     sensor: str
@@ -285,15 +353,36 @@ class Log:
     events: List[Event] = field(default_factory=list)
 
     def phase(self, name: str) -> Optional[Tuple[float, float]]:
-        """Start and end of a phase in seconds, or None. One that a kill cut off ends with the log."""
-        times = {kind: seconds for seconds, kind, text in self.events if text == name and kind in ("begin", "end")}
-        last = max([seconds for seconds, _, _ in self.events] + [reading.seconds for reading in self.readings], default=0.0)
-        return (times["begin"], times["end"] if times.get("end", -1.0) >= times["begin"] else last) if times else None
+        """Start and end of a phase in seconds, or None. One that a kill cut off ends with the
+        log."""
+        times = {
+            kind: seconds
+            for seconds, kind, text in self.events
+            if text == name and kind in ("begin", "end")
+        }
+        last = max(
+            [seconds for seconds, _, _ in self.events]
+            + [reading.seconds for reading in self.readings],
+            default=0.0,
+        )
+        return (
+            (times["begin"], times["end"] if times.get("end", -1.0) >= times["begin"] else last)
+            if times
+            else None
+        )
 
     def series(self, rail: str) -> Tuple[np.ndarray, np.ndarray, List[Tuple[float, str]]]:
-        """(N,) times and (N,) watts of a rail or of `TOTAL`; faults as (seconds, reason), a line without the rail being one."""
-        needed = [rail] if rail != TOTAL else [name for name in self.rails() if name in _INPUTS][:1] or self.rails()
-        points, faults = [], [(seconds, text) for seconds, kind, text in self.events if kind == "fault"]
+        """(N,) times and (N,) watts of a rail or of `TOTAL`; faults as (seconds, reason), a line
+        without the rail being one."""
+        needed = (
+            [rail]
+            if rail != TOTAL
+            else [name for name in self.rails() if name in _INPUTS][:1] or self.rails()
+        )
+        points, faults = (
+            [],
+            [(seconds, text) for seconds, kind, text in self.events if kind == "fault"],
+        )
         for reading in self.readings:
             missing = [name for name in needed if name not in reading.power]
             if missing:
@@ -309,28 +398,50 @@ class Log:
         return sorted(names, key=lambda name: (name != "GPU", "GPU" not in name, name))
 
     def cut(self, start: float, end: float, name: str = "run") -> Log:
-        """The part from `start` to `end` (s) as a log of its own, which is its phase `name`; the idle phase stays in it.
+        """The part from `start` to `end` (s) as a log of its own, which is its phase `name`; the
+        idle phase stays in it.
 
-        The reading before `start` stays, too, where it is close enough to tell the power at `start`.
+        The reading before `start` stays, too, where it is close enough to tell the power at
+        `start`.
         """
-        readings, events = list(self.readings), list(self.events)  # the sampler may be adding to both
+        # The sampler may be adding to both
+        readings, events = list(self.readings), list(self.events)
         idle, early = self.phase("idle") or (0.0, -1.0), start - _LATE * self.period
-        heard = max((reading.seconds for reading in readings if reading.seconds < early), default=0.0)
-        kept = [reading for reading in readings if early <= reading.seconds <= end or idle[0] <= reading.seconds <= idle[1]]
-        noted = [event for event in events if event[1] in ("fault", "note")
-                 and (heard <= event[0] <= end or idle[0] <= event[0] <= idle[1])]
+        heard = max(
+            (reading.seconds for reading in readings if reading.seconds < early), default=0.0
+        )
+        kept = [
+            reading
+            for reading in readings
+            if early <= reading.seconds <= end or idle[0] <= reading.seconds <= idle[1]
+        ]
+        noted = [
+            event
+            for event in events
+            if event[1] in ("fault", "note")
+            and (heard <= event[0] <= end or idle[0] <= event[0] <= idle[1])
+        ]
         phases = [event for event in events if event[2] == "idle" and event[1] in ("begin", "end")]
-        return Log(self.sensor, self.period, kept, sorted([*phases, *noted, (start, "begin", name), (end, "end", name)]))
+        return Log(
+            self.sensor,
+            self.period,
+            kept,
+            sorted([*phases, *noted, (start, "begin", name), (end, "end", name)]),
+        )
 
 
 class Sampler:
-    """Reads a sensor every `period` seconds behind a `with` block; `log` has what it saw, and so has the CSV file `path`.
+    """Reads a sensor every `period` seconds behind a `with` block; `log` has what it saw, and so
+    has the CSV file `path`.
 
-    The file grows line by line: a kill costs one at most, and `read_log` reads the rest. Without a sensor only phases are noted.
-    Raises InputError where `path` cannot be written. Later faults, of the sensor or a full disk, are in the log.
+    The file grows line by line: a kill costs one at most, and `read_log` reads the rest. Without a
+    sensor only phases are noted. Raises InputError where `path` cannot be written. Later faults, of
+    the sensor or a full disk, are in the log.
     """
 
-    def __init__(self, sensor: Optional[Sensor], period: float = 1.0, path: Union[str, Path, None] = None) -> None:
+    def __init__(
+        self, sensor: Optional[Sensor], period: float = 1.0, path: Union[str, Path, None] = None
+    ) -> None:
         self.sensor, self.path = sensor, path
         self.log = Log(sensor.name if sensor else "", period)
         self._file: Optional[IO[str]] = None
@@ -376,7 +487,8 @@ class Sampler:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Name a part of the log: "run" is what is measured, the power of "idle" is subtracted from it."""
+        """Name a part of the log: "run" is what is measured, the power of "idle" is subtracted from
+        it."""
         self._note("begin", name)
         try:
             yield
@@ -391,7 +503,11 @@ class Sampler:
                 if self._stop.is_set():
                     return
                 if isinstance(item, Reading):
-                    wrong = [f"{name} at {watts:g} W" for name, watts in item.power.items() if not 0 <= watts <= MOST_WATTS]
+                    wrong = [
+                        f"{name} at {watts:g} W"
+                        for name, watts in item.power.items()
+                        if not 0 <= watts <= MOST_WATTS
+                    ]
                     if not wrong:
                         faults = 0
                         self._add(replace(item, seconds=self.now() - item.age))
@@ -400,7 +516,8 @@ class Sampler:
                 faults += 1
                 if faults <= 3:  # these name the gap; a flood of garbage shall not fill the disk
                     self._note("fault", item)
-        except Exception as error:  # the run goes on, whatever a driver raises here, and the log says it
+        # The run goes on, whatever a driver raises here, and the log says it
+        except Exception as error:
             if not self._stop.is_set():
                 self._note("fault", f"{self.log.sensor} failed ({type(error).__name__}: {error})")
 
@@ -414,7 +531,8 @@ class Sampler:
         self._write(self.log.events[-1])
 
     def _write(self, item: Union[Reading, Event]) -> None:
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")  # for people: this clock may jump
+        # For people: this clock may jump
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
         seconds = item.seconds if isinstance(item, Reading) else item[0]
         with self._lock:
             if self._file is not None:
@@ -423,7 +541,9 @@ class Sampler:
                     self._file.flush()
                 except OSError as error:  # a full disk: the log goes on in memory
                     self._close_file()
-                    self.log.events.append((seconds, "note", f"{self.path} cannot be written ({error.strerror})"))
+                    self.log.events.append(
+                        (seconds, "note", f"{self.path} cannot be written ({error.strerror})")
+                    )
 
     def _close_file(self) -> None:
         file, self._file = self._file, None
@@ -441,7 +561,9 @@ def _line(item: Union[Reading, Event], date: str = "") -> str:
     if isinstance(item, Reading):
         groups = [getattr(item, kind) for kind in _KINDS]
         seconds, event = item.seconds, ""
-        values = [" ".join(f"{name}={value:.6g}" for name, value in group.items()) for group in groups]
+        values = [
+            " ".join(f"{name}={value:.6g}" for name, value in group.items()) for group in groups
+        ]
     else:
         seconds, event, values = item[0], f"{item[1]}: {item[2]}", [""] * len(_KINDS)
     row = io.StringIO()
@@ -450,7 +572,9 @@ def _line(item: Union[Reading, Event], date: str = "") -> str:
 
 
 def write_log(path: Union[str, Path], log: Log) -> None:
-    """Write a log, whole or not at all; `read_log` reads it. Raises InputError where the place cannot be written to."""
+    """Write a log, whole or not at all; `read_log` reads it. Raises InputError where the place
+    cannot be written to."""
+
     def when(item: Union[Reading, Event]) -> float:
         return item.seconds if isinstance(item, Reading) else item[0]
 
@@ -459,11 +583,14 @@ def write_log(path: Union[str, Path], log: Log) -> None:
 
 
 def read_log(path: Union[str, Path]) -> Log:
-    """A sampler's log; a last line without an end (a kill) is left out. Raises InputError naming file and line."""
+    """A sampler's log; a last line without an end (a kill) is left out. Raises InputError naming
+    file and line."""
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")[:-1]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not a text file'})") from None
+        raise InputError(
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or 'not a text file'})"
+        ) from None
     head = re.fullmatch(r"# (.+), every ([\d.e+-]+) s", lines[0] if lines else "")
     if head is None:
         raise InputError(f"{path}: not a power log")
@@ -494,47 +621,77 @@ class Gap(NamedTuple):
 Times = Union[Sequence[float], np.ndarray]
 
 
-def find_gaps(times: Times, faults: Sequence[Tuple[float, str]], start: float, end: float, period: float) -> List[Gap]:
-    """Where in `start`..`end` two readings in a row have a fault between them or are too far apart for `period` (all s)."""
+def find_gaps(
+    times: Times, faults: Sequence[Tuple[float, str]], start: float, end: float, period: float
+) -> List[Gap]:
+    """Where in `start`..`end` two readings in a row have a fault between them or are too far apart
+    for `period` (all s)."""
     gaps, faults = [], sorted(faults)
     stamps = [seconds for seconds, _ in faults]
     for a, b in zip([-np.inf, *times], [*times, np.inf]):
         if b <= start or a >= end:
             continue
-        between = faults[bisect_right(stamps, a):bisect_right(stamps, b if b < np.inf else end)]
+        between = faults[bisect_right(stamps, a) : bisect_right(stamps, b if b < np.inf else end)]
         length = (b if b < np.inf else end) - (a if a > -np.inf else start)
         if between or length > _LATE * period:
             reasons = dict.fromkeys(reason for _, reason in between)
-            gaps.append(Gap(float(max(a, start)), float(min(b, end)), "; ".join(reasons) or f"no reading for {length:.3g} s"))
+            gaps.append(
+                Gap(
+                    float(max(a, start)),
+                    float(min(b, end)),
+                    "; ".join(reasons) or f"no reading for {length:.3g} s",
+                )
+            )
     return gaps
 
 
-def integrate(times: Times, watts: Times, gaps: Sequence[Gap], start: float, end: float) -> Tuple[float, float]:
-    """Joules (trapezoid) between `start` and `end` outside of the gaps, and the seconds that they cover.
+def integrate(
+    times: Times, watts: Times, gaps: Sequence[Gap], start: float, end: float
+) -> Tuple[float, float]:
+    """Joules (trapezoid) between `start` and `end` outside of the gaps, and the seconds that they
+    cover.
 
-    Before the first and after the last reading the power is taken as constant, unless there is a gap.
+    Before the first and after the last reading the power is taken as constant, unless there is a
+    gap.
     """
     if len(times) == 0 or end <= start:
         return 0.0, 0.0
     borders = [border for gap in gaps for border in (gap.start, gap.end)]
     grid = np.unique(np.clip([start, *times, *borders, end], start, end))
-    power, lengths, middles = np.interp(grid, times, watts), np.diff(grid), (grid[1:] + grid[:-1]) / 2
+    power, lengths, middles = (
+        np.interp(grid, times, watts),
+        np.diff(grid),
+        (grid[1:] + grid[:-1]) / 2,
+    )
     good = np.ones(len(lengths), bool)
     for gap in gaps:
         good &= (middles < gap.start) | (middles > gap.end)
     return float(((power[1:] + power[:-1]) / 2 * lengths)[good].sum()), float(lengths[good].sum())
 
 
-def thesis_power(times: Times, watts: Times, start: float, end: float, period: float = THESIS_PERIOD) -> float:
-    """Watts as in section 4.3: a sample each `period` s, the mean of all samples so far, the largest of these means; NaN if none.
+def thesis_power(
+    times: Times, watts: Times, start: float, end: float, period: float = THESIS_PERIOD
+) -> float:
+    """Watts as in section 4.3: a sample each `period` s, the mean of all samples so far, the
+    largest of these means; NaN if none.
 
-    That mean is the second number that tegrastats prints. Here it is taken of the run alone, for every sensor, from its latest
-    reading at each sample; one older than a period is none.
+    That mean is the second number that tegrastats prints. Here it is taken of the run alone, for
+    every sensor, from its latest reading at each sample; one older than a period is none.
     """
-    ticks = np.arange(start + period, end + 1e-9, period) if end - start >= period else np.array([end])
+    ticks = (
+        np.arange(start + period, end + 1e-9, period) if end - start >= period else np.array([end])
+    )
     latest = np.searchsorted(times, ticks, side="right") - 1
-    samples = [watts[index] for index, tick in zip(latest, ticks) if index >= 0 and times[index] > tick - period]
-    return float((np.cumsum(samples) / np.arange(1, len(samples) + 1)).max()) if samples else float("nan")
+    samples = [
+        watts[index]
+        for index, tick in zip(latest, ticks)
+        if index >= 0 and times[index] > tick - period
+    ]
+    return (
+        float((np.cumsum(samples) / np.arange(1, len(samples) + 1)).max())
+        if samples
+        else float("nan")
+    )
 
 
 def energy_per_frame(watts: float, fps: float) -> float:
@@ -546,9 +703,10 @@ def energy_per_frame(watts: float, fps: float) -> float:
 class Power:
     """Power (W) and energy (J) of a run; NaN where unknown.
 
-    seconds: of the run; covered: those with readings; watts, joules: mean power and energy of these; idle_watts: the mean
-    of the idle phase. energy_per_frame: the mean power x seconds a frame, spread: its standard deviation over blocks of frames;
-    net: the same with the idle power subtracted. thesis: section 4.3, with the run's frames a second.
+    seconds: of the run; covered: those with readings; watts, joules: mean power and energy of
+    these; idle_watts: the mean of the idle phase. energy_per_frame: the mean power x seconds a
+    frame, spread: its standard deviation over blocks of frames; net: the same with the idle power
+    subtracted. thesis: section 4.3, with the run's frames a second.
     """
 
     sensor: str
@@ -568,11 +726,18 @@ class Power:
     gaps: Tuple[Gap, ...]
 
 
-def measure(log: Log, frames: Union[int, Sequence[float]], phase: str = "run", rail: Optional[str] = None,
-            blocks: int = 10) -> Power:
-    """The power of a phase of the log. frames: how many it tracked, or the times (s, `Sampler.now`) at which each was done.
+def measure(
+    log: Log,
+    frames: Union[int, Sequence[float]],
+    phase: str = "run",
+    rail: Optional[str] = None,
+    blocks: int = 10,
+) -> Power:
+    """The power of a phase of the log. frames: how many it tracked, or the times (s, `Sampler.now`)
+    at which each was done.
 
-    rail: a name in the log or `TOTAL`; by default the GPU's, or all without one. Raises InputError for an unknown phase or rail.
+    rail: a name in the log or `TOTAL`; by default the GPU's, or all without one. Raises InputError
+    for an unknown phase or rail.
     """
     span, idle_span, rails = log.phase(phase), log.phase("idle"), log.rails()
     if span is None:
@@ -583,33 +748,59 @@ def measure(log: Log, frames: Union[int, Sequence[float]], phase: str = "run", r
     times, watts, faults = log.series(rail)
 
     def mean(begin: float, stop: float) -> Tuple[float, float, float]:
-        joules, covered = integrate(times, watts, find_gaps(times, faults, begin, stop, log.period), begin, stop)
+        joules, covered = integrate(
+            times, watts, find_gaps(times, faults, begin, stop, log.period), begin, stop
+        )
         return (joules / covered if covered else float("nan")), joules, covered
 
     (start, end), idle = span, mean(*idle_span)[0] if idle_span else float("nan")
     power, joules, covered = mean(start, end)
-    done = np.linspace(start, end, int(frames) + 1)[1:] if isinstance(frames, (int, np.integer)) else np.asarray(frames, float)
+    done = (
+        np.linspace(start, end, int(frames) + 1)[1:]
+        if isinstance(frames, (int, np.integer))
+        else np.asarray(frames, float)
+    )
     fps = len(done) / (end - start) if end > start else 0.0
     pieces = [piece for piece in np.array_split(done, blocks) if len(piece)]
     borders = [start, *(float(piece[-1]) for piece in pieces)]
-    shares = np.array([((b - a) / len(piece), mean(a, b)[0]) for a, b, piece in zip(borders, borders[1:], pieces)]).reshape(-1, 2)
+    shares = np.array(
+        [((b - a) / len(piece), mean(a, b)[0]) for a, b, piece in zip(borders, borders[1:], pieces)]
+    ).reshape(-1, 2)
     shares = shares[~np.isnan(shares[:, 1])]  # blocks without any reading
-    each = [shares[:, 0] * (shares[:, 1] - base) for base in (0.0, idle)]  # J a frame, with and without the idle power
+    # J a frame, with and without the idle power
+    each = [shares[:, 0] * (shares[:, 1] - base) for base in (0.0, idle)]
     thesis = thesis_power(times, watts, start, end)
     gaps = find_gaps(times, faults, start, end, log.period) if log.sensor else []
-    return Power(log.sensor, rail, end - start, covered, len(done), power, joules, idle, energy_per_frame(power, fps),
-                 _spread(each[0]), energy_per_frame(power - idle, fps), _spread(each[1]), thesis, energy_per_frame(thesis, fps),
-                 tuple(gaps))
+    return Power(
+        log.sensor,
+        rail,
+        end - start,
+        covered,
+        len(done),
+        power,
+        joules,
+        idle,
+        energy_per_frame(power, fps),
+        _spread(each[0]),
+        energy_per_frame(power - idle, fps),
+        _spread(each[1]),
+        thesis,
+        energy_per_frame(thesis, fps),
+        tuple(gaps),
+    )
 
 
 def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Optional[Power]:
-    """The power of a run in parts, each with a log and the frames tracked in it; None where no part has a log of a sensor.
+    """The power of a run in parts, each with a log and the frames tracked in it; None where no part
+    has a log of a sensor.
 
-    Energy a frame is that of all covered parts, its spread the standard deviation over them. The thesis's power is taken of the
-    parts in a row, its energy a frame with `fps`, the frames a second of the tables. Times of gaps are of the parts in a row.
+    Energy a frame is that of all covered parts, its spread the standard deviation over them. The
+    thesis's power is taken of the parts in a row, its energy a frame with `fps`, the frames a
+    second of the tables. Times of gaps are of the parts in a row.
     """
     sensor = next((log.sensor for log, _ in parts if log.sensor), "")
-    logs = [(log, frames) for log, frames in parts if log.sensor == sensor]  # one sensor's watts are not another one's
+    # One sensor's watts are not another one's
+    logs = [(log, frames) for log, frames in parts if log.sensor == sensor]
     if not sensor:
         return None
     rail, offset = _usual_rail([name for log, _ in logs for name in log.rails()]), 0.0
@@ -628,19 +819,41 @@ def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Optional[Powe
         gaps += [Gap(gap.start + shift, gap.end + shift, gap.reason) for gap in one.gaps]
         offset += one.seconds
         ones.append(one)
-    covered, joules, frames = (sum(getattr(one, name) for one in ones) for name in ("covered", "joules", "frames"))
+    covered, joules, frames = (
+        sum(getattr(one, name) for one in ones) for name in ("covered", "joules", "frames")
+    )
     idles = [one.idle_watts for one in ones if not np.isnan(one.idle_watts)]
-    power, idle = joules / covered if covered else float("nan"), float(np.mean(idles)) if idles else float("nan")
+    power, idle = (
+        joules / covered if covered else float("nan"),
+        float(np.mean(idles)) if idles else float("nan"),
+    )
     rate = frames / offset if offset else 0.0
     thesis = thesis_power(np.concatenate(times), np.concatenate(watts), 0.0, offset)
-    return Power(sensor, rail, offset, covered, frames, power, joules, idle, energy_per_frame(power, rate),
-                 _spread([one.energy_per_frame for one in ones]), energy_per_frame(power - idle, rate),
-                 _spread([one.net_energy_per_frame for one in ones]), thesis, energy_per_frame(thesis, fps), tuple(gaps))
+    return Power(
+        sensor,
+        rail,
+        offset,
+        covered,
+        frames,
+        power,
+        joules,
+        idle,
+        energy_per_frame(power, rate),
+        _spread([one.energy_per_frame for one in ones]),
+        energy_per_frame(power - idle, rate),
+        _spread([one.net_energy_per_frame for one in ones]),
+        thesis,
+        energy_per_frame(thesis, fps),
+        tuple(gaps),
+    )
 
 
 def _usual_rail(rails: Sequence[str]) -> str:
     """The GPU's, or all without one."""
-    return next((name for name in rails if name == "GPU"), next((name for name in rails if "GPU" in name), TOTAL))
+    return next(
+        (name for name in rails if name == "GPU"),
+        next((name for name in rails if "GPU" in name), TOTAL),
+    )
 
 
 def _spread(values: Union[Sequence[float], np.ndarray]) -> float:

@@ -1,4 +1,5 @@
-"""One line that says what is done, how much of it, and how long the rest will take: on terminals in place, in logs every 20 s."""
+"""One line that says what is done, how much of it, and how long the rest will take: on terminals in
+place, in logs every 20 s."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class _Lines:
 
 
 class _Bar(tqdm):
-    """A bar that does not exceed its total by a rounding error, and that goes on telling the time during a long step."""
+    """A bar that does not exceed its total by a rounding error, and that goes on telling the time
+    during a long step."""
 
     def __init__(self, *args: Any, seconds: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -51,7 +53,8 @@ class _Bar(tqdm):
 
 
 def progress(total: float, what: str, shown: bool = True) -> Any:
-    """A tqdm bar over `total` units of work; `set_description` says what is being done, `update` counts.
+    """A tqdm bar over `total` units of work; `set_description` says what is being done, `update`
+    counts.
 
     The time left follows from the mean speed so far. shown: False gives a bar that prints nothing.
     """

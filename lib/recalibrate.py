@@ -1,4 +1,6 @@
-"""Batch-norm recalibration: what a network's layers see after channels were taken out of it (section 4.2.3)."""
+"""Batch-norm recalibration: what a network's layers see after channels were taken out of it
+(section 4.2.3)."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -16,7 +18,8 @@ from lib.siamrpn.network import SiamRPN
 
 
 def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) -> None:
-    """Replace the running means and variances of all batch normalisations by those over the pairs; no weight changes.
+    """Replace the running means and variances of all batch normalisations by those over the pairs;
+    no weight changes.
 
     In place; the network ends in evaluation mode. Raises InputError without pairs.
     """
@@ -30,15 +33,21 @@ def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) ->
         norm.train()
     with torch.no_grad():
         for start in range(0, len(pairs), batch):
-            chosen = pairs[start:start + batch]
-            network(*(torch.from_numpy(np.concatenate([as_input(crop) for crop in crops])) for crops in zip(*chosen)))
+            chosen = pairs[start : start + batch]
+            network(
+                *(
+                    torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
+                    for crops in zip(*chosen)
+                )
+            )
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     network.eval()
 
 
 def recalibrate_file(weights: Path, config: Path, count: int, out: Path) -> str:
-    """Write a tracker's weights with statistics of `count` pairs of a training configuration's data; says what was done."""
+    """Write a tracker's weights with statistics of `count` pairs of a training configuration's
+    data; says what was done."""
     from lib.training.loop import load_config
 
     network = load_network(weights)

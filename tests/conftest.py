@@ -30,7 +30,8 @@ def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with reference data beside the repository (PySOT's numbers, VOT2018 annotations, real sequences)."""
+    """The folder with reference data beside the repository (PySOT's numbers, VOT2018 annotations,
+    real sequences)."""
     if not SHARED.is_dir():
         pytest.skip(f"reference data is not on this machine: {SHARED} does not exist")
     return SHARED
@@ -38,7 +39,8 @@ def shared() -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: its pool and another framework's, taking turns on two cores, wait for each other."""
+    """PyTorch on one thread: its pool and another framework's, taking turns on two cores, wait for
+    each other."""
     torch = pytest.importorskip("torch")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -56,7 +58,9 @@ def names() -> Tuple[str, str]:
 
 
 @pytest.fixture(scope="session")
-def first_frames(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, Iterable[str], int], Path]:
+def first_frames(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Path, Iterable[str], int], Path]:
     """Makes a copy of some sequences of a dataset in VOT's layout: their first frames."""
 
     def copied(whole: Path, names: Iterable[str], count: int) -> Path:
@@ -75,8 +79,12 @@ def first_frames(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, It
 
 
 @pytest.fixture(scope="session")
-def small(names: Tuple[str, str], first_frames: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def small(
+    names: Tuple[str, str], first_frames: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Two sequences of the demo benchmark, their first frames."""
     from lib.demo import make_benchmark
 
-    return first_frames(make_benchmark(tmp_path_factory.mktemp("demo") / "small", names), names, FRAMES)
+    return first_frames(
+        make_benchmark(tmp_path_factory.mktemp("demo") / "small", names), names, FRAMES
+    )

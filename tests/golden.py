@@ -3,11 +3,14 @@
     python tests/golden.py write FILE [--sequences N] [--run NAME]
     python tests/golden.py compare FILE [--run NAME]
 
-`write` keeps digests as JSON, `compare` computes them again and names what differs (exit status 1). They are of
-- raw files: every variant of chapters 3 and 4 on N sequences of the demo benchmark (2 unless given: some minutes),
+`write` keeps digests as JSON, `compare` computes them again and names what differs (exit status 1).
+They are of
+- raw files: every variant of chapters 3 and 4 on N sequences of the demo benchmark (2 unless given:
+  some minutes),
 - calibration: the ranges from the frames of these sequences, by every way and method,
 - models: the ONNX files of the demo weights, three networks at three precisions,
-- with --run, of a finished run and the book built on it: raw files, and the tables of sections and pages without their times.
+- with --run, of a finished run and the book built on it: raw files, and the tables of sections and
+  pages without their times.
 """
 
 from __future__ import annotations
@@ -28,7 +31,10 @@ from typing import Any, Dict, Iterable
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "book" / "_build" / "html" / "notebooks"
 # Heads of columns that no two measurements have the same.
-TIMES = re.compile(r"fps|\bms\b|_ms|\bs\b|_s$|second|ratio|times|faster|power|\bW\b|\bJ\b|date|hardware|run|build|MB", re.I)
+TIMES = re.compile(
+    r"fps|\bms\b|_ms|\bs\b|_s$|second|ratio|times|faster|power|\bW\b|\bJ\b|date|hardware|run|build|MB",
+    re.I,
+)
 TABLE = re.compile(r'download="([^"]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"')
 
 
@@ -38,7 +44,10 @@ def digest(content: Any) -> str:
 
 
 def raw_files(folder: Path) -> Dict[str, str]:
-    return {str(path.relative_to(folder)): digest(path.read_bytes()) for path in sorted(folder.rglob("*_001.txt"))}
+    return {
+        str(path.relative_to(folder)): digest(path.read_bytes())
+        for path in sorted(folder.rglob("*_001.txt"))
+    }
 
 
 def measured(folder: Path, dataset: Any) -> Dict[str, str]:
@@ -46,7 +55,12 @@ def measured(folder: Path, dataset: Any) -> Dict[str, str]:
     from lib.deploy import choose_framework
     from lib.measure import everything, quality
 
-    quality.measure(everything.variants("demo", choose_framework()), dataset, str(folder), shown=sys.stderr.isatty())
+    quality.measure(
+        everything.variants("demo", choose_framework()),
+        dataset,
+        str(folder),
+        shown=sys.stderr.isatty(),
+    )
     return raw_files(folder)
 
 
@@ -60,7 +74,11 @@ def calibrated(dataset: Any) -> Dict[str, str]:
     deployment = Deployment(load_network(DEMO_WEIGHTS), "openvino", cache=None)
     models = {name: deployment.model(name, "fp32") for name in NETWORKS}
     ways = calibrate_ways(models, thesis_pairs(dataset, 8), XCORR_FEEDS)
-    return {f"{way} {network}": digest(bounds) for way, ranges in ways.items() for network, bounds in ranges.items()}
+    return {
+        f"{way} {network}": digest(bounds)
+        for way, ranges in ways.items()
+        for network, bounds in ranges.items()
+    }
 
 
 def exported() -> Dict[str, str]:
@@ -71,10 +89,13 @@ def exported() -> Dict[str, str]:
     from lib.zoo import DEMO_WEIGHTS
 
     ranges = training_ranges(DEMO_WEIGHTS)
-    deployment = Deployment(load_network(DEMO_WEIGHTS), "openvino", cache=None, ranges=lambda _: ranges)
+    deployment = Deployment(
+        load_network(DEMO_WEIGHTS), "openvino", cache=None, ranges=lambda _: ranges
+    )
     return {
         f"{name} {precision}": digest(deployment.model(name, precision).SerializeToString())
-        for name in NETWORKS for precision in ("fp32", "fp16", "int8")
+        for name in NETWORKS
+        for precision in ("fp32", "fp16", "int8")
     }
 
 
@@ -98,15 +119,22 @@ def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
         names = [spec.name for spec in list_specs()]
         chosen = names[:: max(1, len(names) // sequences)][:sequences]
         dataset = load_dataset(make_benchmark(Path(folder) / "golden", chosen))
-        found = {"raw": measured(Path(folder) / "run", dataset), "calibration": calibrated(dataset), "models": exported()}
+        found = {
+            "raw": measured(Path(folder) / "run", dataset),
+            "calibration": calibrated(dataset),
+            "models": exported(),
+        }
         del os.environ["SIAMBOOK_RUNS"]
     if run:
         kept = runs.run_folder(run)
         found["run"] = raw_files(kept)
-        found["sections"] = tables((path.name, path.read_text()) for path in sorted(kept.glob("*.csv")))
+        found["sections"] = tables(
+            (path.name, path.read_text()) for path in sorted(kept.glob("*.csv"))
+        )
         found["pages"] = tables(
             (f"{page.stem}: {name}", base64.b64decode(text).decode())
-            for page in sorted(HTML.glob("*.html")) for name, text in TABLE.findall(page.read_text(encoding="utf-8"))
+            for page in sorted(HTML.glob("*.html"))
+            for name, text in TABLE.findall(page.read_text(encoding="utf-8"))
         )
     return found
 
@@ -116,8 +144,14 @@ def compare(before: Dict[str, Dict[str, str]], after: Dict[str, Dict[str, str]])
     differing = 0
     for part in before.keys() | after.keys():
         one, other = before.get(part, {}), after.get(part, {})
-        changed = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-        print(f"{part}: {len(one)} before, {len(other)} now, {len(changed)} differ", *changed[:20], sep="\n    ")
+        changed = sorted(
+            name for name in one.keys() | other.keys() if one.get(name) != other.get(name)
+        )
+        print(
+            f"{part}: {len(one)} before, {len(other)} now, {len(changed)} differ",
+            *changed[:20],
+            sep="\n    ",
+        )
         differing += len(changed)
     return differing
 

@@ -1,7 +1,10 @@
-"""The built book, walked page by page in headless Chromium: as wide as a desk, as narrow as a phone, cut off from the network.
+"""The built book, walked page by page in headless Chromium: as wide as a desk, as narrow as a
+phone, cut off from the network.
 
-Runs on what `make book` left in book/_build/html; SIAMBOOK_SCREENSHOTS=folder keeps a picture of every page at both widths.
+Runs on what `make book` left in book/_build/html; SIAMBOOK_SCREENSHOTS=folder keeps a picture of
+every page at both widths.
 """
+
 from __future__ import annotations
 
 import functools
@@ -21,7 +24,10 @@ pytestmark = pytest.mark.browser
 
 HTML = Path(__file__).parent.parent / "book" / "_build" / "html"
 FRONT = "index.html"  # only leads on to the first page
-PAGES = sorted({str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts} - {FRONT})
+PAGES = sorted(
+    {str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if "_static" not in path.parts}
+    - {FRONT}
+)
 WIDTHS = [1280, 390]
 
 FIGURES = """
@@ -32,7 +38,8 @@ return [...document.querySelectorAll('article img, article svg.figure, article c
     caption: (e.closest('figure')?.querySelector('figcaption')?.innerText || '').replace('#', '').trim(),
 }))"""
 
-# Elements of the page's text that reach beyond the window and that no ancestor lets the reader scroll to.
+# Elements of the page's text that reach beyond the window and that no ancestor lets the reader
+# scroll to.
 CUT_OFF = """
 const width = document.documentElement.clientWidth
 const scrolls = e => e && e !== document.body
@@ -42,7 +49,8 @@ return [...document.querySelectorAll('article *')]
     .filter(e => !e.closest('.MathJax, mjx-container, [aria-hidden=true]') && !scrolls(e.parentElement) && !scrolls(e))
     .map(e => `${e.tagName.toLowerCase()}.${e.className}: ${(e.innerText || '').slice(0, 40)}`)"""
 
-# Lines of text that are hard to tell from what lies behind them: contrast by WCAG 2 below the 3 that it asks of large text.
+# Lines of text that are hard to tell from what lies behind them: contrast by WCAG 2 below the 3
+# that it asks of large text.
 FAINT = """
 const channel = v => v / 255 <= 0.03928 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4
 const parts = color => (color.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number)
@@ -84,7 +92,9 @@ def address() -> Iterator[str]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Quiet, directory=str(HTML))
+    )
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -93,18 +103,35 @@ def address() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(address: str) -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is missing: install the `test` extra")
-    binary = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    webdriver = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is missing: install the `test` extra"
+    )
+    binary = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     driver = shutil.which("chromedriver")
     if not binary or not driver:
-        pytest.skip("no Chromium or chromedriver here: on Debian, apt-get install chromium chromium-driver")
+        pytest.skip(
+            "no Chromium or chromedriver here: on Debian, apt-get install chromium chromium-driver"
+        )
     options = webdriver.ChromeOptions()
     options.binary_location = binary
     offline = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars", offline):
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        offline,
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    chrome = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=driver)
+    )
     chrome.set_script_timeout(300)  # of a busy machine
     yield chrome
     chrome.quit()
@@ -134,7 +161,9 @@ def keep_picture(browser: Any, page: str, width: int) -> None:
     folder = os.environ.get("SIAMBOOK_SCREENSHOTS")
     if not folder:
         return
-    set_window(browser, width, browser.execute_script("return document.documentElement.scrollHeight"))
+    set_window(
+        browser, width, browser.execute_script("return document.documentElement.scrollHeight")
+    )
     Path(folder).mkdir(parents=True, exist_ok=True)
     browser.save_screenshot(str(Path(folder) / f"{page.replace('/', '-')[:-5]}-{width}.png"))
     set_window(browser, width)
@@ -146,7 +175,10 @@ def test_a_page_is_whole_on_a_desk(browser: Any, address: str, page: str) -> Non
     open_page(browser, address + page, WIDTHS[0])
     keep_picture(browser, page, WIDTHS[0])
     links = [url for url in set(browser.execute_script(TARGETS)) if url.startswith(address)]
-    found = {"faults": faults(browser), "broken links": [url for url in links if not exists(url, address)]}
+    found = {
+        "faults": faults(browser),
+        "broken links": [url for url in links if not exists(url, address)],
+    }
     browser.execute_script(STILL)
     for theme in ("light", "dark"):
         browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
@@ -168,11 +200,14 @@ def faults(browser: Any) -> list[str]:
         source = figure["source"]
         if not figure["loaded"]:
             found.append(f"{source} does not load")
-        if not figure["alt"] or figure["alt"].endswith((".png", ".svg", ".jpg")):  # Sphinx fills in the file's name
+        # Sphinx fills in the file's name
+        if not figure["alt"] or figure["alt"].endswith((".png", ".svg", ".jpg")):
             found.append(f"{source} has no alternative text")
         if not figure["caption"]:
             found.append(f"{source} has no caption")
-    content, window = browser.execute_script("const e = document.documentElement; return [e.scrollWidth, e.clientWidth]")
+    content, window = browser.execute_script(
+        "const e = document.documentElement; return [e.scrollWidth, e.clientWidth]"
+    )
     if content > window:
         found.append(f"the page is {content} pixels wide in a window of {window}")
     return found + [f"{element} is cut off" for element in browser.execute_script(CUT_OFF)]
@@ -187,16 +222,29 @@ def test_text_on_its_own_colour_is_seen(browser: Any) -> None:
 @pytest.mark.parametrize(
     ("content", "fault"),
     [
-        ("<figure><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw=' alt='a dot'></figure>", "no caption"),
-        ("<figure><img src='x.png'><figcaption>A dot.</figcaption></figure>", "no alternative text"),
-        ("<figure><img src='x.png' alt='a dot'><figcaption>A dot.</figcaption></figure>", "does not load"),
+        (
+            "<figure><img src='data:image/gif;base64,R0lGODlhAQABAAAAACw=' alt='a dot'></figure>",
+            "no caption",
+        ),
+        (
+            "<figure><img src='x.png'><figcaption>A dot.</figcaption></figure>",
+            "no alternative text",
+        ),
+        (
+            "<figure><img src='x.png' alt='a dot'><figcaption>A dot.</figcaption></figure>",
+            "does not load",
+        ),
         ("<script>undefined.x</script>", "TypeError"),
         ("<div style='width: 2000px'>wide</div>", "pixels wide"),
         ("<div style='overflow: hidden'><div style='width: 2000px'>wide</div></div>", "cut off"),
     ],
 )
 def test_the_walk_sees_what_it_looks_for(browser: Any, content: str, fault: str) -> None:
-    open_page(browser, f"data:text/html,<meta name=viewport content='width=device-width'><article>{content}</article>", 390)
+    open_page(
+        browser,
+        f"data:text/html,<meta name=viewport content='width=device-width'><article>{content}</article>",
+        390,
+    )
     assert any(fault in found for found in faults(browser))
 
 
@@ -214,7 +262,11 @@ def exists(url: str, address: str) -> bool:
         page = page / "index.html"
     if not page.is_file():
         return False
-    return not anchor or page.suffix != ".html" or f'id="{urllib.parse.unquote(anchor)}"' in page.read_text(encoding="utf-8")
+    return (
+        not anchor
+        or page.suffix != ".html"
+        or f'id="{urllib.parse.unquote(anchor)}"' in page.read_text(encoding="utf-8")
+    )
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,6 @@
-"""Calibration: which frames the thesis's set takes, what the xcorr network is fed, files of ranges, trusted only when whole."""
+"""Calibration: which frames the thesis's set takes, what the xcorr network is fed, files of ranges,
+trusted only when whole."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -58,8 +60,13 @@ def models(network):
 @pytest.fixture(scope="module")
 def pairs():
     random = np.random.RandomState(0)
-    return [CropPair(random.randint(0, 256, (127, 127, 3), np.uint8), random.randint(0, 256, (255, 255, 3), np.uint8))
-            for _ in range(3)]
+    return [
+        CropPair(
+            random.randint(0, 256, (127, 127, 3), np.uint8),
+            random.randint(0, 256, (255, 255, 3), np.uint8),
+        )
+        for _ in range(3)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +74,13 @@ def ranges(models, pairs):
     return calibrate(models, pairs)
 
 
-# -- Sets ----------------------------------------------------------------------------------------------------------------------
+# -- Sets ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("total, requested, each",
-                         [(21356, 1000, 22), (1000, 1000, 1), (1001, 1000, 2), (10, 1000, 1), (301, 30, 11)])
+@pytest.mark.parametrize(
+    "total, requested, each",
+    [(21356, 1000, 22), (1000, 1000, 1), (1001, 1000, 2), (10, 1000, 1), (301, 30, 11)],
+)
 def test_every_sequence_gives_total_over_requested_frames_rounded_up(total, requested, each):
     assert frames_per_sequence(total, requested) == each
 
@@ -92,8 +101,13 @@ def video(folder, name, length, first):
     """An OTB sequence whose frames are told apart by their brightness; returns it."""
     (folder / name / "img").mkdir(parents=True)
     for index in range(length):
-        cv2.imwrite(str(folder / name / "img" / f"{index:04d}.png"), np.full((90, 120, 3), first + 4 * index, np.uint8))
-    (folder / name / "groundtruth_rect.txt").write_text("".join(f"{40 + index},30,30,24\n" for index in range(length)))
+        cv2.imwrite(
+            str(folder / name / "img" / f"{index:04d}.png"),
+            np.full((90, 120, 3), first + 4 * index, np.uint8),
+        )
+    (folder / name / "groundtruth_rect.txt").write_text(
+        "".join(f"{40 + index},30,30,24\n" for index in range(length))
+    )
 
 
 @pytest.fixture
@@ -111,8 +125,14 @@ def numbers(pairs):
 
 def test_frames_of_a_sequence_are_chosen_once_and_a_short_sequence_gives_all_it_has(numbered):
     chosen = numbers(thesis_pairs(numbered, requested=4))  # ceil(22 / 4) = 6 a sequence
-    long, short = [pair for pair in chosen if pair[0] < 200], [pair for pair in chosen if pair[0] >= 200]
-    assert len(long) == 6 and len({search for _, search in long}) == len({exemplar for exemplar, _ in long}) == 6
+    long, short = (
+        [pair for pair in chosen if pair[0] < 200],
+        [pair for pair in chosen if pair[0] >= 200],
+    )
+    assert (
+        len(long) == 6
+        and len({search for _, search in long}) == len({exemplar for exemplar, _ in long}) == 6
+    )
     assert sorted(search for _, search in short) == [200, 204]
     assert all(exemplar != search for exemplar, search in chosen)
     assert all(value % 4 == 0 for pair in chosen for value in pair)
@@ -155,27 +175,38 @@ def test_crops_of_real_sequences_are_the_trackers_own(shared):
 
 
 def cut(sequence, begin, end):
-    return replace(sequence, frames=sequence.frames[begin:end], regions=sequence.regions[begin:end], tags={})
+    return replace(
+        sequence, frames=sequence.frames[begin:end], regions=sequence.regions[begin:end], tags={}
+    )
 
 
 def test_training_pairs_are_seeded_and_none_of_those_that_were_trained_on(shared):
     config = replace(load_config(DEMO_TRAINING), data=str(shared / "train"))
     drawn, again, other = (training_pairs(config, 4, seed) for seed in (0, 0, 1))
-    assert [(pair.exemplar.shape, pair.search.shape) for pair in drawn] == [((127, 127, 3), (255, 255, 3))] * 4
+    assert [(pair.exemplar.shape, pair.search.shape) for pair in drawn] == [
+        ((127, 127, 3), (255, 255, 3))
+    ] * 4
     assert all(np.array_equal(one.search, same.search) for one, same in zip(drawn, again))
-    assert not any(np.array_equal(one.search, different.search) for one, different in zip(drawn, other))
+    assert not any(
+        np.array_equal(one.search, different.search) for one, different in zip(drawn, other)
+    )
     clips = load_clips(Path(config.data), config.pairs.holdout)
     trained = PairDataset(clips, config.pairs, 255, config.seed)
-    assert not any(np.array_equal(pair.search, trained[index]["search"].transpose(1, 2, 0)) for index, pair in enumerate(drawn))
+    assert not any(
+        np.array_equal(pair.search, trained[index]["search"].transpose(1, 2, 0))
+        for index, pair in enumerate(drawn)
+    )
     kept_back = held_out(Path(config.data), config.pairs.holdout)
     used, unused = ({frame.path for clip in some for frame in clip} for some in (clips, kept_back))
     assert unused and not used & unused
 
 
-# -- Feeds ---------------------------------------------------------------------------------------------------------------------
+# -- Feeds -----------------------------------------------------------------------------------------
 
 
-def test_the_xcorr_networks_feeds_are_bound_by_name_to_what_the_other_two_put_out(network, models, pairs):
+def test_the_xcorr_networks_feeds_are_bound_by_name_to_what_the_other_two_put_out(
+    network, models, pairs
+):
     feeds = network_feeds(models, pairs)
     assert [len(feeds[name]) for name in NETWORKS] == [3, 3, 3]
     modules = three_networks(network)
@@ -183,11 +214,15 @@ def test_the_xcorr_networks_feeds_are_bound_by_name_to_what_the_other_two_put_ou
         assert np.array_equal(feeds["target"][index]["exemplar"], as_input(pair.exemplar))
         assert np.array_equal(feeds["search"][index]["search"], as_input(pair.search))
         with torch.inference_mode():
-            expected = {**dict(zip(KERNELS, modules["target"](torch.from_numpy(as_input(pair.exemplar))))),
-                        **dict(zip(MAPS, modules["search"](torch.from_numpy(as_input(pair.search)))))}
+            expected = {
+                **dict(zip(KERNELS, modules["target"](torch.from_numpy(as_input(pair.exemplar))))),
+                **dict(zip(MAPS, modules["search"](torch.from_numpy(as_input(pair.search))))),
+            }
         assert feeds["xcorr"][index].keys() == expected.keys()
         for name, value in expected.items():
-            assert np.abs(feeds["xcorr"][index][name] - value.numpy()).max() < 1e-4 * np.ptp(value.numpy()), name
+            assert np.abs(feeds["xcorr"][index][name] - value.numpy()).max() < 1e-4 * np.ptp(
+                value.numpy()
+            ), name
 
 
 def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_else(models, pairs):
@@ -195,8 +230,12 @@ def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_els
     made = {how: xcorr_feeds(own, how) for how in XCORR_FEEDS}
 
     def differing(how):
-        return {name for given, changed in zip(own, made[how]) for name in given
-                if not np.array_equal(given[name], changed[name])}
+        return {
+            name
+            for given, changed in zip(own, made[how])
+            for name in given
+            if not np.array_equal(given[name], changed[name])
+        }
 
     assert not differing("own")
     assert differing("one-target") == differing("stand-in") == set(KERNELS)
@@ -208,7 +247,9 @@ def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_els
             assert np.array_equal(feeds[name], made["stand-in"][0][name])
             assert 0.19 < np.abs(feeds[name]).max() <= 0.2  # +-1/sqrt(25)
     for feeds, given in zip(made["misbound"], own):
-        assert np.array_equal(feeds["map_cls2"], given["map_loc4"]) and np.array_equal(feeds["map_loc3"], given["map_cls3"])
+        assert np.array_equal(feeds["map_cls2"], given["map_loc4"]) and np.array_equal(
+            feeds["map_loc3"], given["map_cls3"]
+        )
     again, other = xcorr_feeds(own, "stand-in"), xcorr_feeds(own, "stand-in", seed=1)
     assert np.array_equal(again[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
     assert not np.array_equal(other[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
@@ -246,7 +287,7 @@ def test_an_empty_set_is_refused(models):
         calibrate(models, [])
 
 
-# -- Files ---------------------------------------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 def test_ranges_are_read_as_they_were_written_to_six_digits(ranges, tmp_path):
@@ -257,35 +298,77 @@ def test_ranges_are_read_as_they_were_written_to_six_digits(ranges, tmp_path):
     for name, methods in ranges.items():
         for method, bounds in methods.items():
             assert list(found[name][method]) == list(bounds)
-            assert list(found[name][method].values()) == pytest.approx(list(bounds.values()), rel=1e-5)
+            assert list(found[name][method].values()) == pytest.approx(
+                list(bounds.values()), rel=1e-5
+            )
     assert "# source: three pairs, of noise: for a test\n" in path.read_text()
     assert path.stat().st_size < 20000
     assert [file.name for file in path.parent.iterdir()] == ["ranges.csv"]
 
 
 def without(word):
-    return lambda text: "".join(line for line in text.splitlines(keepends=True) if not line.startswith(word))
+    return lambda text: "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith(word)
+    )
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda text: "", "not a readable calibration file"),
-    (lambda text: "some notes\n", "not a readable calibration file"),
-    (lambda text: text[:60], "not a readable calibration file"),
-    (lambda text: "".join(text.splitlines(keepends=True)[:4]), "an incomplete calibration file"),
-    (lambda text: text.replace("entropy", "extropy"), "not a readable calibration file"),
-    (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,wide,"), "not a readable calibration file"),
-    (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,,"), "an incomplete calibration file"),
-    (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,nan,"), "an incomplete calibration file"),
-    (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,inf,"), "an incomplete calibration file"),
-    (lambda text: text.rstrip().rsplit(",", 1)[0], "an incomplete calibration file"),
-    (without("xcorr"), "an incomplete calibration file"),
-    (lambda text: text.replace("target,", "template,"), "an incomplete calibration file"),
-    (lambda text: text.replace(WEIGHTS, "fedcba9876543210"), f"made for other weights (fedcba9876543210, these are {WEIGHTS})"),
-    (without("# weights"), "not a readable calibration file"),
-    (lambda text: text.encode("utf-16"), "not a readable calibration file"),
-    (lambda text: bytes(range(256)) * 9, "not a readable calibration file"),
-], ids=["empty", "text", "head only", "no rows", "no method", "a word", "no number", "nan", "inf", "cut short",
-        "a network missing", "another network", "other weights", "no weights", "other encoding", "binary"])
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda text: "", "not a readable calibration file"),
+        (lambda text: "some notes\n", "not a readable calibration file"),
+        (lambda text: text[:60], "not a readable calibration file"),
+        (
+            lambda text: "".join(text.splitlines(keepends=True)[:4]),
+            "an incomplete calibration file",
+        ),
+        (lambda text: text.replace("entropy", "extropy"), "not a readable calibration file"),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,wide,"),
+            "not a readable calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,,"),
+            "an incomplete calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,nan,"),
+            "an incomplete calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,inf,"),
+            "an incomplete calibration file",
+        ),
+        (lambda text: text.rstrip().rsplit(",", 1)[0], "an incomplete calibration file"),
+        (without("xcorr"), "an incomplete calibration file"),
+        (lambda text: text.replace("target,", "template,"), "an incomplete calibration file"),
+        (
+            lambda text: text.replace(WEIGHTS, "fedcba9876543210"),
+            f"made for other weights (fedcba9876543210, these are {WEIGHTS})",
+        ),
+        (without("# weights"), "not a readable calibration file"),
+        (lambda text: text.encode("utf-16"), "not a readable calibration file"),
+        (lambda text: bytes(range(256)) * 9, "not a readable calibration file"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "head only",
+        "no rows",
+        "no method",
+        "a word",
+        "no number",
+        "nan",
+        "inf",
+        "cut short",
+        "a network missing",
+        "another network",
+        "other weights",
+        "no weights",
+        "other encoding",
+        "binary",
+    ],
+)
 def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(ranges, tmp_path, damage, words):
     path = tmp_path / "ranges.csv"
     write_ranges(path, ranges, "a test", WEIGHTS)
@@ -300,7 +383,9 @@ def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(ranges, tmp_pat
 
 
 def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
-    with pytest.raises(InputError, match=r"ranges.csv: no such calibration file; `siambook calibrate` makes one"):
+    with pytest.raises(
+        InputError, match=r"ranges.csv: no such calibration file; `siambook calibrate` makes one"
+    ):
         read_ranges(tmp_path / "ranges.csv", WEIGHTS)
     with pytest.raises(InputError, match="not a readable calibration file"):
         read_ranges(tmp_path, WEIGHTS)

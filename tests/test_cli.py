@@ -1,4 +1,6 @@
-"""The command line: what it prints, what it writes, and one sentence with exit status 2 for every kind of bad input."""
+"""The command line: what it prints, what it writes, and one sentence with exit status 2 for every
+kind of bad input."""
+
 from __future__ import annotations
 
 import csv
@@ -31,7 +33,8 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def here(one_thread, tmp_path):
-    """Quality is measured in this process: to start others takes longer than what there is to track."""
+    """Quality is measured in this process: to start others takes longer than what there is to
+    track."""
     with in_this_process(tmp_path):
         yield
 
@@ -42,7 +45,10 @@ def frames(tmp_path):
     folder = tmp_path / "frames"
     folder.mkdir()
     for number in range(8):
-        cv2.imwrite(str(folder / f"{number:04d}.jpg"), np.random.RandomState(number).randint(0, 256, (120, 160, 3), np.uint8))
+        cv2.imwrite(
+            str(folder / f"{number:04d}.jpg"),
+            np.random.RandomState(number).randint(0, 256, (120, 160, 3), np.uint8),
+        )
     return folder
 
 
@@ -57,11 +63,28 @@ def refused(capsys, *arguments):
 
 
 def test_evaluate_prints_the_published_numbers(shared, capsys):
-    assert main(["evaluate", str(shared / "vot2018/results/SiamRPNpp_R50"), "--dataset", str(shared / "vot2018/VOT2018.json"),
-                 "--json"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(shared / "vot2018/results/SiamRPNpp_R50"),
+                "--dataset",
+                str(shared / "vot2018/VOT2018.json"),
+                "--json",
+            ]
+        )
+        == 0
+    )
     result = json.loads(capsys.readouterr().out)
-    expected = json.loads((shared / "vot2018/expected.json").read_text())["trackers"]["SiamRPNpp_R50"]
-    assert [round(result[key], 4) for key in ("accuracy", "robustness", "failures", "eao")] == [0.6011, 0.2341, 50, 0.4152]
+    expected = json.loads((shared / "vot2018/expected.json").read_text())["trackers"][
+        "SiamRPNpp_R50"
+    ]
+    assert [round(result[key], 4) for key in ("accuracy", "robustness", "failures", "eao")] == [
+        0.6011,
+        0.2341,
+        50,
+        0.4152,
+    ]
     for name in ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion"):
         assert result["attributes"][name]["eao"] == pytest.approx(expected["eao"][name], abs=2e-4)
 
@@ -71,10 +94,35 @@ def test_evaluate_of_one_sequence_with_intervals_is_valid_json(shared, tmp_path,
     folder = tmp_path / "one"
     shutil.copytree(str(shared / "sequences/VOT2018/bag"), str(folder / "bag"))
     (folder / "list.txt").write_text("bag\n")
-    assert main(["evaluate", str(shared / "vot2018/results/KCF"), "--dataset", str(folder), "--json", "--intervals"]) == 0
-    result = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert (
+        main(
+            [
+                "evaluate",
+                str(shared / "vot2018/results/KCF"),
+                "--dataset",
+                str(folder),
+                "--json",
+                "--intervals",
+            ]
+        )
+        == 0
+    )
+    result = json.loads(
+        capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON")
+    )
     assert result["intervals"]["eao"] == [None, None]
-    assert main(["evaluate", str(shared / "vot2018/results/KCF"), "--dataset", str(folder), "--intervals"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                str(shared / "vot2018/results/KCF"),
+                "--dataset",
+                str(folder),
+                "--intervals",
+            ]
+        )
+        == 0
+    )
 
 
 @pytest.mark.parametrize("as_video", [False, True], ids=["folder", "video"])
@@ -87,7 +135,12 @@ def test_track_writes_boxes_and_an_annotated_video(frames, weights, tmp_path, as
             writer.write(cv2.imread(str(file)))
         writer.release()
     out = tmp_path / "out"
-    assert main(["track", str(source), "--init", "40,30,32,24", "--out", str(out), "--weights", weights]) == 0
+    assert (
+        main(
+            ["track", str(source), "--init", "40,30,32,24", "--out", str(out), "--weights", weights]
+        )
+        == 0
+    )
     rows = list(csv.DictReader((out / "boxes.csv").open()))
     assert [int(row["frame"]) for row in rows] == list(range(1, 9))
     assert [float(rows[0][key]) for key in "xywh"] == [40, 30, 32, 24]
@@ -100,77 +153,151 @@ def test_track_writes_boxes_and_an_annotated_video(frames, weights, tmp_path, as
 
 def test_the_box_in_the_video_is_drawn_where_the_csv_says():
     from lib.video import annotated
+
     image = annotated(np.zeros((100, 120, 3), np.uint8), np.array([30.0, 40.0, 50.0, 20.0]), 0.5)
     drawn = np.argwhere((image == (0, 190, 255)).all(2))
     assert (40, 55) in {tuple(p) for p in drawn} and (60, 55) in {tuple(p) for p in drawn}
     assert not image[50, 55].any()
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda folder: (folder / "0003.jpg").write_bytes((folder / "0003.jpg").read_bytes()[:-200]), "0003.jpg is "),
-    (lambda folder: (folder / "0003.jpg").write_bytes(b""), "0003.jpg is not a readable image"),
-    (lambda folder: cv2.imwrite(str(folder / "0003.jpg"), np.zeros((60, 80, 3), np.uint8)), "frame 4 has 80x60 pixels"),
-    (lambda folder: [file.unlink() for file in folder.iterdir()], "no images in this folder"),
-    (lambda folder: shutil.rmtree(str(folder)), "no such video, folder or camera"),
-], ids=["truncated", "empty", "another size", "no images", "missing"])
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (
+            lambda folder: (folder / "0003.jpg").write_bytes(
+                (folder / "0003.jpg").read_bytes()[:-200]
+            ),
+            "0003.jpg is ",
+        ),
+        (lambda folder: (folder / "0003.jpg").write_bytes(b""), "0003.jpg is not a readable image"),
+        (
+            lambda folder: cv2.imwrite(str(folder / "0003.jpg"), np.zeros((60, 80, 3), np.uint8)),
+            "frame 4 has 80x60 pixels",
+        ),
+        (lambda folder: [file.unlink() for file in folder.iterdir()], "no images in this folder"),
+        (lambda folder: shutil.rmtree(str(folder)), "no such video, folder or camera"),
+    ],
+    ids=["truncated", "empty", "another size", "no images", "missing"],
+)
 def test_bad_frames_are_named_and_nothing_is_left(frames, weights, tmp_path, capsys, damage, words):
     damage(frames)
     out = tmp_path / "out"
-    assert words in refused(capsys, "track", str(frames), "--init", "40,30,32,24", "--out", str(out), "--weights", weights)
+    assert words in refused(
+        capsys,
+        "track",
+        str(frames),
+        "--init",
+        "40,30,32,24",
+        "--out",
+        str(out),
+        "--weights",
+        weights,
+    )
     assert not out.exists() or not list(out.iterdir())
 
 
 def test_grey_frames_are_tracked_as_three_equal_channels(frames, weights, tmp_path):
     for file in frames.iterdir():
         cv2.imwrite(str(file), cv2.imread(str(file), cv2.IMREAD_GRAYSCALE))
-    assert main(["track", str(frames), "--init", "40,30,32,24", "--out", str(tmp_path / "out"), "--weights", weights]) == 0
+    assert (
+        main(
+            [
+                "track",
+                str(frames),
+                "--init",
+                "40,30,32,24",
+                "--out",
+                str(tmp_path / "out"),
+                "--weights",
+                weights,
+            ]
+        )
+        == 0
+    )
 
 
 def test_a_grey_array_is_refused_by_the_tracker(weights):
     from lib.errors import InputError
     from lib.zoo import open_tracker
+
     tracker = open_tracker(weights)
     with pytest.raises(InputError, match="height x width x 3"):
         tracker.init(np.zeros((120, 160), np.uint8), np.array([1, 1, 20, 20]))
 
 
-@pytest.mark.parametrize("box, words", [
-    ("40,30,0,24", "w and h of at least 1"), ("40,30,-5,24", "w and h of at least 1"), ("nan,30,5,24", "four finite numbers"),
-    ("40,30,0.2,0.2", "w and h of at least 1"), ("0,0,1e6,1e6", "far larger than the 160x120 frame"),
-    ("500,30,20,24", "outside the 160x120 frame"), ("-50,30,20,24", "outside the 160x120 frame"),
-])
+@pytest.mark.parametrize(
+    "box, words",
+    [
+        ("40,30,0,24", "w and h of at least 1"),
+        ("40,30,-5,24", "w and h of at least 1"),
+        ("nan,30,5,24", "four finite numbers"),
+        ("40,30,0.2,0.2", "w and h of at least 1"),
+        ("0,0,1e6,1e6", "far larger than the 160x120 frame"),
+        ("500,30,20,24", "outside the 160x120 frame"),
+        ("-50,30,20,24", "outside the 160x120 frame"),
+    ],
+)
 def test_bad_boxes_are_refused(frames, weights, tmp_path, capsys, box, words):
     out = tmp_path / "out"
-    assert words in refused(capsys, "track", str(frames), f"--init={box}", "--out", str(out), "--weights", weights)
+    assert words in refused(
+        capsys, "track", str(frames), f"--init={box}", "--out", str(out), "--weights", weights
+    )
     assert not out.exists() or not list(out.iterdir())
 
 
 def test_other_bad_input_of_track(frames, weights, tmp_path, capsys):
-    call = ["track", str(frames), "--init", "40,30,32,24", "--out", str(tmp_path / "out"), "--weights"]
+    call = [
+        "track",
+        str(frames),
+        "--init",
+        "40,30,32,24",
+        "--out",
+        str(tmp_path / "out"),
+        "--weights",
+    ]
     assert "no such weights file" in refused(capsys, *call, "nowhere.pth")
     (tmp_path / "settings.yaml").write_text("speed: 3\n")
-    assert "unknown tracker setting 'speed'" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
+    assert "unknown tracker setting 'speed'" in refused(
+        capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml")
+    )
     (tmp_path / "settings.yaml").write_text("rate: fast\n")
-    assert "rate should be a finite number" in refused(capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml"))
+    assert "rate should be a finite number" in refused(
+        capsys, *call, weights, "--settings", str(tmp_path / "settings.yaml")
+    )
     if not torch.cuda.is_available():
         assert "device 'cuda'" in refused(capsys, *call, weights, "--device", "cuda")
     (tmp_path / "file").write_text("")
-    assert "cannot be written" in refused(capsys, "track", str(frames), "--init", "40,30,32,24", "--weights", weights,
-                                          "--out", str(tmp_path / "file" / "out"))
+    assert "cannot be written" in refused(
+        capsys,
+        "track",
+        str(frames),
+        "--init",
+        "40,30,32,24",
+        "--weights",
+        weights,
+        "--out",
+        str(tmp_path / "file" / "out"),
+    )
     (tmp_path / "clip.mp4").write_bytes(b"no video")
     clip = str(tmp_path / "clip.mp4")
-    assert "not a readable video" in refused(capsys, "track", clip, "--init", "1,1,9,9", "--weights", weights)
+    assert "not a readable video" in refused(
+        capsys, "track", clip, "--init", "1,1,9,9", "--weights", weights
+    )
 
 
 def test_drawing_without_a_display_says_what_to_do(frames, weights, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("matplotlib.get_backend", lambda: "agg")
-    assert "--init x,y,w,h" in refused(capsys, "track", str(frames), "--out", str(tmp_path / "out"), "--weights", weights)
+    assert "--init x,y,w,h" in refused(
+        capsys, "track", str(frames), "--out", str(tmp_path / "out"), "--weights", weights
+    )
 
 
 def test_bad_results_are_refused(shared, tmp_path, capsys):
     dataset = str(shared / "vot2018/VOT2018.json")
     assert "nowhere" in refused(capsys, "evaluate", str(tmp_path / "nowhere"), "--dataset", dataset)
-    assert "nowhere.json" in refused(capsys, "evaluate", str(tmp_path), "--dataset", str(tmp_path / "nowhere.json"))
+    assert "nowhere.json" in refused(
+        capsys, "evaluate", str(tmp_path), "--dataset", str(tmp_path / "nowhere.json")
+    )
     copied = tmp_path / "KCF"
     shutil.copytree(str(shared / "vot2018/results/KCF"), str(copied))
     victim = copied / "baseline" / "bag" / "bag_001.txt"
@@ -181,11 +308,16 @@ def test_bad_results_are_refused(shared, tmp_path, capsys):
 
 def test_help_of_every_command_has_an_example():
     for name in ("track", "evaluate", "train", "demo-data", "measure"):
-        shown = subprocess.run([sys.executable, "-m", "lib.cli", name, "--help"], check=True, capture_output=True, text=True)
+        shown = subprocess.run(
+            [sys.executable, "-m", "lib.cli", name, "--help"],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
         assert f"Example: siambook {name}" in " ".join(shown.stdout.split())
 
 
-# -- Engines -------------------------------------------------------------------------------------------------------------------
+# -- Engines ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -198,16 +330,29 @@ def onnx_files(tmp_path_factory):
 
 
 def test_export_writes_the_three_networks_and_says_how_close_they_are(onnx_files, tmp_path, capsys):
-    assert {path.name for path in onnx_files.iterdir()} == {f"{name}-{precision}.onnx" for name in ("target", "search", "xcorr")
-                                                           for precision in ("fp32", "int8")}
+    assert {path.name for path in onnx_files.iterdir()} == {
+        f"{name}-{precision}.onnx"
+        for name in ("target", "search", "xcorr")
+        for precision in ("fp32", "int8")
+    }
     assert main(["export", "--out", str(tmp_path), "--precision", "fp32"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3 and all("of the range from PyTorch" in line and "GFLOP" in line for line in lines)
+    assert len(lines) == 3 and all(
+        "of the range from PyTorch" in line and "GFLOP" in line for line in lines
+    )
 
 
 @pytest.mark.parametrize("precision, executed", [("fp32", "18 FP32"), ("int8", "12 INT8")])
 def test_an_engine_is_inspected(onnx_files, tmp_path, capsys, precision, executed):
-    command = ["engine", "inspect", str(onnx_files / f"xcorr-{precision}.onnx"), "--engine", "openvino", "--cache", str(tmp_path)]
+    command = [
+        "engine",
+        "inspect",
+        str(onnx_files / f"xcorr-{precision}.onnx"),
+        "--engine",
+        "openvino",
+        "--cache",
+        str(tmp_path),
+    ]
     assert main(command) == 0
     out = capsys.readouterr().out
     assert executed in out and "correlation" in out and "kernel_cls2" in out
@@ -217,32 +362,64 @@ def test_an_engine_is_inspected(onnx_files, tmp_path, capsys, precision, execute
 def test_evaluate_runs_a_mixture_of_precisions(frames, tmp_path, capsys, here):
     pytest.importorskip("openvino")
     (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
-    assert main(["evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), "--engine", "openvino",
-                 "--precision", "int8,fp32,fp16"]) == 0
+    assert (
+        main(
+            [
+                "evaluate",
+                "--dataset",
+                str(frames),
+                "--run",
+                str(tmp_path / "run"),
+                "--engine",
+                "openvino",
+                "--precision",
+                "int8,fp32,fp16",
+            ]
+        )
+        == 0
+    )
     assert "openvino-int8-fp32-fp16" in capsys.readouterr().out
     assert (tmp_path / "run" / "frames" / "openvino-int8-fp32-fp16" / "measured.json").is_file()
 
 
-def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(frames, weights, tmp_path, capsys, here):
+def test_calibrate_from_a_dataset_makes_ranges_that_int8_uses(
+    frames, weights, tmp_path, capsys, here
+):
     pytest.importorskip("openvino")
     (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
     own = tmp_path / "own.pth"
     shutil.copy(weights, own)
-    arguments = ["evaluate", "--dataset", str(frames), "--run", str(tmp_path / "run"), "--weights", str(own), "--engine",
-                 "openvino",
-                 "--precision", "int8"]
+    arguments = [
+        "evaluate",
+        "--dataset",
+        str(frames),
+        "--run",
+        str(tmp_path / "run"),
+        "--weights",
+        str(own),
+        "--engine",
+        "openvino",
+        "--precision",
+        "int8",
+    ]
     assert "siambook calibrate" in refused(capsys, *arguments)
     assert main(["calibrate", str(frames), "--weights", str(own), "--pairs", "4"]) == 0
     assert (tmp_path / "own.calibration.csv").is_file()
     assert main(arguments) == 0
 
 
-@pytest.mark.parametrize("options, where", [
-    ([], {"scheduler": "", "workers": 0}),
-    (["--workers", "3"], {"scheduler": "", "workers": 3}),
-    (["--scheduler", "local", "--workers", "3"], {"scheduler": "local", "workers": 3}),
-], ids=" ".join)
-def test_where_quality_is_measured_is_told_by_options(frames, tmp_path, capsys, monkeypatch, options, where):
+@pytest.mark.parametrize(
+    "options, where",
+    [
+        ([], {"scheduler": "", "workers": 0}),
+        (["--workers", "3"], {"scheduler": "", "workers": 3}),
+        (["--scheduler", "local", "--workers", "3"], {"scheduler": "local", "workers": 3}),
+    ],
+    ids=" ".join,
+)
+def test_where_quality_is_measured_is_told_by_options(
+    frames, tmp_path, capsys, monkeypatch, options, where
+):
     from lib.errors import InputError
     from lib.measure import everything, quality
 
@@ -271,18 +448,33 @@ def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monk
     assert main(["bench", "--weights", weights, "--rounds", "1", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert [(row["framework"].split()[0], row["precision"]) for row in result["rows"]] == [
-        ("PyTorch", "FP32"), ("PyTorch", "FP16"), ("OpenVINO", "FP32"), ("OpenVINO", "FP16"), ("OpenVINO", "INT8")]
+        ("PyTorch", "FP32"),
+        ("PyTorch", "FP16"),
+        ("OpenVINO", "FP32"),
+        ("OpenVINO", "FP16"),
+        ("OpenVINO", "INT8"),
+    ]
     assert result["scale"] == "demo" and 0 < result["peak_memory_gb"] < 24
 
 
-@pytest.mark.parametrize("arguments, word", [
-    (["engine", "build", "NOWHERE.onnx"], "no such ONNX file"),
-    (["export", "--out", "OUT", "--weights", "NOWHERE.pth"], "no such weights file"),
-    (["evaluate", "--dataset", "FRAMES", "--one-pass", "--precision", "int8"], "--one-pass runs PyTorch in FP32"),
-    (["calibrate", "NOWHERE", "--weights", "demo"], "does not exist"),
-    (["fetch", "vot2018", "OUT", "--source", "/nowhere/at/all"], "cannot be read"),
-])
-def test_wrong_requests_to_engines_get_one_sentence(capsys, frames, tmp_path, monkeypatch, arguments, word):
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["engine", "build", "NOWHERE.onnx"], "no such ONNX file"),
+        (["export", "--out", "OUT", "--weights", "NOWHERE.pth"], "no such weights file"),
+        (
+            ["evaluate", "--dataset", "FRAMES", "--one-pass", "--precision", "int8"],
+            "--one-pass runs PyTorch in FP32",
+        ),
+        (["calibrate", "NOWHERE", "--weights", "demo"], "does not exist"),
+        (["fetch", "vot2018", "OUT", "--source", "/nowhere/at/all"], "cannot be read"),
+    ],
+)
+def test_wrong_requests_to_engines_get_one_sentence(
+    capsys, frames, tmp_path, monkeypatch, arguments, word
+):
     (frames / "groundtruth.txt").write_text("40,30,50,40\n" * 8)
     monkeypatch.chdir(tmp_path)
-    assert word in refused(capsys, *(str(frames) if each == "FRAMES" else each for each in arguments))
+    assert word in refused(
+        capsys, *(str(frames) if each == "FRAMES" else each for each in arguments)
+    )

@@ -1,4 +1,6 @@
-"""The three networks as ONNX files: PyTorch's numbers, PySOT's at full size, one sentence for a file that is no such network."""
+"""The three networks as ONNX files: PyTorch's numbers, PySOT's at full size, one sentence for a
+file that is no such network."""
+
 from __future__ import annotations
 
 import json
@@ -49,7 +51,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def network():
-    """A small network whose normalisations and shares are those of no fresh one, so that folding and fusing can go wrong."""
+    """A small network whose normalisations and shares are those of no fresh one, so that folding
+    and fusing can go wrong."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         net = SiamRPN(NetworkConfig.resnet50(0.125))
@@ -77,7 +80,9 @@ def demo():
 def onnx_runtime(model, feeds):
     """Outputs by name, from a session of the test's own."""
     runtime = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    return dict(zip([value.name for value in runtime.get_outputs()], runtime.run(None, dict(feeds))))
+    return dict(
+        zip([value.name for value in runtime.get_outputs()], runtime.run(None, dict(feeds)))
+    )
 
 
 def in_pytorch(network, name, feeds):
@@ -98,16 +103,25 @@ def of_the_range(own, theirs):
     return np.abs(own - theirs).max() / np.ptp(theirs)
 
 
-# -- PyTorch to ONNX -----------------------------------------------------------------------------------------------------------
+# -- PyTorch to ONNX -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name, inputs, outputs", [
-    ("target", {"exemplar": (1, 3, 127, 127)}, KERNEL_SHAPES),
-    ("search", {"search": (1, 3, 255, 255)}, MAP_SHAPES),
-    ("xcorr", {**KERNEL_SHAPES, **MAP_SHAPES}, {"cls": (1, 10, 25, 25), "loc": (1, 20, 25, 25)}),
-])
+@pytest.mark.parametrize(
+    "name, inputs, outputs",
+    [
+        ("target", {"exemplar": (1, 3, 127, 127)}, KERNEL_SHAPES),
+        ("search", {"search": (1, 3, 255, 255)}, MAP_SHAPES),
+        (
+            "xcorr",
+            {**KERNEL_SHAPES, **MAP_SHAPES},
+            {"cls": (1, 10, 25, 25), "loc": (1, 20, 25, 25)},
+        ),
+    ],
+)
 def test_the_networks_have_the_names_and_shapes_of_figure_3_9(models, name, inputs, outputs):
-    runtime = ort.InferenceSession(models[name].SerializeToString(), providers=["CPUExecutionProvider"])
+    runtime = ort.InferenceSession(
+        models[name].SerializeToString(), providers=["CPUExecutionProvider"]
+    )
     for expected, found in ((inputs, runtime.get_inputs()), (outputs, runtime.get_outputs())):
         assert [(value.name, tuple(value.shape)) for value in found] == list(expected.items())
         assert {value.type for value in found} == {"tensor(float)"}
@@ -115,15 +129,25 @@ def test_the_networks_have_the_names_and_shapes_of_figure_3_9(models, name, inpu
     assert {tensor: answer.shape for tensor, answer in zip(outputs, answers)} == outputs
     assert properties(models[name])["network"] == name
     assert properties(models[name])["precision"] == "fp32"
-    assert NetworkConfig.from_dict(json.loads(properties(models[name])["config"])) == NetworkConfig.resnet50(0.125)
+    assert NetworkConfig.from_dict(
+        json.loads(properties(models[name])["config"])
+    ) == NetworkConfig.resnet50(0.125)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_onnx_runtime_agrees_with_pytorch_within_a_ten_thousandth_of_the_range(network, models, demo, name):
-    for net, model, channels in ((network, models[name], 32), (demo, export_network(demo, [name])[name], 64)):
+def test_onnx_runtime_agrees_with_pytorch_within_a_ten_thousandth_of_the_range(
+    network, models, demo, name
+):
+    for net, model, channels in (
+        (network, models[name], 32),
+        (demo, export_network(demo, [name])[name], 64),
+    ):
         feeds = random_feeds(name, channels, seed=5)
         expected = in_pytorch(net, name, feeds)
-        worst = max(of_the_range(own, expected[tensor]) for tensor, own in onnx_runtime(model, feeds).items())
+        worst = max(
+            of_the_range(own, expected[tensor])
+            for tensor, own in onnx_runtime(model, feeds).items()
+        )
         assert worst < 1e-4
         assert check_agreement(model, net) < 1e-4
 
@@ -152,9 +176,13 @@ def test_batch_normalisation_is_part_of_the_convolutions(models):
     for model in models.values():
         weights = {weight.name for weight in model.graph.initializer}
         assert not {"BatchNormalization", "Identity"} & {node.op_type for node in model.graph.node}
-        constant = [node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in weights]
+        constant = [
+            node for node in model.graph.node if node.op_type == "Conv" and node.input[1] in weights
+        ]
         assert all(node.input[2] in weights for node in constant)
-        assert len(constant) == {"target": 62, "search": 62, "xcorr": 12}[properties(model)["network"]]
+        assert (
+            len(constant) == {"target": 62, "search": 62, "xcorr": 12}[properties(model)["network"]]
+        )
         assert set(shapes(model.graph.input)) & weights == set()
 
 
@@ -164,13 +192,21 @@ def test_the_weighted_sum_inside_xcorr_has_the_trained_weights(network, models):
     given = {name: torch.from_numpy(value) for name, value in feeds.items()}
     heads = [branch.head for branch in network.rpn_head.branches()]
     with torch.inference_mode():
-        levels = [head(torch.nn.functional.conv2d(given[f"map_{branch}"], given[f"kernel_{branch}"], groups=32))
-                  for head, branch in zip(heads, BRANCHES)]
+        levels = [
+            head(
+                torch.nn.functional.conv2d(
+                    given[f"map_{branch}"], given[f"kernel_{branch}"], groups=32
+                )
+            )
+            for head, branch in zip(heads, BRANCHES)
+        ]
     for output, first, raw in (("cls", 0, [0.2, 1.3, -0.5]), ("loc", 3, [1.5, -0.3, 0.2])):
         shares = np.exp(raw) / np.exp(raw).sum()
-        expected = sum(share * level.numpy() for share, level in zip(shares, levels[first:first + 3]))
+        expected = sum(
+            share * level.numpy() for share, level in zip(shares, levels[first : first + 3])
+        )
         assert of_the_range(own[output], expected) < 1e-5
-        equal_shares = sum(level.numpy() for level in levels[first:first + 3]) / 3
+        equal_shares = sum(level.numpy() for level in levels[first : first + 3]) / 3
         assert of_the_range(own[output], equal_shares) > 1e-2
 
 
@@ -179,7 +215,10 @@ def test_operations_and_parameters_are_those_that_pytorch_counts(network, models
     for name, module in three_networks(network).items():
         with counter.FlopCounterMode(display=False) as counted, torch.no_grad():
             module(*map(torch.from_numpy, random_feeds(name, 32).values()))
-        half, integer = to_fp16(models[name]), to_int8(models[name], dict.fromkeys(quantisable(models[name]), 1.0), ())
+        half, integer = (
+            to_fp16(models[name]),
+            to_int8(models[name], dict.fromkeys(quantisable(models[name]), 1.0), ()),
+        )
         convolutions = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d)]
         parameters = sum(part.weight.numel() + part.out_channels for part in convolutions)
         for model, precision in ((models[name], "fp32"), (half, "fp16"), (integer, "int8")):
@@ -188,16 +227,21 @@ def test_operations_and_parameters_are_those_that_pytorch_counts(network, models
             assert told["parameters"] == parameters
             assert (told["network"], told["precision"]) == (name, precision)
             assert told["megabytes"] == model.ByteSize() / 1e6
-        assert describe(models[name])["operators"]["Conv"] == {"target": 62, "search": 62, "xcorr": 18}[name]
+        assert (
+            describe(models[name])["operators"]["Conv"]
+            == {"target": 62, "search": 62, "xcorr": 18}[name]
+        )
 
 
-# -- Other forms of a model ----------------------------------------------------------------------------------------------------
+# -- Other forms of a model ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fp16_weights_are_numpys_float16_and_the_computation_is_typed(models, name):
     half = to_fp16(models[name])
-    converted = {weight.name: onnx.numpy_helper.to_array(weight) for weight in half.graph.initializer}
+    converted = {
+        weight.name: onnx.numpy_helper.to_array(weight) for weight in half.graph.initializer
+    }
     assert converted
     for weight in models[name].graph.initializer:
         values = onnx.numpy_helper.to_array(weight)
@@ -212,7 +256,9 @@ def test_fp16_weights_are_numpys_float16_and_the_computation_is_typed(models, na
             assert types[node.output[0]] == onnx.TensorProto.FLOAT16
             assert node.output[0] not in outside
     assert shapes(half.graph.input) == shapes(models[name].graph.input)
-    assert {value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)} == {onnx.TensorProto.FLOAT}
+    assert {
+        value.type.tensor_type.elem_type for value in (*half.graph.input, *half.graph.output)
+    } == {onnx.TensorProto.FLOAT}
 
 
 def test_fp16_answers_are_close_to_fp32_and_the_fp32_model_stays_as_it_was(demo):
@@ -252,33 +298,49 @@ def test_kernels_as_weights_answer_as_kernels_as_inputs_also_for_a_second_target
 
 def test_only_an_xcorr_network_takes_kernels_and_it_takes_all_six(models):
     kernels = {name: np.zeros((32, 1, 5, 5), np.float32) for name in KERNELS}
-    with pytest.raises(InputError, match="not an xcorr network with kernels as inputs: 'kernel_cls2' is missing"):
+    with pytest.raises(
+        InputError, match="not an xcorr network with kernels as inputs: 'kernel_cls2' is missing"
+    ):
         with_constant_kernels(models["search"], kernels)
     del kernels["kernel_loc3"]
     with pytest.raises(InputError, match="'kernel_loc3' is missing"):
         with_constant_kernels(models["xcorr"], kernels)
 
 
-# -- Files ---------------------------------------------------------------------------------------------------------------------
+# -- Files -----------------------------------------------------------------------------------------
 
 
 def test_a_saved_model_is_read_back_as_it_was_at_every_precision(models, tmp_path):
     kernels = {name: np.ones((32, 1, 5, 5), np.float32) for name in KERNELS}
-    for index, model in enumerate([*models.values(), to_fp16(models["search"]), with_constant_kernels(models["xcorr"], kernels),
-                                   to_int8(models["xcorr"], dict.fromkeys(quantisable(models["xcorr"]), 1.0))]):
+    for index, model in enumerate(
+        [
+            *models.values(),
+            to_fp16(models["search"]),
+            with_constant_kernels(models["xcorr"], kernels),
+            to_int8(models["xcorr"], dict.fromkeys(quantisable(models["xcorr"]), 1.0)),
+        ]
+    ):
         path = save_model(model, tmp_path / "new" / f"{index}.onnx")
         assert load_model(path) == model
-    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [f"{index}.onnx" for index in range(6)]
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
+        f"{index}.onnx" for index in range(6)
+    ]
 
 
 def test_a_model_of_another_network_is_refused_and_says_what_makes_the_right_ones(tmp_path):
     helper, single = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph([helper.make_node("Relu", ["image"], ["answer"])], "other",
-                              [helper.make_tensor_value_info("image", single, (1, 3))],
-                              [helper.make_tensor_value_info("answer", single, (1, 3))])
+    graph = helper.make_graph(
+        [helper.make_node("Relu", ["image"], ["answer"])],
+        "other",
+        [helper.make_tensor_value_info("image", single, (1, 3))],
+        [helper.make_tensor_value_info("answer", single, (1, 3))],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     path = save_model(model, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match=r"an ONNX model of another network \(inputs image\); `siambook export` writes"):
+    with pytest.raises(
+        InputError,
+        match=r"an ONNX model of another network \(inputs image\); `siambook export` writes",
+    ):
         load_model(path)
 
 
@@ -302,15 +364,36 @@ def without_config(model):
     model.metadata_props.extend(entries)
 
 
-@pytest.mark.parametrize("name, change, words", [
-    ("target", lambda model: set_property(model, "network", "search"), "are not those of the search network"),
-    ("search", resized_input, "'search' has shape (1, 3, 127, 255), the search network takes (1, 3, 255, 255)"),
-    ("xcorr", resized_output, "'cls' has shape (1, 11, 25, 25)"),
-    ("xcorr", renamed_output, "are not those of the xcorr network"),
-    ("xcorr", without_config, "config"),
-    ("xcorr", lambda model: set_property(model, "config", "[256]"), "config"),
-], ids=["another of the three", "input size", "output size", "output name", "no configuration", "odd configuration"])
-def test_a_model_that_does_not_fit_is_refused_in_one_sentence(models, tmp_path, name, change, words):
+@pytest.mark.parametrize(
+    "name, change, words",
+    [
+        (
+            "target",
+            lambda model: set_property(model, "network", "search"),
+            "are not those of the search network",
+        ),
+        (
+            "search",
+            resized_input,
+            "'search' has shape (1, 3, 127, 255), the search network takes (1, 3, 255, 255)",
+        ),
+        ("xcorr", resized_output, "'cls' has shape (1, 11, 25, 25)"),
+        ("xcorr", renamed_output, "are not those of the xcorr network"),
+        ("xcorr", without_config, "config"),
+        ("xcorr", lambda model: set_property(model, "config", "[256]"), "config"),
+    ],
+    ids=[
+        "another of the three",
+        "input size",
+        "output size",
+        "output name",
+        "no configuration",
+        "odd configuration",
+    ],
+)
+def test_a_model_that_does_not_fit_is_refused_in_one_sentence(
+    models, tmp_path, name, change, words
+):
     path = save_model(changed(models[name], change), tmp_path / "model.onnx")
     with pytest.raises(InputError) as refusal:
         load_model(path)
@@ -319,13 +402,17 @@ def test_a_model_that_does_not_fit_is_refused_in_one_sentence(models, tmp_path, 
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("damage, words", [
-    (lambda path: path.unlink(), "no such ONNX file"),
-    (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
-    (lambda path: path.write_text("no model"), "not a readable ONNX model"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "not a readable ONNX model"),
-    (lambda path: (path.unlink(), path.mkdir()), "not a readable ONNX model"),
-], ids=["missing", "empty", "text", "cut short", "a folder"])
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda path: path.unlink(), "no such ONNX file"),
+        (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
+        (lambda path: path.write_text("no model"), "not a readable ONNX model"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "not a readable ONNX model"),
+        (lambda path: (path.unlink(), path.mkdir()), "not a readable ONNX model"),
+    ],
+    ids=["missing", "empty", "text", "cut short", "a folder"],
+)
 def test_a_damaged_file_is_refused_in_one_sentence(models, tmp_path, damage, words):
     path = save_model(models["xcorr"], tmp_path / "xcorr.onnx")
     damage(path)
@@ -343,15 +430,21 @@ def test_where_a_model_cannot_be_written_nothing_is_left(models, tmp_path):
 
 
 @pytest.mark.parametrize("package, need", [("onnx", need_onnx), ("onnxruntime", need_onnxruntime)])
-def test_a_missing_package_is_one_sentence_with_the_command(network, models, monkeypatch, package, need):
+def test_a_missing_package_is_one_sentence_with_the_command(
+    network, models, monkeypatch, package, need
+):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=rf"needs? (the package )?{package}: pip install -e '\.\[engines\]'"):
+    with pytest.raises(
+        InputError, match=rf"needs? (the package )?{package}: pip install -e '\.\[engines\]'"
+    ):
         need()
     with pytest.raises(InputError, match="pip install"):
-        export_network(network, ["xcorr"]) if package == "onnx" else run_onnx(models["xcorr"], random_feeds("xcorr", 32))
+        export_network(network, ["xcorr"]) if package == "onnx" else run_onnx(
+            models["xcorr"], random_feeds("xcorr", 32)
+        )
 
 
-# -- Full size -----------------------------------------------------------------------------------------------------------------
+# -- Full size -------------------------------------------------------------------------------------
 
 EXPORT = """
 import json, resource, sys
@@ -372,10 +465,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @pytest.fixture(scope="module")
 def full_size(shared, tmp_path_factory):
-    """The full network with the weights of PySOT's fixtures, exported in its own process: folder, bytes of memory."""
+    """The full network with the weights of PySOT's fixtures, exported in its own process: folder,
+    bytes of memory."""
     folder = tmp_path_factory.mktemp("full")
-    done = subprocess.run([sys.executable, "-c", EXPORT, str(shared / "pysot_parity"), str(folder)], cwd=str(ROOT), check=True,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", EXPORT, str(shared / "pysot_parity"), str(folder)],
+        cwd=str(ROOT),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return folder, int(done.stdout.splitlines()[-1])
 
 
@@ -385,22 +484,31 @@ def test_the_full_model_exports_in_under_four_gigabytes(full_size):
     folder, memory = full_size
     assert 4e8 < memory < 4e9  # more than the weights themselves, which says that it was measured
     described = {name: describe(load_model(folder / f"{name}.onnx")) for name in NETWORKS}
-    assert described["search"]["outputs"] == {f"map_{branch}": (1, 256, 29, 29) for branch in BRANCHES}
+    assert described["search"]["outputs"] == {
+        f"map_{branch}": (1, 256, 29, 29) for branch in BRANCHES
+    }
     # ../shared/pysot_parity/README.md: 97.6 GFLOP a search frame, 21.3 GFLOP a template
-    assert described["search"]["gflop"] + described["xcorr"]["gflop"] == pytest.approx(97.6, rel=0.01)
+    assert described["search"]["gflop"] + described["xcorr"]["gflop"] == pytest.approx(
+        97.6, rel=0.01
+    )
     assert described["target"]["gflop"] == pytest.approx(21.3, rel=0.01)
 
 
 @pytest.mark.slow
-def test_the_exported_full_network_gives_pysots_numbers_in_onnx_runtime_and_openvino(full_size, shared, monkeypatch):
+def test_the_exported_full_network_gives_pysots_numbers_in_onnx_runtime_and_openvino(
+    full_size, shared, monkeypatch
+):
     monkeypatch.syspath_prepend(str(shared / "pysot_parity"))
     import rules
+
     reference = np.load(shared / "pysot_parity" / "forward.npz")
     exemplar, search = rules.inputs()
     folder = full_size[0]
 
     def in_runtime(name, feeds):
-        runtime = ort.InferenceSession(str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"])
+        runtime = ort.InferenceSession(
+            str(folder / f"{name}.onnx"), providers=["CPUExecutionProvider"]
+        )
         return dict(zip(OUTPUTS[name], runtime.run(list(OUTPUTS[name]), feeds)))
 
     def in_openvino(name, feeds):
@@ -408,6 +516,8 @@ def test_the_exported_full_network_gives_pysots_numbers_in_onnx_runtime_and_open
         return engine.keep(engine(feeds))
 
     for run in (in_runtime, in_openvino):
-        own = run("xcorr", {**run("target", {"exemplar": exemplar}), **run("search", {"search": search})})
+        own = run(
+            "xcorr", {**run("target", {"exemplar": exemplar}), **run("search", {"search": search})}
+        )
         assert of_the_range(own["cls"], reference["cls"]) < 1e-4
         assert of_the_range(own["loc"], reference["loc"]) < 1e-4

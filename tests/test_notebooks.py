@@ -1,4 +1,5 @@
-"""Sections 3.3 and 4.1 run as notebooks, on two real sequences: what a page prints is what lies in the run's files."""
+"""Sections 3.3 and 4.1 run as notebooks, on two real sequences: what a page prints is what lies in
+the run's files."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ pytest.importorskip("papermill", reason="papermill is missing: install the `test
 
 ROOT = Path(__file__).parent.parent
 FRAMES = 50  # of each sequence
-# Threads that wait for each other make a machine with other work crawl; every process has the same, or speeds were stale.
+# Threads that wait for each other make a machine with other work crawl; every process has the
+# same, or speeds were stale.
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 MEASURE = """
 import sys
@@ -36,7 +38,8 @@ if __name__ == "__main__":
     data = variants.open_dataset(dataset, run)
     quality.measure(variants.baseline(weights), data, run, shown=False)
 """
-# What the pages find in the run: speeds that were measured before. Here they are those of a tiny network.
+# What the pages find in the run: speeds that were measured before. Here they are those of a tiny
+# network.
 SPEEDS = """
 import sys
 from lib.measure import full_size, speed, turns
@@ -48,7 +51,8 @@ full_size.baseline_speed(sys.argv[1])
 
 
 class Executed(NamedTuple):
-    """The baseline's run: its folder, the notebook with outputs, files that were there after a kill, and their times."""
+    """The baseline's run: its folder, the notebook with outputs, files that were there after a
+    kill, and their times."""
 
     run: Path
     sequences: Path

@@ -1,4 +1,6 @@
-"""Pages executed before Sphinx reads them: beside each other, in turns, into the cache in which Jupyter Book finds them."""
+"""Pages executed before Sphinx reads them: beside each other, in turns, into the cache in which
+Jupyter Book finds them."""
+
 from __future__ import annotations
 
 import copy
@@ -16,7 +18,8 @@ jupyter_cache = pytest.importorskip("jupyter_cache", reason="jupyter-book needs 
 pytest.importorskip("nbclient")
 
 SECONDS = 120  # that a cell may take
-# Both pages say that they are there and wait for the other one; one after the other, the first would wait until its time is over.
+# Both pages say that they are there and wait for the other one; one after the other, the first
+# would wait until its time is over.
 MEET = """
 import time
 from pathlib import Path
@@ -30,10 +33,31 @@ NOTE = "with open('order.txt', 'a') as file:\n    file.write('{}\\n')"
 def notebook(*sources: str, **about: Any) -> dict[str, Any]:
     """As files keep it: the lines of a cell in a list. about: for `lib.pages`."""
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    cells = [{"cell_type": "code", "id": f"c{number}", "metadata": {}, "outputs": [], "execution_count": None,
-              "source": source.splitlines(True)} for number, source in enumerate(sources)]
-    cells.append({"cell_type": "markdown", "id": "m", "metadata": {}, "source": ["# A page\n", "With lib.measure in its text."]})
-    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {"kernelspec": kernel, "siambook": about}, "cells": cells}
+    cells = [
+        {
+            "cell_type": "code",
+            "id": f"c{number}",
+            "metadata": {},
+            "outputs": [],
+            "execution_count": None,
+            "source": source.splitlines(True),
+        }
+        for number, source in enumerate(sources)
+    ]
+    cells.append(
+        {
+            "cell_type": "markdown",
+            "id": "m",
+            "metadata": {},
+            "source": ["# A page\n", "With lib.measure in its text."],
+        }
+    )
+    return {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {"kernelspec": kernel, "siambook": about},
+        "cells": cells,
+    }
 
 
 class Book:
@@ -45,7 +69,9 @@ class Book:
 
     def fill(self) -> list[str]:
         """What was executed to its end."""
-        given = {self.root / "notebooks" / f"{name}.ipynb": page for name, page in self.notebooks.items()}
+        given = {
+            self.root / "notebooks" / f"{name}.ipynb": page for name, page in self.notebooks.items()
+        }
         before = copy.deepcopy(given)
         done = pages.fill_cache(self.root / "cache", given, self.root, SECONDS)
         assert given == before, "the pages themselves are left alone"
@@ -53,7 +79,8 @@ class Book:
 
     def cached(self, name: str) -> Any:
         """The page with its outputs, as Jupyter Book finds it; None where it does not."""
-        page = nbformat.reads(json.dumps(self.notebooks[name]), as_version=4)  # which is how it reads a page
+        # Which is how it reads a page
+        page = nbformat.reads(json.dumps(self.notebooks[name]), as_version=4)
         try:
             _, found = jupyter_cache.get_cache(self.root / "cache").merge_match_into_notebook(page)
         except KeyError:
@@ -74,12 +101,20 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return found
 
 
-def test_pages_run_beside_each_other_and_are_found_in_the_cache(tmp_path: Path, measured: list[Path]) -> None:
+def test_pages_run_beside_each_other_and_are_found_in_the_cache(
+    tmp_path: Path, measured: list[Path]
+) -> None:
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "__init__.py").write_text("NAME = 'of this repository'\n")
     last = "import os, sys\nfrom lib import NAME\nprint(NAME, sys.executable, os.environ['OMP_NUM_THREADS'])"
     names = ("one", "two")
-    book = Book(tmp_path, {name: notebook(MEET.format(own=name, other=other), last) for name, other in zip(names, names[::-1])})
+    book = Book(
+        tmp_path,
+        {
+            name: notebook(MEET.format(own=name, other=other), last)
+            for name, other in zip(names, names[::-1])
+        },
+    )
     assert [book.cached(name) for name in names] == [None, None]
     assert book.fill() == ["one", "two"]
     for name in names:
@@ -93,8 +128,14 @@ def test_pages_run_beside_each_other_and_are_found_in_the_cache(tmp_path: Path, 
 def test_a_page_runs_after_all_of_an_earlier_turn(tmp_path: Path) -> None:
     """The turns are those of the metadata, and not the order of the names."""
     turns = {"a": 2, "b": 1, "c": 0, "d": 0}
-    made = {name: notebook("import time; time.sleep(0.1)" * (name == "c"), NOTE.format(name), **{"turn": turn} if turn else {})
-            for name, turn in turns.items()}
+    made = {
+        name: notebook(
+            "import time; time.sleep(0.1)" * (name == "c"),
+            NOTE.format(name),
+            **{"turn": turn} if turn else {},
+        )
+        for name, turn in turns.items()
+    }
     book = Book(tmp_path, made)
     assert book.fill() == ["a", "b", "c", "d"]
     assert sorted(book.order()[:2]) == ["c", "d"] and book.order()[2:] == ["b", "a"]
@@ -109,18 +150,23 @@ def test_only_what_the_cache_lacks_is_executed(tmp_path: Path) -> None:
 
 
 def test_a_page_that_fails_is_left_to_the_build_and_the_others_are_done(tmp_path: Path) -> None:
-    book = Book(tmp_path, {
-        "error": notebook("1 / 0"),
-        "dead": notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
-        "good": notebook(NOTE.format("good")),
-        "later": notebook(NOTE.format("later"), turn=1),
-    })
+    book = Book(
+        tmp_path,
+        {
+            "error": notebook("1 / 0"),
+            "dead": notebook("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"),
+            "good": notebook(NOTE.format("good")),
+            "later": notebook(NOTE.format("later"), turn=1),
+        },
+    )
     assert book.fill() == ["good", "later"]
     assert [name for name in book.notebooks if book.cached(name) is None] == ["error", "dead"]
     assert book.fill() == [], "the build says what is wrong with them"
 
 
-def test_a_run_is_measured_once_before_the_pages_and_not_for_pages_that_are_known(tmp_path: Path, measured: list[Path]) -> None:
+def test_a_run_is_measured_once_before_the_pages_and_not_for_pages_that_are_known(
+    tmp_path: Path, measured: list[Path]
+) -> None:
     """`siambook measure` is asked; whatever it has measured already, it loads."""
     reading = "if False:\n    from lib.measure import quality"
     book = Book(tmp_path, {name: notebook(reading, NOTE.format(name)) for name in ("one", "two")})

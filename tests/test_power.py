@@ -1,4 +1,6 @@
-"""Power: lines of every JetPack generation, energy against closed formulas, and sensors that misbehave while a run goes on."""
+"""Power: lines of every JetPack generation, energy against closed formulas, and sensors that
+misbehave while a run goes on."""
+
 from __future__ import annotations
 
 import os
@@ -39,36 +41,67 @@ from lib.power import (
 ROOT = Path(__file__).resolve().parents[1]
 PERIOD = 0.05
 
-# Lines as people posted them in public issues and test suites; the rails' order and spelling are the point.
+# Lines as people posted them in public issues and test suites; the rails' order and spelling are
+# the point.
 JETPACK_4 = (
     "RAM 14700/15692MB (lfb 3x2MB) SWAP 898/8192MB (cached 23MB) CPU [0%@1190,0%@1190,0%@1190,0%@1190,0%@1190,0%@1190,0%@1190,"
     "0%@1190] EMC_FREQ 0% GR3D_FREQ 0% AO@30C GPU@30.5C Tboard@31C Tdiode@32C AUX@30.5C CPU@31.5C thermal@30.8C PMIC@100C "
-    "GPU 463/463 CPU 618/618 SOC 2936/2936 CV 0/0 VDDRQ 309/309 SYS5V 3306/3306\n")
+    "GPU 463/463 CPU 618/618 SOC 2936/2936 CV 0/0 VDDRQ 309/309 SYS5V 3306/3306\n"
+)
 JETPACK_5 = (
     "RAM 2571/31011MB (lfb 6460x4MB) SWAP 0/15505MB (cached 0MB) CPU [0%@1190,1%@1190,0%@1190,0%@1189,off,off,off,off] "
     "EMC_FREQ 0%@1331 GR3D_FREQ 37%@114 VIC_FREQ 115 APE 150 AUX@36C CPU@36.5C thermal@35.7C Tboard@37C AO@35C GPU@35C "
-    "Tdiode@38.75C PMIC@50C GPU 467mW/467mW CPU 467mW/467mW SOC 1245mW/1245mW CV 0mW/0mW VDDRQ 311mW/311mW SYS5V 2768mW/2768mW\n")
+    "Tdiode@38.75C PMIC@50C GPU 467mW/467mW CPU 467mW/467mW SOC 1245mW/1245mW CV 0mW/0mW VDDRQ 311mW/311mW SYS5V 2768mW/2768mW\n"
+)
 ORIN = (
     "11-21-2025 08:49:48 RAM 13983/62780MB (lfb 424x4MB) SWAP 126/31390MB (cached 0MB) CPU [90%@2201,100%@2201] EMC_FREQ 1%@2133 "
     "GR3D_FREQ 14%@[407,407] VIC_FREQ 115 NVDLA0_FREQ @1600 APE 174 CV0@-256C CPU@77.281C Tboard@62C SOC2@70C GPU@69.125C "
     "tj@77.281C VDD_GPU_SOC 3150mW/2971mW VDD_CPU_CV 14312mW/12415mW VIN_SYS_5V0 4968mW/5048mW NC 0mW/0mW "
-    "VDDQ_VDD2_1V8AO 1091mW/1091mW NC 0mW/0mW\n")
+    "VDDQ_VDD2_1V8AO 1091mW/1091mW NC 0mW/0mW\n"
+)
 ORIN_NANO = (
     "12-23-2024 22:54:11 RAM 3162/7620MB (lfb 4x2MB) SWAP 0/3810MB (cached 0MB) CPU [1%@729,0%@729,0%@729,0%@729,off,off] "
     "GR3D_FREQ 1% cpu@62.843C soc2@61.968C gpu@61.687C tj@62.843C VDD_IN 3913mW/3922mW VDD_CPU_GPU_CV 598mW/598 "
-    "VDD_SOC 1238mW/1237mW\n")
+    "VDD_SOC 1238mW/1237mW\n"
+)
 TX2 = "RAM 1685/7854MB (lfb 1044x4MB) CPU [0%@1303,0%@345] MTS fg 1% bg 8% GPU@39C VDD_IN {}/{} VDD_GPU 154/154\n"
 
 
-@pytest.mark.parametrize("line, power, temperature, load", [
-    (JETPACK_4, {"GPU": 0.463, "CPU": 0.618, "SOC": 2.936, "CV": 0, "VDDRQ": 0.309, "SYS5V": 3.306}, {"GPU": 30.5, "PMIC": 100},
-     {"GPU": 0, "EMC": 0, "CPU": 0}),
-    (JETPACK_5, {"GPU": 0.467, "CPU": 0.467, "SOC": 1.245, "CV": 0, "VDDRQ": 0.311, "SYS5V": 2.768}, {"GPU": 35, "Tdiode": 38.75},
-     {"GPU": 37, "EMC": 0, "CPU": 1 / 8}),
-    (ORIN, {"VDD_GPU_SOC": 3.15, "VDD_CPU_CV": 14.312, "VIN_SYS_5V0": 4.968, "VDDQ_VDD2_1V8AO": 1.091},
-     {"GPU": 69.125, "tj": 77.281}, {"GPU": 14, "EMC": 1, "CPU": 95}),
-    (ORIN_NANO, {"VDD_IN": 3.913, "VDD_CPU_GPU_CV": 0.598, "VDD_SOC": 1.238}, {"gpu": 61.687}, {"GPU": 1, "CPU": 1 / 6}),
-], ids=["JetPack 4, AGX Xavier", "JetPack 5, AGX Xavier", "AGX Orin", "Orin Nano"])
+@pytest.mark.parametrize(
+    "line, power, temperature, load",
+    [
+        (
+            JETPACK_4,
+            {"GPU": 0.463, "CPU": 0.618, "SOC": 2.936, "CV": 0, "VDDRQ": 0.309, "SYS5V": 3.306},
+            {"GPU": 30.5, "PMIC": 100},
+            {"GPU": 0, "EMC": 0, "CPU": 0},
+        ),
+        (
+            JETPACK_5,
+            {"GPU": 0.467, "CPU": 0.467, "SOC": 1.245, "CV": 0, "VDDRQ": 0.311, "SYS5V": 2.768},
+            {"GPU": 35, "Tdiode": 38.75},
+            {"GPU": 37, "EMC": 0, "CPU": 1 / 8},
+        ),
+        (
+            ORIN,
+            {
+                "VDD_GPU_SOC": 3.15,
+                "VDD_CPU_CV": 14.312,
+                "VIN_SYS_5V0": 4.968,
+                "VDDQ_VDD2_1V8AO": 1.091,
+            },
+            {"GPU": 69.125, "tj": 77.281},
+            {"GPU": 14, "EMC": 1, "CPU": 95},
+        ),
+        (
+            ORIN_NANO,
+            {"VDD_IN": 3.913, "VDD_CPU_GPU_CV": 0.598, "VDD_SOC": 1.238},
+            {"gpu": 61.687},
+            {"GPU": 1, "CPU": 1 / 6},
+        ),
+    ],
+    ids=["JetPack 4, AGX Xavier", "JetPack 5, AGX Xavier", "AGX Orin", "Orin Nano"],
+)
 def test_lines_of_each_generation(line, power, temperature, load):
     reading = parse_tegrastats(line)
     assert dict(reading.power) == pytest.approx(power)
@@ -79,11 +112,22 @@ def test_lines_of_each_generation(line, power, temperature, load):
 
 def test_the_second_number_is_the_average():
     assert dict(parse_tegrastats(ORIN).average) == pytest.approx(
-        {"VDD_GPU_SOC": 2.971, "VDD_CPU_CV": 12.415, "VIN_SYS_5V0": 5.048, "VDDQ_VDD2_1V8AO": 1.091})
+        {"VDD_GPU_SOC": 2.971, "VDD_CPU_CV": 12.415, "VIN_SYS_5V0": 5.048, "VDDQ_VDD2_1V8AO": 1.091}
+    )
 
 
-@pytest.mark.parametrize("line", ["", "\n", "RAM 14700/15692MB (lfb 3x2MB) SWAP 898/8192MB", JETPACK_4[:200],
-                                  "\ufffd\x00\x01 GPU@30C", "APE 150 MTS fg 0% bg 0%", "GPU 25"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "\n",
+        "RAM 14700/15692MB (lfb 3x2MB) SWAP 898/8192MB",
+        JETPACK_4[:200],
+        "\ufffd\x00\x01 GPU@30C",
+        "APE 150 MTS fg 0% bg 0%",
+        "GPU 25",
+    ],
+)
 def test_a_line_without_rails_is_no_reading(line):
     with pytest.raises(SensorFault, match="a line without power"):
         parse_tegrastats(line)
@@ -96,15 +140,21 @@ def test_a_ramp_is_integrated_exactly():
     times = np.linspace(0, 10, 11)
     watts = 2 + 3 * times
     assert integrate(times, watts, [], 0, 10) == pytest.approx((2 * 10 + 3 * 10**2 / 2, 10))
-    assert integrate(times, watts, [], 2.5, 7.25) == pytest.approx((2 * 4.75 + 3 * (7.25**2 - 2.5**2) / 2, 4.75))
+    assert integrate(times, watts, [], 2.5, 7.25) == pytest.approx(
+        (2 * 4.75 + 3 * (7.25**2 - 2.5**2) / 2, 4.75)
+    )
     gap = Gap(4, 6, "why not")
-    assert integrate(times, watts, [gap], 0, 10) == pytest.approx((170 - (2 * 2 + 3 * (6**2 - 4**2) / 2), 8))
+    assert integrate(times, watts, [gap], 0, 10) == pytest.approx(
+        (170 - (2 * 2 + 3 * (6**2 - 4**2) / 2), 8)
+    )
     assert integrate(times, watts, [Gap(0, 10, "all of it")], 0, 10) == (0, 0)
     assert integrate([], [], [], 0, 10) == (0, 0)
 
 
 def test_uneven_sampling_weighs_by_time():
-    assert integrate([0, 1, 1.5, 4], [1, 3, 3, 5], [], 0, 4)[0] == pytest.approx(2 * 1 + 3 * 0.5 + 4 * 2.5)
+    assert integrate([0, 1, 1.5, 4], [1, 3, 3, 5], [], 0, 4)[0] == pytest.approx(
+        2 * 1 + 3 * 0.5 + 4 * 2.5
+    )
 
 
 def test_the_ends_are_extended_only_as_far_as_a_period():
@@ -118,16 +168,24 @@ def test_the_ends_are_extended_only_as_far_as_a_period():
 def test_every_gap_has_its_reasons():
     times = [0, 1, 2, 5, 6, 7]
     faults = [(6.2, "cut"), (6.1, "garbage"), (6.3, "cut")]
-    assert find_gaps(times, faults, 0, 7, period=1) == [Gap(2, 5, "no reading for 3 s"), Gap(6, 7, "garbage; cut")]
+    assert find_gaps(times, faults, 0, 7, period=1) == [
+        Gap(2, 5, "no reading for 3 s"),
+        Gap(6, 7, "garbage; cut"),
+    ]
     assert find_gaps(times, faults, 3, 4, period=1) == [Gap(3, 4, "no reading for 3 s")]
-    assert find_gaps([], [(0.0, "no such program")], 1, 4, period=1) == [Gap(1, 4, "no such program")]
+    assert find_gaps([], [(0.0, "no such program")], 1, 4, period=1) == [
+        Gap(1, 4, "no such program")
+    ]
     assert find_gaps([0, 1], [(1.5, "died")], 2, 3, period=1) == [Gap(2, 3, "died")]
     assert find_gaps([0, 1], [(3.5, "after the run")], 0, 1.5, period=1) == []
 
 
 def test_the_thesis_power_is_the_largest_running_average():
-    """The averages that a TX2 printed in a public issue are the running means of its samples, cut off to whole mW."""
-    lines = [TX2.format(*numbers) for numbers in ((1931, 1931), (1776, 1853), (1738, 1815), (1776, 1805))]
+    """The averages that a TX2 printed in a public issue are the running means of its samples, cut
+    off to whole mW."""
+    lines = [
+        TX2.format(*numbers) for numbers in ((1931, 1931), (1776, 1853), (1738, 1815), (1776, 1805))
+    ]
     readings = [parse_tegrastats(line) for line in lines]
     samples = [reading.power["VDD_IN"] for reading in readings]
     printed = [reading.average["VDD_IN"] for reading in readings]
@@ -140,15 +198,18 @@ def test_the_thesis_power_is_the_largest_running_average():
 
 def test_the_thesis_power_samples_every_five_seconds():
     times = np.arange(0, 21.0)
-    watts = np.where(times % 5 == 0, 1 + times / 5, 100)  # what lies between the samples is not seen
+    # What lies between the samples is not seen
+    watts = np.where(times % 5 == 0, 1 + times / 5, 100)
     assert thesis_power(times, watts, 0, 20) == pytest.approx((2 + 3 + 4 + 5) / 4)
     assert thesis_power(times, watts, 0, 3) == 100  # shorter than a period: its last reading
-    assert thesis_power(times[:8], watts[:8], 0, 20) == pytest.approx(np.mean([2, 100]))  # none from a sensor that died at 7 s
+    # None from a sensor that died at 7 s
+    assert thesis_power(times[:8], watts[:8], 0, 20) == pytest.approx(np.mean([2, 100]))
     assert np.isnan(thesis_power([], [], 0, 20))
 
 
 def test_energy_per_frame_is_power_by_rate():
-    """Tables 4.6 and 4.1: 21.378 W at 11 frames a second are 1.94 joules (not kJ, as the table's head says)."""
+    """Tables 4.6 and 4.1: 21.378 W at 11 frames a second are 1.94 joules (not kJ, as the table's
+    head says)."""
     assert round(energy_per_frame(21.378, 11), 2) == 1.94
     assert np.isnan(energy_per_frame(20, 0))
 
@@ -157,14 +218,26 @@ def log_of(power, period=1.0, phases=(("run", 0, 10),), faults=(), rail="GPU"):
     events = [(float(faults_), "fault", text) for faults_, text in faults]
     for name, start, end in phases:
         events += [(float(start), "begin", name), (float(end), "end", name)]
-    return Log("tegrastats", period, [Reading({rail: watts}, seconds=float(seconds)) for seconds, watts in power], events)
+    return Log(
+        "tegrastats",
+        period,
+        [Reading({rail: watts}, seconds=float(seconds)) for seconds, watts in power],
+        events,
+    )
 
 
 def test_the_spread_is_that_of_blocks_of_frames():
-    """10 W throughout; 50 frames in the first 5 s, 100 in the rest: 1 J a frame, then 0.5 J twice."""
+    """10 W throughout; 50 frames in the first 5 s, 100 in the rest: 1 J a frame, then 0.5 J
+    twice."""
     done = np.concatenate([np.linspace(0, 5, 51)[1:], np.linspace(5, 10, 101)[1:]])
     power = measure(log_of([(t, 10) for t in range(11)]), done, blocks=3)
-    assert (power.frames, power.seconds, power.covered, power.watts, power.joules) == (150, 10, 10, 10, 100)
+    assert (power.frames, power.seconds, power.covered, power.watts, power.joules) == (
+        150,
+        10,
+        10,
+        10,
+        100,
+    )
     assert power.energy_per_frame == pytest.approx(100 / 150)
     assert power.energy_spread == pytest.approx(np.std([1, 0.5, 0.5], ddof=1))
     assert np.isnan(power.idle_watts) and np.isnan(power.net_energy_per_frame)
@@ -189,19 +262,33 @@ def test_a_gap_counts_neither_as_zero_nor_as_if_it_were_measured():
 
 
 def test_all_rails_add_up_unless_one_holds_the_others():
-    xavier = Log("tegrastats", 1, [parse_tegrastats(JETPACK_4)], [(0.0, "begin", "run"), (1.0, "end", "run")])
-    assert measure(xavier, 1, rail=TOTAL).watts == pytest.approx(0.463 + 0.618 + 2.936 + 0.309 + 3.306)
+    xavier = Log(
+        "tegrastats", 1, [parse_tegrastats(JETPACK_4)], [(0.0, "begin", "run"), (1.0, "end", "run")]
+    )
+    assert measure(xavier, 1, rail=TOTAL).watts == pytest.approx(
+        0.463 + 0.618 + 2.936 + 0.309 + 3.306
+    )
     assert measure(xavier, 1).rail == "GPU"
-    nano = Log("tegrastats", 1, [parse_tegrastats(ORIN_NANO)], [(0.0, "begin", "run"), (1.0, "end", "run")])
+    nano = Log(
+        "tegrastats", 1, [parse_tegrastats(ORIN_NANO)], [(0.0, "begin", "run"), (1.0, "end", "run")]
+    )
     assert measure(nano, 1, rail=TOTAL).watts == pytest.approx(3.913)
     assert measure(nano, 1).rail == "VDD_CPU_GPU_CV"
 
 
 def test_no_frames_and_no_readings_are_nan_and_unknown_names_are_refused():
     power = measure(log_of([(t, 10) for t in range(11)]), 0)
-    assert power.watts == 10 and np.isnan(power.energy_per_frame) and np.isnan(power.thesis_energy_per_frame)
+    assert (
+        power.watts == 10
+        and np.isnan(power.energy_per_frame)
+        and np.isnan(power.thesis_energy_per_frame)
+    )
     power = measure(log_of([]), 5)
-    assert np.isnan(power.watts) and power.joules == power.covered == 0 and power.gaps == (Gap(0, 10, "no reading for 10 s"),)
+    assert (
+        np.isnan(power.watts)
+        and power.joules == power.covered == 0
+        and power.gaps == (Gap(0, 10, "no reading for 10 s"),)
+    )
     with pytest.raises(InputError, match="no phase 'test'"):
         measure(log_of([(0, 1)]), 5, phase="test")
     with pytest.raises(InputError, match="no rail 'DLA', only GPU"):
@@ -262,7 +349,9 @@ def player(tmp_path):
 def alive(path):
     """Whether the process whose number is in the file runs."""
     try:
-        return Path(f"/proc/{path.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return (
+            Path(f"/proc/{path.read_text()}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        )
     except FileNotFoundError:
         return False
 
@@ -275,35 +364,51 @@ def wait_for(condition, seconds=120.0):
 
 
 def play(sensor, tmp_path, more=4):
-    """A run beside the sensor, until it has given `more` readings after its trouble at the sixth line, or has died."""
+    """A run beside the sensor, until it has given `more` readings after its trouble at the sixth
+    line, or has died."""
     with Sampler(sensor, PERIOD, tmp_path / "power.csv") as sampler, sampler.phase("run"):
-        wait_for(lambda: len(sampler.log.readings) >= 5 + more or any("ended" in text for _, _, text in sampler.log.events))
+        wait_for(
+            lambda: (
+                len(sampler.log.readings) >= 5 + more
+                or any("ended" in text for _, _, text in sampler.log.events)
+            )
+        )
         time.sleep(3 * PERIOD)
     assert not alive(tmp_path / "pid")
     return sampler.log
 
 
-@pytest.mark.parametrize("mode, reason", [
-    ("dies", "tegrastats ended (status 3)"),
-    ("cut", "tegrastats: a line without power ('RAM 1/2MB CPU"),
-    ("garbage", "tegrastats: a line without"),
-    ("stalls", "no reading for "),
-    ("negative", "impossible power (GPU at -2.534 W)"),
-    ("absurd", "impossible power (GPU at 1e+08 W)"),
-])
-def test_a_sensor_that_misbehaves_leaves_a_named_gap_and_the_run_goes_on(player, tmp_path, mode, reason):
+@pytest.mark.parametrize(
+    "mode, reason",
+    [
+        ("dies", "tegrastats ended (status 3)"),
+        ("cut", "tegrastats: a line without power ('RAM 1/2MB CPU"),
+        ("garbage", "tegrastats: a line without"),
+        ("stalls", "no reading for "),
+        ("negative", "impossible power (GPU at -2.534 W)"),
+        ("absurd", "impossible power (GPU at 1e+08 W)"),
+    ],
+)
+def test_a_sensor_that_misbehaves_leaves_a_named_gap_and_the_run_goes_on(
+    player, tmp_path, mode, reason
+):
     log = play(player(mode), tmp_path)
     power = measure(log, 100)
-    named = sorted((gap for gap in power.gaps if reason in gap.reason), key=lambda gap: gap.start - gap.end)
+    named = sorted(
+        (gap for gap in power.gaps if reason in gap.reason), key=lambda gap: gap.start - gap.end
+    )
     assert len(named) == 1 or mode == "stalls"  # a busy machine may stall it once more
     assert power.watts == pytest.approx(2.534)  # nothing of the bad line in it
-    assert power.covered + sum(gap.end - gap.start for gap in power.gaps) == pytest.approx(power.seconds)
+    assert power.covered + sum(gap.end - gap.start for gap in power.gaps) == pytest.approx(
+        power.seconds
+    )
     assert power.joules == pytest.approx(2.534 * power.covered)
     assert power.energy_per_frame == pytest.approx(2.534 * power.seconds / 100)
     if mode == "dies":
         assert named[0].end == log.phase("run")[1]  # to the end of the run
     else:
-        assert any(reading.seconds > named[0].end for reading in log.readings)  # and the sensor was heard again
+        # And the sensor was heard again
+        assert any(reading.seconds > named[0].end for reading in log.readings)
 
 
 def test_a_jumping_clock_changes_nothing(player, tmp_path):
@@ -311,7 +416,8 @@ def test_a_jumping_clock_changes_nothing(player, tmp_path):
     log = play(player("clock"), tmp_path)
     power = measure(log, 100)
     assert power.watts == pytest.approx(2.534)
-    assert [gap for gap in power.gaps if not gap.reason.startswith("no reading for ")] == []  # which a busy machine may cause
+    # Which a busy machine may cause
+    assert [gap for gap in power.gaps if not gap.reason.startswith("no reading for ")] == []
     seconds = [reading.seconds for reading in log.readings]
     assert seconds == sorted(seconds) and 0 < seconds[-1] <= time.monotonic() - begin
 
@@ -335,7 +441,9 @@ def test_a_flood_of_nonsense_does_not_fill_the_log(player, tmp_path):
         wait_for((tmp_path / "flooded").is_file)
     assert len(sampler.log.events) == 5  # begin, three faults, end
     assert (tmp_path / "power.csv").stat().st_size < 5000
-    assert measure(sampler.log, 1).gaps[-1].reason == "tegrastats: a line without power ('nonsense')"
+    assert (
+        measure(sampler.log, 1).gaps[-1].reason == "tegrastats: a line without power ('nonsense')"
+    )
 
 
 def test_a_deaf_sensor_and_its_children_are_ended(player, tmp_path):
@@ -358,8 +466,10 @@ def test_an_exception_in_the_run_passes_and_the_sensor_is_ended(player, tmp_path
 
 
 def test_a_killed_run_keeps_its_log_and_leaves_no_sensor(player, tmp_path):
-    program = (f"import time; from lib.power import *\nsensor = Tegrastats({player('steady').command!r})\n"
-               f"with Sampler(sensor, {PERIOD}, {str(tmp_path / 'power.csv')!r}) as s, s.phase('run'): time.sleep(60)")
+    program = (
+        f"import time; from lib.power import *\nsensor = Tegrastats({player('steady').command!r})\n"
+        f"with Sampler(sensor, {PERIOD}, {str(tmp_path / 'power.csv')!r}) as s, s.phase('run'): time.sleep(60)"
+    )
     path = tmp_path / "power.csv"
     with subprocess.Popen([sys.executable, "-c", program], cwd=str(ROOT)) as process:
         wait_for(lambda: path.is_file() and path.read_text().count("GPU=2.534") >= 5)
@@ -394,28 +504,55 @@ def test_parts_of_a_log_are_logs_with_the_idle_phase():
 
 
 def test_parts_are_put_together_by_their_energy():
-    """5 W x 4 s in 4 frames and 9 W x 4 s in 8: 56 J in 12 frames; the thesis's power is the mean after 5 s, or after all 8."""
+    """5 W x 4 s in 4 frames and 9 W x 4 s in 8: 56 J in 12 frames; the thesis's power is the mean
+    after 5 s, or after all 8."""
     power = measure_parts(list(zip(parts_log(), (4, 8))), fps=2)
-    assert (power.seconds, power.covered, power.frames, power.joules, power.watts) == (8, 8, 12, 56, 7)
+    assert (power.seconds, power.covered, power.frames, power.joules, power.watts) == (
+        8,
+        8,
+        12,
+        56,
+        7,
+    )
     assert (power.energy_per_frame, power.idle_watts) == (pytest.approx(56 / 12), 2)
     assert power.net_energy_per_frame == pytest.approx((56 - 2 * 8) / 12)
     assert power.energy_spread == pytest.approx(np.std([5, 4.5], ddof=1))
     assert power.thesis_watts == 9, "the sample after five seconds is in the second part"
     assert power.thesis_energy_per_frame == 4.5
-    assert power.gaps == () and measure_parts([(Log("", 1), 3)], 1) is None and measure_parts([], 1) is None
+    assert (
+        power.gaps == ()
+        and measure_parts([(Log("", 1), 3)], 1) is None
+        and measure_parts([], 1) is None
+    )
 
 
 def test_a_part_without_readings_is_a_gap_in_the_row():
-    dead = Log("tegrastats", 1, [], [(0.0, "fault", "tegrastats ended"), (20.0, "begin", "run"), (23.0, "end", "run")])
+    dead = Log(
+        "tegrastats",
+        1,
+        [],
+        [(0.0, "fault", "tegrastats ended"), (20.0, "begin", "run"), (23.0, "end", "run")],
+    )
     power = measure_parts([(parts_log()[0], 4), (dead, 3)], fps=1)
-    assert (power.watts, power.seconds, power.covered, power.frames, power.joules) == (5, 7, 4, 7, 20)
+    assert (power.watts, power.seconds, power.covered, power.frames, power.joules) == (
+        5,
+        7,
+        4,
+        7,
+        20,
+    )
     assert power.gaps == (Gap(4, 7, "tegrastats ended"),)
     assert power.energy_per_frame == pytest.approx(5 * 7 / 7)
 
 
 def test_another_sensors_watts_are_not_added():
     first = parts_log()[0]
-    other = Log("NVML", 1, [Reading({"GPU": 100}, seconds=t) for t in range(5)], [(0.0, "begin", "run"), (4.0, "end", "run")])
+    other = Log(
+        "NVML",
+        1,
+        [Reading({"GPU": 100}, seconds=t) for t in range(5)],
+        [(0.0, "begin", "run"), (4.0, "end", "run")],
+    )
     power = measure_parts([(first, 4), (other, 4)], 1)
     assert (power.sensor, power.watts, power.frames, power.seconds) == ("tegrastats", 5, 4, 4)
 
@@ -449,19 +586,29 @@ def test_the_log_is_read_back_as_it_was(player, tmp_path):
             wait_for(lambda: len(sampler.log.readings) >= 8)
     log = read_log(tmp_path / "runs" / "power.csv")
     assert (log.sensor, log.period) == (sampler.log.sensor, sampler.log.period)
-    assert [(kind, text) for _, kind, text in log.events] == [(kind, text) for _, kind, text in sampler.log.events]
-    assert [(r.power, r.average, r.temperature, r.load) for r in log.readings] == \
-        [(r.power, r.average, r.temperature, r.load) for r in sampler.log.readings]
-    assert [r.seconds for r in log.readings] == pytest.approx([r.seconds for r in sampler.log.readings], abs=1e-4)
+    assert [(kind, text) for _, kind, text in log.events] == [
+        (kind, text) for _, kind, text in sampler.log.events
+    ]
+    assert [(r.power, r.average, r.temperature, r.load) for r in log.readings] == [
+        (r.power, r.average, r.temperature, r.load) for r in sampler.log.readings
+    ]
+    assert [r.seconds for r in log.readings] == pytest.approx(
+        [r.seconds for r in sampler.log.readings], abs=1e-4
+    )
     assert log.phase("idle") == pytest.approx(sampler.log.phase("idle"), abs=1e-4)
     assert measure(log, 10).net_energy_per_frame == pytest.approx(0, abs=1e-9)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("", "not a power log"), ("boxes\n1,2\n", "not a power log"),
-    ("# RAPL, every 1 s\nseconds\n1.0,now,,GPU=2\n1.0,now,,GPU=x\n", "line 4 is not"),
-    ("# RAPL, every 1 s\nseconds\nsoon,now,begin: run\n", "line 3 is not"), ("# RAPL, every 1 s\nseconds\n1\n", "line 3 is not"),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("", "not a power log"),
+        ("boxes\n1,2\n", "not a power log"),
+        ("# RAPL, every 1 s\nseconds\n1.0,now,,GPU=2\n1.0,now,,GPU=x\n", "line 4 is not"),
+        ("# RAPL, every 1 s\nseconds\nsoon,now,begin: run\n", "line 3 is not"),
+        ("# RAPL, every 1 s\nseconds\n1\n", "line 3 is not"),
+    ],
+)
 def test_other_files_are_refused(tmp_path, text, words):
     (tmp_path / "power.csv").write_text(text)
     with pytest.raises(InputError, match=words):
@@ -472,18 +619,25 @@ def test_files_that_cannot_be_read_or_written_are_named(tmp_path):
     with pytest.raises(InputError, match=r"gone\.csv: cannot be read"):
         read_log(tmp_path / "gone.csv")
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"power\.csv: cannot be written"), Sampler(None, path=tmp_path / "file" / "power.csv"):
+    with pytest.raises(InputError, match=r"power\.csv: cannot be written"), Sampler(
+        None, path=tmp_path / "file" / "power.csv"
+    ):
         pass
 
 
 def test_a_disk_that_fills_up_costs_the_file_and_not_the_readings(player, tmp_path):
-    """A limit on the size of files stands for the full disk; the last line may be cut, what stands before it is read."""
-    program = (f"import resource, time; from lib.power import *\n"
-               f"resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
-               f"with Sampler(Tegrastats({player('steady').command!r}), {PERIOD}, {str(tmp_path / 'power.csv')!r}) as s:\n"
-               f"    while len(s.log.readings) < 20: time.sleep(0.02)\n"
-               f"print(len(s.log.readings), [text for _, kind, text in s.log.events if kind == 'note'])")
-    done = subprocess.run([sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True, check=True)
+    """A limit on the size of files stands for the full disk; the last line may be cut, what stands
+    before it is read."""
+    program = (
+        f"import resource, time; from lib.power import *\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (1500, 1500))\n"
+        f"with Sampler(Tegrastats({player('steady').command!r}), {PERIOD}, {str(tmp_path / 'power.csv')!r}) as s:\n"
+        f"    while len(s.log.readings) < 20: time.sleep(0.02)\n"
+        f"print(len(s.log.readings), [text for _, kind, text in s.log.events if kind == 'note'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=str(ROOT), capture_output=True, text=True, check=True
+    )
     assert done.stdout.startswith("20 [") or int(done.stdout.split()[0]) > 20
     assert "power.csv cannot be written (File too large)" in done.stdout
     assert 3 <= len(read_log(tmp_path / "power.csv").readings) < 15
@@ -504,12 +658,23 @@ def powercap(root, **zones):
 
 
 def test_rapl_counts_packages_and_memory_once(tmp_path):
-    zones = {"rapl_0": "package-0", "rapl_0_0": "core", "rapl_0_1": "dram", "rapl_1": "package-1", "rapl_2": "psys"}
+    zones = {
+        "rapl_0": "package-0",
+        "rapl_0_0": "core",
+        "rapl_0_1": "dram",
+        "rapl_1": "package-1",
+        "rapl_2": "psys",
+    }
     powercap(tmp_path, **{folder: (name, 1000) for folder, name in zones.items()})
     sensor = Rapl(tmp_path)
     sensor.open(1.0)
     time.sleep(0.01)
-    powercap(tmp_path, rapl_0=("package-0", 3_001_000), rapl_0_1=("dram", 501_000), rapl_1=("package-1", 1000))
+    powercap(
+        tmp_path,
+        rapl_0=("package-0", 3_001_000),
+        rapl_0_1=("dram", 501_000),
+        rapl_1=("package-1", 1000),
+    )
     reading = sensor.read()
     joules = {name: watts * 2 * reading.age for name, watts in reading.power.items()}
     assert joules == pytest.approx({"package-0": 3, "package-0/dram": 0.5, "package-1": 0})
@@ -551,7 +716,8 @@ def test_rapl_counts_that_are_no_numbers_are_faults(tmp_path):
 
 @pytest.fixture
 def pynvml(monkeypatch):
-    """A stand-in for NVIDIA's package, since NVML needs a GPU: the functions used here, in NVML's units."""
+    """A stand-in for NVIDIA's package, since NVML needs a GPU: the functions used here, in NVML's
+    units."""
     module = types.ModuleType("pynvml")
     module.NVMLError = type("NVMLError", (Exception,), {})
     module.NVML_TEMPERATURE_GPU = 0
@@ -583,12 +749,18 @@ def test_nvml_is_read_in_watts_and_a_lost_gpu_is_a_gap(pynvml, monkeypatch):
         pynvml.lost = True
         wait_for(lambda: any(kind == "fault" for _, kind, _ in sampler.log.events))
     reading = sampler.log.readings[0]
-    assert (reading.power, reading.temperature, reading.load) == ({"GPU": 66.432}, {"GPU": 61}, {"GPU": 87})
+    assert (reading.power, reading.temperature, reading.load) == (
+        {"GPU": 66.432},
+        {"GPU": 61},
+        {"GPU": 87},
+    )
     assert measure(sampler.log, 1).gaps[-1].reason == "NVML: GPU is lost"
     assert pynvml.open == 0
 
 
-@pytest.mark.parametrize("visible, watts", [("3,5", 70.432), ("3,GPU-5", 70.432), ("7", 66.432), ("", 66.432)])
+@pytest.mark.parametrize(
+    "visible, watts", [("3,5", 70.432), ("3,GPU-5", 70.432), ("7", 66.432), ("", 66.432)]
+)
 def test_nvml_counts_gpus_as_cuda_does(pynvml, monkeypatch, visible, watts):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     sensor = Nvml(1)
@@ -602,8 +774,14 @@ def test_the_sensor_is_the_one_that_fits_the_device(tmp_path, pynvml):
     program.chmod(0o755)
     powercap(tmp_path / "sys", rapl_0=("package-0", 0))
     none, root = str(tmp_path / "none"), tmp_path / "sys"
-    assert [find_sensor(device, str(program), root)[1] for device in (None, "cpu", "cuda")] == ["tegrastats"] * 3
-    assert [find_sensor(device, none, root)[1] for device in (None, "cpu", "cuda:1")] == ["NVML", "RAPL", "NVML"]
+    assert [find_sensor(device, str(program), root)[1] for device in (None, "cpu", "cuda")] == [
+        "tegrastats"
+    ] * 3
+    assert [find_sensor(device, none, root)[1] for device in (None, "cpu", "cuda:1")] == [
+        "NVML",
+        "RAPL",
+        "NVML",
+    ]
     assert find_sensor("cuda:1", none, root)[0].index == 1
     assert pynvml.open == 0
 
@@ -618,13 +796,21 @@ def test_no_sensor_is_an_answer(tmp_path, monkeypatch):
         pass
     for log in (sampler.log, read_log(tmp_path / "power.csv")):
         power = measure(log, 5)
-        assert power.sensor == "" and np.isnan(power.watts) and np.isnan(power.thesis_watts) and power.gaps == ()
+        assert (
+            power.sensor == ""
+            and np.isnan(power.watts)
+            and np.isnan(power.thesis_watts)
+            and power.gaps == ()
+        )
 
 
 def test_a_sensor_that_goes_between_finding_and_using_is_a_gap(tmp_path):
     with Sampler(Tegrastats((str(tmp_path / "tegrastats"),))) as sampler, sampler.phase("run"):
         pass
-    assert measure(sampler.log, 1).gaps[0].reason == f"{tmp_path / 'tegrastats'}: No such file or directory"
+    assert (
+        measure(sampler.log, 1).gaps[0].reason
+        == f"{tmp_path / 'tegrastats'}: No such file or directory"
+    )
 
 
 def test_a_driver_that_raises_anything_does_not_end_the_run():
@@ -658,4 +844,9 @@ def test_a_mean_over_the_past_is_placed_in_the_past():
 
 def test_importing_needs_no_hardware_package():
     code = "import sys, lib.power; sys.exit(bool({'pynvml', 'torch', 'cv2'} & set(sys.modules)))"
-    subprocess.run([sys.executable, "-c", code], cwd=str(ROOT), check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=str(ROOT),
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )

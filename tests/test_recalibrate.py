@@ -1,4 +1,6 @@
-"""Batch-norm recalibration: statistics of what runs through the network, and nothing else changed."""
+"""Batch-norm recalibration: statistics of what runs through the network, and nothing else
+changed."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -17,8 +19,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def pairs(count: int) -> list:
     random = np.random.RandomState(0)
-    return [CropPair(random.randint(0, 256, (127, 127, 3), np.uint8), random.randint(0, 256, (255, 255, 3), np.uint8))
-            for _ in range(count)]
+    return [
+        CropPair(
+            random.randint(0, 256, (127, 127, 3), np.uint8),
+            random.randint(0, 256, (255, 255, 3), np.uint8),
+        )
+        for _ in range(count)
+    ]
 
 
 def test_statistics_become_those_of_the_pairs_and_weights_stay() -> None:
@@ -27,14 +34,21 @@ def test_statistics_become_those_of_the_pairs_and_weights_stay() -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     given = pairs(4)
     recalibrate(network, given, batch=4)
-    changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
+    changed = {
+        key for key, value in network.state_dict().items() if not torch.equal(value, before[key])
+    }
     assert changed and all("running_" in key or "num_batches" in key for key in changed)
     assert not any(module.training for module in network.modules())
 
-    seen = []  # the first layer's own inputs, one call for the exemplars and one for the search crops
+    # The first layer's own inputs, one call for the exemplars and one for the search crops
+    seen = []
     with torch.no_grad():
         for crops in zip(*given):
-            seen.append(network.backbone.conv1(torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))))
+            seen.append(
+                network.backbone.conv1(
+                    torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
+                )
+            )
     mean = torch.stack([one.mean((0, 2, 3)) for one in seen]).mean(0)
     variance = torch.stack([one.var((0, 2, 3)) for one in seen]).mean(0)
     assert torch.allclose(network.backbone.bn1.running_mean, mean, rtol=1e-4, atol=1e-3)

@@ -1,4 +1,6 @@
-"""The Xavier, as far as it can be tested without one: commands of its page, its image, its profile, its packages, Python 3.8."""
+"""The Xavier, as far as it can be tested without one: commands of its page, its image, its profile,
+its packages, Python 3.8."""
+
 from __future__ import annotations
 
 import ast
@@ -41,8 +43,14 @@ def commands(text: str) -> list[list[str]]:
 
 
 def begin_with(program: str, text: str = PAGES) -> list[list[str]]:
-    inline = [words for words in map(shlex.split, re.findall(rf"`({program} [^`\n]+)`", text)) if words]
-    return [words[1:] for words in commands(text) + inline if words[0] == program and "COMMAND" not in words]
+    inline = [
+        words for words in map(shlex.split, re.findall(rf"`({program} [^`\n]+)`", text)) if words
+    ]
+    return [
+        words[1:]
+        for words in commands(text) + inline
+        if words[0] == program and "COMMAND" not in words
+    ]
 
 
 def instructions(name: str) -> list[str]:
@@ -56,15 +64,22 @@ def packages(extra: str) -> set[str]:
     found: set[str] = set()
     for requirement in EXTRAS[extra]:
         inner = re.fullmatch(r"siambook\[(.*)\]", requirement)
-        found |= set().union(*map(packages, inner[1].split(","))) if inner else {re.split(r"[^\w.-]", requirement)[0].lower()}
+        found |= (
+            set().union(*map(packages, inner[1].split(",")))
+            if inner
+            else {re.split(r"[^\w.-]", requirement)[0].lower()}
+        )
     return found
 
 
-# -- The page ------------------------------------------------------------------------------------------------------------------
+# -- The page --------------------------------------------------------------------------------------
 
 
 def test_the_page_is_in_the_book_and_says_what_was_never_tried() -> None:
-    assert "file: xavier" in (ROOT / "_toc.yml").read_text() and "file: own" in (ROOT / "_toc.yml").read_text()
+    assert (
+        "file: xavier" in (ROOT / "_toc.yml").read_text()
+        and "file: own" in (ROOT / "_toc.yml").read_text()
+    )
     assert "None of it has been tried on a board yet" in PAGE
 
 
@@ -80,7 +95,12 @@ def test_the_command_line_takes_every_command_of_the_pages(words: list[str]) -> 
 
 def test_the_page_fetches_calibrates_and_runs() -> None:
     assert [" ".join(words[:2]) for words in begin_with("siambook", PAGE)][:5] == [
-        "bench --scale", "fetch vot2018", "fetch weights", "calibrate data/cache/VOT2018", "run --profile"]
+        "bench --scale",
+        "fetch vot2018",
+        "fetch weights",
+        "calibrate data/cache/VOT2018",
+        "run --profile",
+    ]
 
 
 @pytest.mark.parametrize("words", begin_with("make"), ids=" ".join)
@@ -97,7 +117,11 @@ def test_make_knows_every_target_of_the_page(words: list[str]) -> None:
 
 
 def test_files_that_the_page_names_are_where_it_says() -> None:
-    named = set(re.findall(r"(?<![\w/.])(?:docker|profiles|lib|notebooks|\.ci)/[\w./-]+|pyproject\.toml", PAGE))
+    named = set(
+        re.findall(
+            r"(?<![\w/.])(?:docker|profiles|lib|notebooks|\.ci)/[\w./-]+|pyproject\.toml", PAGE
+        )
+    )
     assert {"docker/Dockerfile.xavier", "profiles/xavier.yaml", "pyproject.toml"} <= named
     for name in named:
         assert (ROOT / name.rstrip(".")).exists(), name
@@ -106,15 +130,23 @@ def test_files_that_the_page_names_are_where_it_says() -> None:
 def test_the_hours_are_those_of_the_thesiss_speeds() -> None:
     rows = [row for table in ("4_1", "4_2", "4_3") for row in thesis_rows(table)]
     hours = sum(21356 / float(row["fps"]) for row in rows) / 3600
-    assert f"one pass of VOT2018 takes {hours:.0f} hours for all trackers of tables 4.1 to 4.3" in PAGE
+    assert (
+        f"one pass of VOT2018 takes {hours:.0f} hours for all trackers of tables 4.1 to 4.3" in PAGE
+    )
 
 
 def thesis_rows(table: str) -> list[dict[str, str]]:
-    lines = (ROOT / "data" / "thesis" / f"table_{table}.csv").read_text(encoding="utf-8").splitlines()
-    return [row for row in csv.DictReader(line for line in lines if not line.startswith("#")) if row["row"] == "thesis"]
+    lines = (
+        (ROOT / "data" / "thesis" / f"table_{table}.csv").read_text(encoding="utf-8").splitlines()
+    )
+    return [
+        row
+        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
+        if row["row"] == "thesis"
+    ]
 
 
-# -- The profile ---------------------------------------------------------------------------------------------------------------
+# -- The profile -----------------------------------------------------------------------------------
 
 
 def test_every_parameter_of_the_profile_is_one_of_the_notebooks() -> None:
@@ -136,7 +168,7 @@ def test_the_profile_looks_where_fetch_puts_things(monkeypatch: pytest.MonkeyPat
     assert fetched == [profile["dataset"], profile["weights"]]
 
 
-# -- The image -----------------------------------------------------------------------------------------------------------------
+# -- The image -------------------------------------------------------------------------------------
 
 
 def test_the_base_image_is_given_and_no_host_is_named() -> None:
@@ -152,19 +184,32 @@ def test_what_the_image_copies_is_in_the_repository() -> None:
     for source in copied:
         assert (ROOT / source).exists(), source
     readme = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"]
-    assert {"pyproject.toml", readme, "lib"} <= set(copied), "pip needs these to install the repository"
+    assert {"pyproject.toml", readme, "lib"} <= set(copied), (
+        "pip needs these to install the repository"
+    )
 
 
-@pytest.mark.parametrize(("lacks", "extras"), [("", ".[board]"), ("cv2", ".[board,opencv]"), ("tensorrt", None)])
+@pytest.mark.parametrize(
+    ("lacks", "extras"), [("", ".[board]"), ("cv2", ".[board,opencv]"), ("tensorrt", None)]
+)
 def test_the_image_keeps_what_its_base_has(tmp_path: Path, lacks: str, extras: str | None) -> None:
-    """The Dockerfile's own commands, with an interpreter that notes what pip is asked and lacks one of the packages."""
+    """The Dockerfile's own commands, with an interpreter that notes what pip is asked and lacks one
+    of the packages."""
     python, log, pins = tmp_path / "python3", tmp_path / "log", tmp_path / "pins"
     lacking = f'find_spec("{lacks or "nothing"}")'
-    python.write_text(f"#!/bin/sh\necho \"$@\" >> {log}\ncase $* in *'{lacking}'*) exit 1;; *version*) echo torch==2;; esac\n")
+    python.write_text(
+        f"#!/bin/sh\necho \"$@\" >> {log}\ncase $* in *'{lacking}'*) exit 1;; *version*) echo torch==2;; esac\n"
+    )
     python.chmod(0o755)
     [script] = [line for line in instructions("RUN") if "board" in line]
-    script = script.replace("/etc/siambook-constraints.txt", str(pins)).replace("/usr/local/cuda/bin:", "")
-    made = subprocess.run(["sh", "-c", script], env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=False)
+    script = script.replace("/etc/siambook-constraints.txt", str(pins)).replace(
+        "/usr/local/cuda/bin:", ""
+    )
+    made = subprocess.run(
+        ["sh", "-c", script],
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        check=False,
+    )
     asked = [line for line in log.read_text().splitlines() if "pip install" in line]
     assert (made.returncode == 0) is (extras is not None)
     assert pins.read_text() == "torch==2\n"
@@ -180,44 +225,75 @@ def test_the_image_runs_the_batch_with_the_boards_profile() -> None:
     assert cli.parser().parse_args(words).profile == "profiles/xavier.yaml"
 
 
-# -- The packages --------------------------------------------------------------------------------------------------------------
+# -- The packages ----------------------------------------------------------------------------------
 
 
 def test_the_board_gets_what_a_batch_needs_and_nothing_that_jetpack_has() -> None:
     names = packages("board")
     assert {*batch.NEEDS, "onnx", "onnxruntime", "requests", "gdown", "pycuda"} <= names
-    assert not {name for name in names if name.startswith(("torch", "tensorrt", "opencv", "nvidia", "jupyter-book"))}
-    assert any(requirement.startswith("numpy<1.24;") for requirement in EXTRAS["board"]), "TensorRT 8.5 uses np.bool"
+    assert not {
+        name
+        for name in names
+        if name.startswith(("torch", "tensorrt", "opencv", "nvidia", "jupyter-book"))
+    }
+    assert any(requirement.startswith("numpy<1.24;") for requirement in EXTRAS["board"]), (
+        "TensorRT 8.5 uses np.bool"
+    )
 
 
-@pytest.mark.parametrize(("version", "taken"), [
-    ("1.13.0a0+d0d6b1f2.nv22.10", True), ("2.0.0a0+ec3941ad.nv23.2", True), ("2.0.0+nv23.5", True), ("1.12.0", False),
-    ("2.13.0", False)])
+@pytest.mark.parametrize(
+    ("version", "taken"),
+    [
+        ("1.13.0a0+d0d6b1f2.nv22.10", True),
+        ("2.0.0a0+ec3941ad.nv23.2", True),
+        ("2.0.0+nv23.5", True),
+        ("1.12.0", False),
+        ("2.13.0", False),
+    ],
+)
 def test_pip_leaves_nvidias_builds_of_pytorch_where_they_are(version: str, taken: bool) -> None:
     specifiers = importlib.import_module("packaging.specifiers")
-    [pin] = [requirement for requirement in PROJECT["dependencies"] if re.match(r"torch\b.*python_version < '3.9'", requirement)]
-    pinned = specifiers.SpecifierSet(pin.split(";")[0][len("torch"):])
-    assert pinned.contains(version, prereleases=True) is taken  # as pip asks of a package that is installed
+    [pin] = [
+        requirement
+        for requirement in PROJECT["dependencies"]
+        if re.match(r"torch\b.*python_version < '3.9'", requirement)
+    ]
+    pinned = specifiers.SpecifierSet(pin.split(";")[0][len("torch") :])
+    # As pip asks of a package that is installed
+    assert pinned.contains(version, prereleases=True) is taken
 
 
-# -- Python 3.8 ----------------------------------------------------------------------------------------------------------------
+# -- Python 3.8 ------------------------------------------------------------------------------------
 
 
 def test_what_python_38_leaves_out_exists_and_has_a_reason() -> None:
-    lines = [line for line in LEFT_OUT.read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in LEFT_OUT.read_text().splitlines() if line and not line.startswith("#")
+    ]
     for line in lines:
         what, bar, why = line.partition(" | ")
         assert bar and len(why) > 10, line
         file, _, name = what.partition("::")
-        functions = {node.name for node in ast.walk(ast.parse((ROOT / file).read_text())) if isinstance(node, ast.FunctionDef)}
+        functions = {
+            node.name
+            for node in ast.walk(ast.parse((ROOT / file).read_text()))
+            if isinstance(node, ast.FunctionDef)
+        }
         assert not name or name.split("[")[0] in functions, f"{what}: there is no such test"
 
 
 def test_without_a_python_38_the_check_says_so(tmp_path: Path) -> None:
-    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "PYTHON38": "", "PYENV_ROOT": str(tmp_path)}
+    environ = {
+        "PATH": f"{tmp_path}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "PYTHON38": "",
+        "PYENV_ROOT": str(tmp_path),
+    }
     (tmp_path / "python3.8").write_text("#!/bin/sh\nexit 127\n")  # pyenv's, where no 3.8 is chosen
     (tmp_path / "python3.8").chmod(0o755)
-    made = subprocess.run([str(ROOT / ".ci" / "python38")], env=environ, capture_output=True, text=True, check=False)
+    made = subprocess.run(
+        [str(ROOT / ".ci" / "python38")], env=environ, capture_output=True, text=True, check=False
+    )
     assert made.returncode == 0
     assert made.stderr.startswith("SKIPPED: no Python 3.8 here")
     assert made.stdout == ""

@@ -1,8 +1,11 @@
-"""Figures of the chapters: measured values beside the thesis's, units on the axes, run and machine under the picture.
+"""Figures of the chapters: measured values beside the thesis's, units on the axes, run and machine
+under the picture.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart, and shapes differ as well. Figures are narrow and their
-letters large, so that they can be read on a phone. Views only: evaluations, trajectories and frames come in, a figure goes out.
+Colours are Okabe and Ito's, which colour-blind readers can tell apart, and shapes differ as well.
+Figures are narrow and their letters large, so that they can be read on a phone. Views only:
+evaluations, trajectories and frames come in, a figure goes out.
 """
+
 from __future__ import annotations
 
 import functools
@@ -25,27 +28,50 @@ from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box, polygon_c
 from lib.vot.metrics import Evaluation, bootstrap, frame_overlaps
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
 
-BLUE, ORANGE, GREEN, SKY, YELLOW, GREY = "#0072B2", "#D55E00", "#009E73", "#56B4E9", "#F0E442", "#666666"
+BLUE, ORANGE, GREEN, SKY, YELLOW, GREY = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#56B4E9",
+    "#F0E442",
+    "#666666",
+)
 MEASURED, THESIS, PUBLISHED = (
     {"color": BLUE, "marker": "o"},
     {"color": ORANGE, "marker": "D", "markerfacecolor": "white"},
     {"color": "black", "marker": "s", "markerfacecolor": "white"},
 )
-LOOKS = (MEASURED, PUBLISHED, {"color": GREEN, "marker": "^"}, {"color": "#CC79A7", "marker": "v"})  # of several evaluations
+# Of several evaluations
+LOOKS = (MEASURED, PUBLISHED, {"color": GREEN, "marker": "^"}, {"color": "#CC79A7", "marker": "v"})
 WIDTH = 4.3  # inches
 STYLE = {
-    "font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#DDDDDD", "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 10,
-    "figure.facecolor": "white", "lines.linewidth": 2, "lines.markersize": 7, "svg.fonttype": "path",
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "figure.facecolor": "white",
+    "lines.linewidth": 2,
+    "lines.markersize": 7,
+    "svg.fonttype": "path",
 }
 # A box plot that lies, by the word of this Matplotlib.
-LYING: Mapping[str, Any] = {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
+LYING: Mapping[str, Any] = (
+    {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
+)
 NAMES = {"empty": "no attribute", **{tag: tag.replace("_", " ") for tag in TAGS}}
 Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
 
 
 def styled(draw: Draw) -> Draw:
-    """A function that draws in this book's style, and where what it draws is absent gives a sentence (`lib.absent`)."""
+    """A function that draws in this book's style, and where what it draws is absent gives a
+    sentence (`lib.absent`)."""
+
     @functools.wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         with plt.rc_context(STYLE):  # type: ignore[arg-type]
@@ -55,27 +81,32 @@ def styled(draw: Draw) -> Draw:
 
 
 def needs_frames(draw: Draw) -> Draw:
-    """A picture of frames: a sentence stands in its place where the dataset's frames are not on this machine."""
+    """A picture of frames: a sentence stands in its place where the dataset's frames are not on
+    this machine."""
+
     @functools.wraps(draw)
     def wrapper(data: Any, *args: Any, **kwargs: Any) -> Any:
         sequences = [data] if isinstance(data, Sequence) else data
         lacking = [sequence.name for sequence in sequences if not sequence.has_frames]
         if lacking:
             which = f"'{lacking[0]}'{' and others' if len(lacking) > 1 else ''}"
-            return Text(f"No picture here: the frames of {which} are not on this machine (`siambook fetch vot2018` brings "
-                        "those of VOT2018).")
+            return Text(
+                f"No picture here: the frames of {which} are not on this machine (`siambook fetch vot2018` brings "
+                "those of VOT2018)."
+            )
         return draw(data, *args, **kwargs)
 
     return cast(Draw, needs_all(wrapper))
 
 
-# -- Section 3.3 ---------------------------------------------------------------------------------------------------------------
+# -- Section 3.3 -----------------------------------------------------------------------------------
 
 
 @needs_frames
 @styled
 def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
-    """Figure 3.5: annotation, predicted box and their overlap, in the tracked frame whose overlap is the sequence's median."""
+    """Figure 3.5: annotation, predicted box and their overlap, in the tracked frame whose overlap
+    is the sequence's median."""
     figure, axis = new_figure(WIDTH * sequence.height / sequence.width + 0.3)
     values = frame_overlaps(sequence, trajectory)
     index = int(np.nanargmin(np.abs(values - np.nanmedian(values))))
@@ -89,18 +120,31 @@ def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
 
 @styled
 def segments(
-    dataset: Dataset, trajectories: Mapping[str, Trajectory], evaluation: Evaluation, note: str, rows: int = 32
+    dataset: Dataset,
+    trajectories: Mapping[str, Trajectory],
+    evaluation: Evaluation,
+    note: str,
+    rows: int = 32,
 ) -> Figure:
-    """Figure 3.6: what becomes of segments when the average overlap at the shortest length that EAO looks at is asked for.
+    """Figure 3.6: what becomes of segments when the average overlap at the shortest length that EAO
+    looks at is asked for.
 
-    A segment is cut to the length, or filled up with zeros where a failure ended it; one that the end of its sequence cut short
-    is left out. The sequences with the most failures come first; where there are more than `rows` segments, the note says how
-    many are not drawn. The mean at the end is that of all averages, drawn or not: the curve's value at this length.
+    A segment is cut to the length, or filled up with zeros where a failure ended it; one that the
+    end of its sequence cut short is left out. The sequences with the most failures come first;
+    where there are more than `rows` segments, the note says how many are not drawn. The mean at the
+    end is that of all averages, drawn or not: the curve's value at this length.
     """
     length, first = evaluation.eao_interval[0], evaluation.protocol.first_length
-    frames = length - first  # the initial frame, which has no answer, may count for the length, and never for the average
-    ordered = sorted(dataset, key=lambda sequence: -int((trajectories[sequence.name].codes == FAILURE).sum()))
-    every = [part for sequence in ordered for part in list_segments(sequence, trajectories[sequence.name])]
+    # The initial frame, which has no answer, may count for the length, and never for the average
+    frames = length - first
+    ordered = sorted(
+        dataset, key=lambda sequence: -int((trajectories[sequence.name].codes == FAILURE).sum())
+    )
+    every = [
+        part
+        for sequence in ordered
+        for part in list_segments(sequence, trajectories[sequence.name])
+    ]
     averages = [segment_average(part, frames) for part in every]
     known, chosen = [average for average in averages if np.isfinite(average)], every[:rows]
     figure, axis = new_figure(0.21 * max(len(chosen) + 1, 10) + 1.4)
@@ -111,30 +155,56 @@ def segments(
         if part.failed:
             image[row, len(values) :] = 0
         text = f"{average:.2f}" if np.isfinite(average) else "left out"
-        axis.text(frames * 1.02, row, text, va="center", fontsize=9, color="black" if np.isfinite(average) else GREY)
+        axis.text(
+            frames * 1.02,
+            row,
+            text,
+            va="center",
+            fontsize=9,
+            color="black" if np.isfinite(average) else GREY,
+        )
     mean = f"mean of {len(known)}: {np.mean(known):.2f}" if known else "no average is known"
-    axis.text(frames * 1.02, len(chosen), mean, va="center", ha="center", fontsize=9, fontweight="bold")
-    shown = axis.imshow(image, aspect="auto", cmap="cividis", vmin=0, vmax=1, extent=(0.5, frames + 0.5, len(chosen) - 0.5, -0.5),
-                        interpolation="nearest")
-    axis.set_yticks(range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=9)
-    axis.set(xlabel="frames after the initialisation", ylabel="sequence, first frame", ylim=(len(chosen) + 0.5, -0.5))
+    axis.text(
+        frames * 1.02, len(chosen), mean, va="center", ha="center", fontsize=9, fontweight="bold"
+    )
+    shown = axis.imshow(
+        image,
+        aspect="auto",
+        cmap="cividis",
+        vmin=0,
+        vmax=1,
+        extent=(0.5, frames + 0.5, len(chosen) - 0.5, -0.5),
+        interpolation="nearest",
+    )
+    axis.set_yticks(
+        range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=9
+    )
+    axis.set(
+        xlabel="frames after the initialisation",
+        ylabel="sequence, first frame",
+        ylim=(len(chosen) + 0.5, -0.5),
+    )
     axis.set_title(f"Segments of {length} frames, averages")
     axis.grid(False)
     figure.colorbar(shown, ax=axis, label="overlap", location="bottom", shrink=0.7, pad=0.02)
     if len(every) > len(chosen):
-        note = (f"{note}. {len(chosen)} of {len(every)} segments are drawn, those of the sequences with most failures; the mean "
-                "is over all.")
+        note = (
+            f"{note}. {len(chosen)} of {len(every)} segments are drawn, those of the sequences with most failures; the mean "
+            "is over all."
+        )
     return finished(figure, note)
 
 
 def segment_average(segment: Segment, frames: int) -> float:
-    """Average overlap over the frames after the initialisation, zeros after a failure; NaN where the sequence ended before."""
+    """Average overlap over the frames after the initialisation, zeros after a failure; NaN where
+    the sequence ended before."""
     values = segment.overlaps[1 : frames + 1]
     return float(values.sum() / frames) if segment.failed or len(values) == frames else float("nan")
 
 
 class Segment(NamedTuple):
-    """From an initialisation (frame `start`, from 0) to a failure or the end of the sequence; overlaps are 0 at both codes."""
+    """From an initialisation (frame `start`, from 0) to a failure or the end of the sequence;
+    overlaps are 0 at both codes."""
 
     name: str
     start: int
@@ -155,40 +225,70 @@ def list_segments(sequence: Sequence, trajectory: Trajectory) -> list[Segment]:
 
 @styled
 def resets(sequence: Sequence, trajectory: Trajectory, burn_in: int, note: str) -> Figure:
-    """The reset-based protocol at work: overlap over the frames of one sequence, failures, skipped frames, initialisations."""
+    """The reset-based protocol at work: overlap over the frames of one sequence, failures, skipped
+    frames, initialisations."""
     figure, axis = new_figure(2.6)
     codes, values = trajectory.codes, frame_overlaps(sequence, trajectory)
     number = np.arange(1, len(codes) + 1)
     axis.plot(number, values, color=BLUE)
     for start in np.flatnonzero(codes == INIT):
-        axis.axvspan(start + 1, min(start + burn_in, len(codes)), color=SKY, alpha=0.35, lw=0,
-                     label=f"{burn_in} frames not counted" if start == 0 else None)
-    for code, look, label in ((INIT, {"marker": "^", "color": GREEN}, "initialised"),
-                              (FAILURE, {"marker": "X", "color": ORANGE}, "failure"),
-                              (SKIPPED, {"marker": ".", "color": GREY, "ms": 4}, "skipped")):
+        axis.axvspan(
+            start + 1,
+            min(start + burn_in, len(codes)),
+            color=SKY,
+            alpha=0.35,
+            lw=0,
+            label=f"{burn_in} frames not counted" if start == 0 else None,
+        )
+    for code, look, label in (
+        (INIT, {"marker": "^", "color": GREEN}, "initialised"),
+        (FAILURE, {"marker": "X", "color": ORANGE}, "failure"),
+        (SKIPPED, {"marker": ".", "color": GREY, "ms": 4}, "skipped"),
+    ):
         at = number[codes == code]
         if at.size:
             axis.plot(at, np.zeros(at.size), ls="", clip_on=False, zorder=3, label=label, **look)  # type: ignore[arg-type]
-    axis.set(title=f"Sequence {sequence.name}", xlabel="frame", ylabel="overlap", ylim=(0, 1), xlim=(0, len(codes) + 1))
+    axis.set(
+        title=f"Sequence {sequence.name}",
+        xlabel="frame",
+        ylabel="overlap",
+        ylim=(0, 1),
+        xlim=(0, len(codes) + 1),
+    )
     figure.legend(loc="outside upper left", ncols=2)
     return finished(figure, note)
 
 
-# -- EAO -----------------------------------------------------------------------------------------------------------------------
+# -- EAO -------------------------------------------------------------------------------------------
 
 
 @styled
-def eao(evaluations: Mapping[str, Evaluation], reported: Mapping[str, float], note: str, lengths: Seq[int] = ()) -> Figure:
-    """Figure 3.7: the EAO curve with its bootstrap band; the lengths of the sequences, where given; EAO beside reported values.
+def eao(
+    evaluations: Mapping[str, Evaluation],
+    reported: Mapping[str, float],
+    note: str,
+    lengths: Seq[int] = (),
+) -> Figure:
+    """Figure 3.7: the EAO curve with its bootstrap band; the lengths of the sequences, where given;
+    EAO beside reported values.
 
     Where evaluations have different intervals of lengths, each one's is shaded in its colour.
     """
-    heights = [2.6, *([1.5] if len(lengths) else []), 0.75 + 0.42 * (len(evaluations) + len(reported))]
+    heights = [
+        2.6,
+        *([1.5] if len(lengths) else []),
+        0.75 + 0.42 * (len(evaluations) + len(reported)),
+    ]
     figure, axes = new_figure(sum(heights), heights)
     for (label, evaluation), look in zip(evaluations.items(), LOOKS):
         _draw_curve(axes[0], evaluation, label, look["color"])
-    axes[0].set(title="Expected average overlap curve", xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$")
-    axes[0].set(ylim=(0, 1), xlim=(0, 1.15 * max(evaluation.eao_interval[1] for evaluation in evaluations.values())))
+    axes[0].set(
+        title="Expected average overlap curve", xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$"
+    )
+    axes[0].set(
+        ylim=(0, 1),
+        xlim=(0, 1.15 * max(evaluation.eao_interval[1] for evaluation in evaluations.values())),
+    )
     axes[0].legend(loc="upper right")
     if len(lengths):
         (evaluation, *_) = evaluations.values()
@@ -196,7 +296,9 @@ def eao(evaluations: Mapping[str, Evaluation], reported: Mapping[str, float], no
         axes[1].hist(lengths, bins=min(12, max(4, len(lengths) // 2)), color=GREY, density=True)
         axes[1].plot(lengths, np.zeros(len(lengths)), "|", color="black", ms=10, clip_on=False)
         axes[1].axvspan(low, high, color=BLUE, alpha=0.15, lw=0)
-        axes[1].set(title=f"Lengths of sequences, interval {low}–{high}", xlabel="frames", ylabel="density")
+        axes[1].set(
+            title=f"Lengths of sequences, interval {low}–{high}", xlabel="frames", ylabel="density"
+        )
         axes[1].set(xlim=axes[0].get_xlim())
     _draw_values(axes[-1], evaluations, reported)
     return finished(figure, note)
@@ -213,22 +315,33 @@ def _draw_curve(axis: Axes, evaluation: Evaluation, label: str, color: Any) -> N
     axis.plot([begin, end], [evaluation.eao] * 2, color=color, ls=":")
 
 
-def curve_band(evaluation: Evaluation, n: int = 1000, seed: int = 0, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile band (L,), (L,) of the EAO curve over sequences drawn with replacement; NaN with a single sequence."""
+def curve_band(
+    evaluation: Evaluation, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile band (L,), (L,) of the EAO curve over sequences drawn with replacement; NaN with a
+    single sequence."""
     count = len(evaluation.sequences)
     if count < 2:
-        return np.full((2, evaluation.curve_sum.shape[-1]), np.nan)[0], np.full(evaluation.curve_sum.shape[-1], np.nan)
+        return np.full((2, evaluation.curve_sum.shape[-1]), np.nan)[0], np.full(
+            evaluation.curve_sum.shape[-1], np.nan
+        )
     drawn = np.random.RandomState(seed).multinomial(count, np.full(count, 1 / count), n)
     weight = drawn @ evaluation.curve_weight[0]
-    curves = np.where(weight > 0, drawn @ evaluation.curve_sum[0] / np.where(weight > 0, weight, 1), np.nan)
+    curves = np.where(
+        weight > 0, drawn @ evaluation.curve_sum[0] / np.where(weight > 0, weight, 1), np.nan
+    )
     curves[:, 0] = 1.0
     known = np.isfinite(curves).any(0)
     band = np.full((2, curves.shape[1]), np.nan)
-    band[:, known] = np.nanpercentile(curves[:, known], [50 * (1 - level), 50 * (1 + level)], axis=0)
+    band[:, known] = np.nanpercentile(
+        curves[:, known], [50 * (1 - level), 50 * (1 + level)], axis=0
+    )
     return band[0], band[1]
 
 
-def _draw_values(axis: Axes, evaluations: Mapping[str, Evaluation], reported: Mapping[str, float]) -> None:
+def _draw_values(
+    axis: Axes, evaluations: Mapping[str, Evaluation], reported: Mapping[str, float]
+) -> None:
     """EAO as a row of points: measured ones with their intervals, reported ones without."""
     for row, (evaluation, look) in enumerate(zip(evaluations.values(), LOOKS)):
         draw_point(axis, row, evaluation.eao, bootstrap(evaluation)["eao"], look)
@@ -236,12 +349,25 @@ def _draw_values(axis: Axes, evaluations: Mapping[str, Evaluation], reported: Ma
         draw_point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
     labels = [*evaluations, *reported]
     for row, label in enumerate(labels):
-        axis.text(0.01, row - 0.38, label, transform=axis.get_yaxis_transform(), fontsize=10, va="center")
+        axis.text(
+            0.01, row - 0.38, label, transform=axis.get_yaxis_transform(), fontsize=10, va="center"
+        )
     axis.set_yticks([])
-    axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)", ylim=(len(labels) - 0.6, -0.8), xlim=(0, None))
+    axis.set(
+        title="EAO with 95 % interval",
+        xlabel="EAO (0 to 1)",
+        ylim=(len(labels) - 0.6, -0.8),
+        xlim=(0, None),
+    )
 
 
-def draw_point(axis: Axes, row: float, value: float, interval: tuple[float, float] | None, look: Mapping[str, Any]) -> Any:
+def draw_point(
+    axis: Axes,
+    row: float,
+    value: float,
+    interval: tuple[float, float] | None,
+    look: Mapping[str, Any],
+) -> Any:
     if interval is not None and np.isfinite(interval).all():
         axis.plot(interval, [row, row], color=look["color"], lw=2)
     return axis.plot([value], [row], ls="", **look)[0]
@@ -249,9 +375,13 @@ def draw_point(axis: Axes, row: float, value: float, interval: tuple[float, floa
 
 @styled
 def attributes(
-    evaluations: Mapping[str, Evaluation], figure_4_5: pd.DataFrame, note: str, tracker: str = "PyTorch FP32"
+    evaluations: Mapping[str, Evaluation],
+    figure_4_5: pd.DataFrame,
+    note: str,
+    tracker: str = "PyTorch FP32",
 ) -> Figure:
-    """Figure 4.5's baseline: EAO per visual attribute, measured (with intervals) beside what the thesis reports for `tracker`."""
+    """Figure 4.5's baseline: EAO per visual attribute, measured (with intervals) beside what the
+    thesis reports for `tracker`."""
     names = [*TAGS, "empty"]
     figure, axis = new_figure(0.62 * len(names) + 1.1)
     step = 0.22
@@ -259,7 +389,13 @@ def attributes(
     for at, ((label, evaluation), look) in enumerate(zip(evaluations.items(), LOOKS)):
         scores = evaluation.attributes()
         for row, name in enumerate(names):
-            handle = draw_point(axis, row + at * step, scores[name]["eao"], bootstrap(evaluation, attribute=name)["eao"], look)
+            handle = draw_point(
+                axis,
+                row + at * step,
+                scores[name]["eao"],
+                bootstrap(evaluation, attribute=name)["eao"],
+                look,
+            )
         handles.append((handle, label))
     reported = dict(zip(figure_4_5["attribute"], figure_4_5[tracker]))
     for row, name in enumerate(names):
@@ -267,19 +403,30 @@ def attributes(
             handle = draw_point(axis, row + len(evaluations) * step, reported[name], None, THESIS)
     handles.append((handle, f"thesis: {tracker}, Xavier, VOT2018"))
     axis.set_yticks([row + step / 2 for row in range(len(names))], [NAMES[name] for name in names])
-    axis.set(title="EAO by visual attribute", xlabel="EAO (0 to 1), 95 % interval", xlim=(0, None), ylim=(len(names) - 0.3, -0.4))
+    axis.set(
+        title="EAO by visual attribute",
+        xlabel="EAO (0 to 1), 95 % interval",
+        xlim=(0, None),
+        ylim=(len(names) - 0.3, -0.4),
+    )
     figure.legend(*zip(*handles), loc="outside upper left")
     return finished(figure, note)
 
 
-# -- Frames --------------------------------------------------------------------------------------------------------------------
+# -- Frames ----------------------------------------------------------------------------------------
 
 
 @needs_frames
-def gallery(dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6) -> Figure:
-    """One tracked frame, two thirds into the sequence, of up to `count` sequences spread over the dataset."""
+def gallery(
+    dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6
+) -> Figure:
+    """One tracked frame, two thirds into the sequence, of up to `count` sequences spread over the
+    dataset."""
     every = [sequence for sequence in dataset if (trajectories[sequence.name].codes == -1).any()]
-    chosen = [every[i] for i in np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).astype(int))]
+    chosen = [
+        every[i]
+        for i in np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).astype(int))
+    ]
     panels = []
     for sequence in chosen:
         tracked = np.flatnonzero(trajectories[sequence.name].codes == -1)
@@ -290,7 +437,8 @@ def gallery(dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str,
 
 
 class Panel(NamedTuple):
-    """One frame to draw: annotation, the tracker's box (None: none), a title, and whether the box is a lost one."""
+    """One frame to draw: annotation, the tracker's box (None: none), a title, and whether the box
+    is a lost one."""
 
     sequence: Sequence
     number: int
@@ -300,7 +448,8 @@ class Panel(NamedTuple):
 
 
 def most_failures(dataset: Dataset, trajectories: Mapping[str, Trajectory]) -> Sequence:
-    """The sequence to show resets on: the one with most failures among those where anything was tracked."""
+    """The sequence to show resets on: the one with most failures among those where anything was
+    tracked."""
     if sentences(trajectories):
         return cast(Sequence, trajectories)
 
@@ -311,8 +460,11 @@ def most_failures(dataset: Dataset, trajectories: Mapping[str, Trajectory]) -> S
     return max(dataset, key=rank)
 
 
-def find_failure(dataset: Dataset, trajectories: Mapping[str, Trajectory], skip: int) -> tuple[Sequence, int] | None:
-    """The failure after the longest time of tracking that is followed by a re-initialisation; None without one."""
+def find_failure(
+    dataset: Dataset, trajectories: Mapping[str, Trajectory], skip: int
+) -> tuple[Sequence, int] | None:
+    """The failure after the longest time of tracking that is followed by a re-initialisation; None
+    without one."""
     found = []
     for sequence in dataset:
         codes = trajectories[sequence.name].codes
@@ -325,9 +477,14 @@ def find_failure(dataset: Dataset, trajectories: Mapping[str, Trajectory], skip:
 
 @needs_frames
 def failure(
-    dataset: Dataset, trajectories: Mapping[str, Trajectory], lost: Mapping[str, Mapping[int, np.ndarray]], skip: int, note: str
+    dataset: Dataset,
+    trajectories: Mapping[str, Trajectory],
+    lost: Mapping[str, Mapping[int, np.ndarray]],
+    skip: int,
+    note: str,
 ) -> Figure | None:
-    """The failure of `find_failure`: the frame before, the failure, a skipped frame, the new start. None where there is none."""
+    """The failure of `find_failure`: the frame before, the failure, a skipped frame, the new start.
+    None where there is none."""
     found = find_failure(dataset, trajectories, skip)
     if found is None:
         return None
@@ -335,12 +492,31 @@ def failure(
     before, again, entry = index - 1, index + skip, trajectories[sequence.name].entries[index - 1]
     tracked = len(entry) > 1
     start = axis_aligned_box(sequence.regions[before])
-    return frames([
-        Panel(sequence, before, entry if tracked else start, f"frame {before + 1}: {'tracked' if tracked else 'started'}"),
-        Panel(sequence, index, lost[sequence.name].get(index), f"frame {index + 1}: failure", lost=True),
-        Panel(sequence, again - 1, None, f"frame {again}: skipped"),
-        Panel(sequence, again, axis_aligned_box(sequence.regions[again]), f"frame {again + 1}: started again"),
-    ], f"Sequence {sequence.name}. {note}")
+    return frames(
+        [
+            Panel(
+                sequence,
+                before,
+                entry if tracked else start,
+                f"frame {before + 1}: {'tracked' if tracked else 'started'}",
+            ),
+            Panel(
+                sequence,
+                index,
+                lost[sequence.name].get(index),
+                f"frame {index + 1}: failure",
+                lost=True,
+            ),
+            Panel(sequence, again - 1, None, f"frame {again}: skipped"),
+            Panel(
+                sequence,
+                again,
+                axis_aligned_box(sequence.regions[again]),
+                f"frame {again + 1}: started again",
+            ),
+        ],
+        f"Sequence {sequence.name}. {note}",
+    )
 
 
 @styled
@@ -356,11 +532,15 @@ def frames(panels: Seq[Panel], note: str) -> Figure:
     for axis in axes.ravel()[len(panels) :]:
         axis.set_axis_off()
     names = [("annotation", YELLOW, "-"), ("tracker", SKY, "--")]
-    legend_of_boxes(figure, [*names, ("lost", ORANGE, "--")] if any(panel.lost for panel in panels) else names)
+    legend_of_boxes(
+        figure, [*names, ("lost", ORANGE, "--")] if any(panel.lost for panel in panels) else names
+    )
     return finished(figure, note)
 
 
-def show_frame(axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, lost: bool = False) -> None:
+def show_frame(
+    axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, lost: bool = False
+) -> None:
     axis.imshow(sequence.frame(index)[..., ::-1], interpolation="antialiased")
     axis.set_axis_off()
     draw_outline(axis, sequence.regions[index], YELLOW, "-")
@@ -377,20 +557,26 @@ def draw_outline(axis: Axes, region: np.ndarray, color: str, line: str) -> None:
 
 def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
     stroke = [patheffects.withStroke(linewidth=3.4, foreground="black")]
-    handles = [plt.Line2D([], [], color=color, ls=line, path_effects=stroke) for _, color, line in names]
+    handles = [
+        plt.Line2D([], [], color=color, ls=line, path_effects=stroke) for _, color, line in names
+    ]
     figure.legend(handles, [name for name, _, _ in names], loc="outside upper left", ncols=3)
 
 
-# -- Training ------------------------------------------------------------------------------------------------------------------
+# -- Training --------------------------------------------------------------------------------------
 
 
 @styled
 def training(log: pd.DataFrame, note: str) -> Figure:
-    """Losses over a training run, from its log (columns pairs, phase, cls, loc, total, distill); a line at every new phase."""
+    """Losses over a training run, from its log (columns pairs, phase, cls, loc, total, distill); a
+    line at every new phase."""
     figure, axes = new_figure(5.6, [1, 1, 1])
     tracked = log[log["total"] > 0]
-    panels = (("class loss", tracked, "cls", BLUE), ("box loss", tracked, "loc", ORANGE),
-              ("distillation loss", log[log["distill"] > 0], "distill", GREEN))
+    panels = (
+        ("class loss", tracked, "cls", BLUE),
+        ("box loss", tracked, "loc", ORANGE),
+        ("distillation loss", log[log["distill"] > 0], "distill", GREEN),
+    )
     starts = log.loc[log["phase"].diff() > 0, "pairs"]
     for axis, (title, rows, column, color) in zip(axes, panels):
         axis.plot(rows["pairs"] / 1000, rows[column], color=color)
@@ -401,19 +587,25 @@ def training(log: pd.DataFrame, note: str) -> Figure:
     return finished(figure, note)
 
 
-# -- All figures ---------------------------------------------------------------------------------------------------------------
+# -- All figures -----------------------------------------------------------------------------------
 
 
 def new_figure(height: float, heights: Seq[float] = ()) -> tuple[Figure, Any]:
     """A figure of the book's width and one axis, or one a row of `heights`."""
-    return plt.subplots(max(len(heights), 1), 1, figsize=(WIDTH, height + 0.5), layout="constrained",
-                        gridspec_kw={"height_ratios": heights} if heights else None)
+    return plt.subplots(
+        max(len(heights), 1),
+        1,
+        figsize=(WIDTH, height + 0.5),
+        layout="constrained",
+        gridspec_kw={"height_ratios": heights} if heights else None,
+    )
 
 
 def finished(figure: Figure, note: str) -> Figure:
     """Run and machine under the picture."""
     figure.supxlabel(textwrap.fill(note, 54), x=0.01, ha="left", fontsize=9, color=GREY)
-    plt.close(figure)  # the notebook shows what a cell returns, and not a second time what pyplot holds
+    # The notebook shows what a cell returns, and not a second time what pyplot holds
+    plt.close(figure)
     return figure
 
 
@@ -425,18 +617,48 @@ def new_sheet(title: str, height: float) -> tuple[Figure, Axes]:
     return figure, axis
 
 
-def draw_box(axis: Axes, centre: tuple[float, float], size: tuple[float, float], title: str, text: str,
-         color: str | None = None) -> None:
+def draw_box(
+    axis: Axes,
+    centre: tuple[float, float],
+    size: tuple[float, float],
+    title: str,
+    text: str,
+    color: str | None = None,
+) -> None:
     corner = (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
-    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle="round,pad=0,rounding_size=0.2", fc=color or "white", ec="black", lw=1,
-                                  alpha=0.45 if color else 1))
+    axis.add_patch(
+        FancyBboxPatch(
+            corner,
+            *size,
+            boxstyle="round,pad=0,rounding_size=0.2",
+            fc=color or "white",
+            ec="black",
+            lw=1,
+            alpha=0.45 if color else 1,
+        )
+    )
     lines = text.count("\n") + 1
-    axis.text(centre[0], centre[1] + 0.19 * lines, title, ha="center", va="center", fontsize=10, fontweight="bold")
-    axis.text(centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15)
+    axis.text(
+        centre[0],
+        centre[1] + 0.19 * lines,
+        title,
+        ha="center",
+        va="center",
+        fontsize=10,
+        fontweight="bold",
+    )
+    axis.text(
+        centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15
+    )
 
 
 def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0})
+    axis.annotate(
+        "",
+        end,
+        start,
+        arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0},
+    )
 
 
 def by(shape: Seq[int]) -> str:

@@ -1,9 +1,12 @@
-"""CUDA beneath the TensorRT engines: device memory, pinned buffers, copies on one stream, CUDA graphs (thesis section 4.2).
+"""CUDA beneath the TensorRT engines: device memory, pinned buffers, copies on one stream, CUDA
+graphs (thesis section 4.2).
 
-Through PyCUDA where it is installed (the thesis's way, and what a Jetson has), else through NVIDIA's cuda-python, which alone has
-CUDA graphs. Every error code is checked. All engines of a process share one device object, and with it one stream: what is put on
-it runs in order, so that an engine's outputs can be another's inputs without anybody waiting.
+Through PyCUDA where it is installed (the thesis's way, and what a Jetson has), else through
+NVIDIA's cuda-python, which alone has CUDA graphs. Every error code is checked. All engines of a
+process share one device object, and with it one stream: what is put on it runs in order, so that an
+engine's outputs can be another's inputs without anybody waiting.
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -34,15 +37,16 @@ class Memory:
 
 
 class Event(NamedTuple):
-    """A mark on the stream: record puts it behind what is there now, synchronize waits until the stream has passed it (not at all
-    where it was never recorded)."""
+    """A mark on the stream: record puts it behind what is there now, synchronize waits until the
+    stream has passed it (not at all where it was never recorded)."""
 
     record: Callable[[], None]
     synchronize: Callable[[], None]
 
 
 class Device(Protocol):
-    """One GPU with one stream. Sizes are bytes, pointers are addresses on the device; copies return before they are done."""
+    """One GPU with one stream. Sizes are bytes, pointers are addresses on the device; copies return
+    before they are done."""
 
     name: str
     compute_capability: Tuple[int, int]
@@ -52,7 +56,8 @@ class Device(Protocol):
         """Device memory."""
 
     def pinned(self, shape: Tuple[int, ...], dtype: str) -> np.ndarray:
-        """An array in page-locked host memory: only copies to and from such memory run beside other work."""
+        """An array in page-locked host memory: only copies to and from such memory run beside other
+        work."""
 
     def upload(self, pointer: int, array: np.ndarray) -> None:
         """Copy a pinned array to the device."""
@@ -70,17 +75,26 @@ class Device(Protocol):
         """Wait for everything on the stream; an error of earlier work is raised here."""
 
     def capture(self, run: Callable[[], None]) -> Optional[Callable[[], None]]:
-        """What `run` puts on the stream as a CUDA graph, without running it: a function that launches it, or None where the
-        binding has no graphs. Raises what `run` raises, and CudaError for work that cannot be captured."""
+        """What `run` puts on the stream as a CUDA graph, without running it: a function that
+        launches it, or None where the binding has no graphs. Raises what `run` raises, and
+        CudaError for work that cannot be captured."""
 
 
 class PyCudaDevice:
-    """The device through PyCUDA 2020.1 or newer, whose calls raise for every error code; it has no graphs."""
+    """The device through PyCUDA 2020.1 or newer, whose calls raise for every error code; it has no
+    graphs."""
 
     def __init__(self) -> None:
-        # The primary context is the one that TensorRT and PyTorch use, so memory and streams are common to all.
-        primary, self._driver = import_module("pycuda.autoprimaryctx"), import_module("pycuda.driver")
-        self.name, self.compute_capability = primary.device.name(), tuple(primary.device.compute_capability())
+        # The primary context is the one that TensorRT and PyTorch use, so memory and
+        # streams are common to all.
+        primary, self._driver = (
+            import_module("pycuda.autoprimaryctx"),
+            import_module("pycuda.driver"),
+        )
+        self.name, self.compute_capability = (
+            primary.device.name(),
+            tuple(primary.device.compute_capability()),
+        )
         self._stream = self._driver.Stream()
         self.stream = self._stream.handle
 
@@ -112,12 +126,16 @@ class PyCudaDevice:
 
 
 class CudaPythonDevice:
-    """The device through NVIDIA's cuda-python, 11.4 or newer; runtime: its module of the CUDA runtime's functions."""
+    """The device through NVIDIA's cuda-python, 11.4 or newer; runtime: its module of the CUDA
+    runtime's functions."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
         properties = self.call("cudaGetDeviceProperties", self.call("cudaGetDevice"))
-        self.name, self.compute_capability = properties.name.decode().strip("\0"), (properties.major, properties.minor)
+        self.name, self.compute_capability = (
+            properties.name.decode().strip("\0"),
+            (properties.major, properties.minor),
+        )
         self._stream = self.call("cudaStreamCreate")
         self.stream = int(self._stream)
 
@@ -138,7 +156,8 @@ class CudaPythonDevice:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         pointer = self.call("cudaHostAlloc", size, 0)
         buffer: Any = (ctypes.c_ubyte * size).from_address(int(pointer))
-        weakref.finalize(buffer, self.call, "cudaFreeHost", pointer)  # the array and its views keep the buffer
+        # The array and its views keep the buffer
+        weakref.finalize(buffer, self.call, "cudaFreeHost", pointer)
         return np.frombuffer(buffer, dtype).reshape(shape)
 
     def upload(self, pointer: int, array: np.ndarray) -> None:
@@ -156,17 +175,25 @@ class CudaPythonDevice:
 
     def event(self) -> Event:
         event, call = self.call("cudaEventCreate"), self.call
-        return Event(partial(call, "cudaEventRecord", event, self._stream), partial(call, "cudaEventSynchronize", event))
+        return Event(
+            partial(call, "cudaEventRecord", event, self._stream),
+            partial(call, "cudaEventSynchronize", event),
+        )
 
     def synchronize(self) -> None:
         self.call("cudaStreamSynchronize", self._stream)
 
     def capture(self, run: Callable[[], None]) -> Optional[Callable[[], None]]:
-        self.call("cudaStreamBeginCapture", self._stream, self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        self.call(
+            "cudaStreamBeginCapture",
+            self._stream,
+            self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal,
+        )
         try:
             run()
         except BaseException:
-            self._runtime.cudaStreamEndCapture(self._stream)  # so that the stream runs again; what `run` raised says more
+            # So that the stream runs again; what `run` raised says more
+            self._runtime.cudaStreamEndCapture(self._stream)
             raise
         captured = self.call("cudaStreamEndCapture", self._stream)
         executable = self.call("cudaGraphInstantiateWithFlags", captured, 0)
@@ -182,16 +209,20 @@ class _Owner:
 
 @lru_cache(maxsize=1)
 def device() -> Device:
-    """The process's GPU and its one stream. Raises InputError without an NVIDIA GPU, or without PyCUDA and cuda-python."""
+    """The process's GPU and its one stream. Raises InputError without an NVIDIA GPU, or without
+    PyCUDA and cuda-python."""
     try:
         if find_spec("pycuda") is not None:
             return PyCudaDevice()
         return CudaPythonDevice(_runtime())
     except InputError:
         raise
-    except Exception as error:  # the two bindings' own types, for a driver or a GPU that is not there
+    # The two bindings' own types, for a driver or a GPU that is not there
+    except Exception as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"no NVIDIA GPU can be used here ({said}); the OpenVINO engine runs on the processor") from None
+        raise InputError(
+            f"no NVIDIA GPU can be used here ({said}); the OpenVINO engine runs on the processor"
+        ) from None
 
 
 def _runtime() -> Any:
@@ -200,4 +231,6 @@ def _runtime() -> Any:
             return import_module(name)
         except ModuleNotFoundError:
             continue
-    raise InputError(f"TensorRT reaches the GPU through PyCUDA or cuda-python, and neither is installed: {INSTALL}")
+    raise InputError(
+        f"TensorRT reaches the GPU through PyCUDA or cuda-python, and neither is installed: {INSTALL}"
+    )

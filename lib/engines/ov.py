@@ -1,10 +1,13 @@
-"""OpenVINO: the compiled engine of machines without an NVIDIA GPU (the thesis's section 4.2 on a processor).
+"""OpenVINO: the compiled engine of machines without an NVIDIA GPU (the thesis's section 4.2 on a
+processor).
 
-FP16 runs as bfloat16 or half precision, whichever the processor multiplies in hardware; on a processor with neither, its 16-bit
-weights are multiplied in FP32. INT8 runs the integers that the model's QDQ nodes ask for, and what the model keeps in floating
-point in 16 bits where the processor has them. `executed` tells what ran. Engines use as many threads as PyTorch does, so that one
+FP16 runs as bfloat16 or half precision, whichever the processor multiplies in hardware; on a
+processor with neither, its 16-bit weights are multiplied in FP32. INT8 runs the integers that the
+model's QDQ nodes ask for, and what the model keeps in floating point in 16 bits where the processor
+has them. `executed` tells what ran. Engines use as many threads as PyTorch does, so that one
 setting (`torch.set_num_threads`, OMP_NUM_THREADS) holds for every framework.
 """
+
 from __future__ import annotations
 
 import io
@@ -47,12 +50,15 @@ def core() -> Any:
     try:
         import openvino
     except ImportError:
-        raise InputError("the framework OpenVINO is not installed: pip install -e '.[engines]'") from None
+        raise InputError(
+            "the framework OpenVINO is not installed: pip install -e '.[engines]'"
+        ) from None
     return openvino.Core()
 
 
 def missing() -> Optional[str]:
-    """What is missing to run OpenVINO here, in a sentence with what to do; None where nothing is."""
+    """What is missing to run OpenVINO here, in a sentence with what to do; None where nothing
+    is."""
     try:
         core()
     except InputError as error:
@@ -69,9 +75,11 @@ def version() -> str:
 
 
 def hint(precision: str) -> str:
-    """What OpenVINO is asked to compute in: "f32", "bf16" or "f16". Raises InputError for INT8 where the processor lacks it.
+    """What OpenVINO is asked to compute in: "f32", "bf16" or "f16". Raises InputError for INT8
+    where the processor lacks it.
 
-    bf16 comes first: where a processor has both, its matrix units work on bf16. FP16 becomes "f32" where it has neither.
+    bf16 comes first: where a processor has both, its matrix units work on bf16. FP16 becomes "f32"
+    where it has neither.
     """
     capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision not in PRECISIONS:
@@ -80,29 +88,56 @@ def hint(precision: str) -> str:
         raise InputError("this processor has no INT8 in OpenVINO; fp32 runs everywhere")
     if precision == "fp32":
         return "f32"
-    half = next((name.lower().replace("fp16", "f16") for name in ("BF16", "FP16") if name in capabilities), None)
+    half = next(
+        (name.lower().replace("fp16", "f16") for name in ("BF16", "FP16") if name in capabilities),
+        None,
+    )
     return half or "f32"
 
 
 class OpenVINOEngine:
-    """One network compiled for the processor (the `Engine` contract). Inputs are used where they lie, outputs stay where they
-    are."""
+    """One network compiled for the processor (the `Engine` contract). Inputs are used where they
+    lie, outputs stay where they are."""
 
     device = "CPU"
 
-    def __init__(self, model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> None:
-        self.network, self.precision, self.refits, self.framework = network, precision, refit, f"{TITLE} {version()}"
+    def __init__(
+        self,
+        model: Path,
+        network: str,
+        precision: str,
+        cache: Optional[Path] = None,
+        refit: bool = False,
+    ) -> None:
+        self.network, self.precision, self.refits, self.framework = (
+            network,
+            precision,
+            refit,
+            f"{TITLE} {version()}",
+        )
         if not model.is_file():
             raise InputError(f"{model}: no such ONNX file")
         self._model = model.read_bytes() if refit else b""
         self._compile(model, plans.digest_file(model), cache)
 
     def _compile(self, model: Union[Path, bytes], digest: str, cache: Optional[Path]) -> None:
-        options = {"INFERENCE_PRECISION_HINT": hint(self.precision), "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1",
-                   "INFERENCE_NUM_THREADS": str(threads()), "PERF_COUNT": "YES",  # counting costs nothing that can be measured
-                   "ENABLE_CPU_PINNING": "NO"}  # or all processes of one thread share the first core
-        key = {"model": digest, "precision": self.precision, "framework": self.framework,
-               "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")), "options": repr(sorted(options.items()))}
+        options = {
+            "INFERENCE_PRECISION_HINT": hint(self.precision),
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": "1",
+            # Counting costs nothing that can be measured
+            "INFERENCE_NUM_THREADS": str(threads()),
+            "PERF_COUNT": "YES",
+            # Or all processes of one thread share the first core
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        key = {
+            "model": digest,
+            "precision": self.precision,
+            "framework": self.framework,
+            "device": str(core().get_property("CPU", "FULL_DEVICE_NAME")),
+            "options": repr(sorted(options.items())),
+        }
 
         built: List[Any] = []
         size: List[int] = []
@@ -112,28 +147,46 @@ class OpenVINOEngine:
                 if cache:
                     built.append(core().compile_model(core().read_model(model), "CPU", options))
                     return bytes(built[0].export_model().getvalue())
-                with tempfile.TemporaryDirectory() as folder:  # OpenVINO's own cache tells the size without copies in memory
-                    built.append(core().compile_model(core().read_model(model), "CPU", {**options, "CACHE_DIR": folder}))
+                # OpenVINO's own cache tells the size without copies in memory
+                with tempfile.TemporaryDirectory() as folder:
+                    built.append(
+                        core().compile_model(
+                            core().read_model(model), "CPU", {**options, "CACHE_DIR": folder}
+                        )
+                    )
                     size.append(sum(file.stat().st_size for file in Path(folder).glob("*.blob")))
                     return b""
             except RuntimeError as error:
                 reason = str(error).strip().splitlines()[-1]
-                raise InputError(f"OpenVINO cannot compile the {self.network} network ({reason})") from None
+                raise InputError(
+                    f"OpenVINO cannot compile the {self.network} network ({reason})"
+                ) from None
 
         def load(plan: bytes) -> Any:
             return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
 
-        self._compiled, plan = plans.load_or_build(cache, f"{self.network}-{self.precision}-openvino", key, build, load)
+        self._compiled, plan = plans.load_or_build(
+            cache, f"{self.network}-{self.precision}-openvino", key, build, load
+        )
         self._request = self._compiled.create_infer_request()
         self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data) or size[0]
-        self.inputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.inputs}
-        self.outputs = {port.get_any_name(): TensorSpec(tuple(port.shape), "float32") for port in self._compiled.outputs}
-        self._read: Dict[str, Any] = {}  # the arrays that the inputs are read from, where they lie; None for a copy
+        self.inputs = {
+            port.get_any_name(): TensorSpec(tuple(port.shape), "float32")
+            for port in self._compiled.inputs
+        }
+        self.outputs = {
+            port.get_any_name(): TensorSpec(tuple(port.shape), "float32")
+            for port in self._compiled.outputs
+        }
+        # The arrays that the inputs are read from, where they lie; None for a copy
+        self._read: Dict[str, Any] = {}
         self._results = {name: self._request.get_tensor(name).data for name in self.outputs}
 
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, np.ndarray]:
         check_feeds(self.inputs, feeds, self.network)
-        changed = {name: array for name, array in feeds.items() if array is not self._read.get(name)}
+        changed = {
+            name: array for name, array in feeds.items() if array is not self._read.get(name)
+        }
         self._read.update(dict.fromkeys(changed))
         self._request.infer(changed, share_inputs=True, share_outputs=True)
         for name, array in changed.items():
@@ -153,7 +206,9 @@ class OpenVINOEngine:
 
         from lib.export import set_initializers
 
-        self._model = set_initializers(onnx.load_from_string(self._model), kernels).SerializeToString()
+        self._model = set_initializers(
+            onnx.load_from_string(self._model), kernels
+        ).SerializeToString()
         self._compile(self._model, "", None)  # a plan for one target is of no use to another
 
     def executed(self) -> Dict[str, int]:
@@ -176,19 +231,33 @@ class OpenVINOEngine:
         for layer in self._request.profiling_info:
             if layer.node_type in UNTIMED and not seconds[layer.node_name]:
                 continue
-            kind = "correlation" if layer.node_name in correlations else LAYERS.get(layer.node_type, "other")
-            executed = NAMES.get(layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32"), "")
+            kind = (
+                "correlation"
+                if layer.node_name in correlations
+                else LAYERS.get(layer.node_type, "other")
+            )
+            executed = NAMES.get(
+                layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32"), ""
+            )
             layers.append(LayerTime(layer.node_name, kind, executed, seconds[layer.node_name]))
         return layers
 
     def _correlations(self) -> List[str]:
-        """The xcorr network's grouped convolutions: OpenVINO gives their weights five dimensions, with the groups in front."""
+        """The xcorr network's grouped convolutions: OpenVINO gives their weights five dimensions,
+        with the groups in front."""
         operations = self._compiled.get_runtime_model().get_ops() if self.network == "xcorr" else []
-        return [operation.get_friendly_name() for operation in operations
-                if LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
-                and operation.get_input_size() > 1 and len(operation.input(1).get_partial_shape()) == 5]
+        return [
+            operation.get_friendly_name()
+            for operation in operations
+            if LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
+            and operation.get_input_size() > 1
+            and len(operation.input(1).get_partial_shape()) == 5
+        ]
 
 
-def build(model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False) -> OpenVINOEngine:
-    """An engine of an ONNX file; cache: folder for plans. Raises InputError for what OpenVINO or the processor cannot do."""
+def build(
+    model: Path, network: str, precision: str, cache: Optional[Path] = None, refit: bool = False
+) -> OpenVINOEngine:
+    """An engine of an ONNX file; cache: folder for plans. Raises InputError for what OpenVINO or
+    the processor cannot do."""
     return OpenVINOEngine(model, network, precision, cache, refit)

@@ -1,4 +1,6 @@
-"""The baseline of thesis section 4.1: PyTorch in eager mode, in FP32, and in 16 bits for comparison."""
+"""The baseline of thesis section 4.1: PyTorch in eager mode, in FP32, and in 16 bits for
+comparison."""
+
 from __future__ import annotations
 
 import copy
@@ -19,11 +21,21 @@ from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import BRANCHES, INPUTS, OUTPUTS, example_inputs, three_networks
 
 TITLE = "PyTorch"
-# Operators of PyTorch's profiler as layer types; the convolution with the target's kernels is told apart by its weights' shape.
+# Operators of PyTorch's profiler as layer types; the convolution with the target's kernels is
+# told apart by its weights' shape.
 LAYERS = {
-    "aten::conv2d": "convolution", "aten::max_pool2d": "pooling", "aten::batch_norm": "elementwise", "aten::relu_": "elementwise",
-    "aten::relu": "elementwise", "aten::add": "elementwise", "aten::add_": "elementwise", "aten::mul": "elementwise",
-    "aten::softmax": "elementwise", "aten::to": "reformat", "aten::copy_": "reformat", "aten::contiguous": "reformat",
+    "aten::conv2d": "convolution",
+    "aten::max_pool2d": "pooling",
+    "aten::batch_norm": "elementwise",
+    "aten::relu_": "elementwise",
+    "aten::relu": "elementwise",
+    "aten::add": "elementwise",
+    "aten::add_": "elementwise",
+    "aten::mul": "elementwise",
+    "aten::softmax": "elementwise",
+    "aten::to": "reformat",
+    "aten::copy_": "reformat",
+    "aten::contiguous": "reformat",
 }
 
 
@@ -42,36 +54,56 @@ def usable_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        raise InputError(
+            f"device {name!r} cannot be used here: {str(error).splitlines()[0]}"
+        ) from None
 
 
 class TorchEngine:
-    """One network in PyTorch's eager mode (the `Engine` contract); tensors stay on the device between engines.
+    """One network in PyTorch's eager mode (the `Engine` contract); tensors stay on the device
+    between engines.
 
-    precision: "fp32", or "fp16", which is half precision on a GPU and bfloat16 on a processor, where half is slow. Weights
-    and inputs are cast, outputs stay in 16 bits. There is no INT8 in eager mode.
+    precision: "fp32", or "fp16", which is half precision on a GPU and bfloat16 on a processor,
+    where half is slow. Weights and inputs are cast, outputs stay in 16 bits. There is no INT8 in
+    eager mode.
     """
 
     refits = False
     plan_bytes = 0
 
-    def __init__(self, module: nn.Module, network: str, channels: int, device: str = "cpu", precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        network: str,
+        channels: int,
+        device: str = "cpu",
+        precision: str = "fp32",
+    ) -> None:
         if precision not in ("fp32", "fp16"):
-            raise InputError(f"PyTorch runs in FP32 or FP16 here, not in {precision.upper()}: use OpenVINO or TensorRT")
+            raise InputError(
+                f"PyTorch runs in FP32 or FP16 here, not in {precision.upper()}: use OpenVINO or TensorRT"
+            )
         begin = time.perf_counter()
-        torch.backends.cudnn.allow_tf32 = False  # FP32 means FP32: newer GPUs would round convolutions to TF32
+        # FP32 means FP32: newer GPUs would round convolutions to TF32
+        torch.backends.cudnn.allow_tf32 = False
         self.on = usable_device(device)
         half = torch.float16 if self.on.type == "cuda" else torch.bfloat16
         self.type = torch.float32 if precision == "fp32" else half
-        own = module if precision == "fp32" else copy.deepcopy(module)  # a cast changes a module, and the three share weights
+        # A cast changes a module, and the three share weights
+        own = module if precision == "fp32" else copy.deepcopy(module)
         self.module = own.eval().to(self.on, self.type)
         self.network, self.precision, self.framework = network, precision, f"{TITLE} {version()}"
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "CPU"
         examples = example_inputs(network, channels)
-        self.inputs = {name: TensorSpec(tuple(examples[name].shape), "float32") for name in INPUTS[network]}
+        self.inputs = {
+            name: TensorSpec(tuple(examples[name].shape), "float32") for name in INPUTS[network]
+        }
         with torch.inference_mode():
             outputs = self.module(*(value.to(self.on, self.type) for value in examples.values()))
-        self.outputs = {name: TensorSpec(tuple(value.shape), "float32") for name, value in zip(OUTPUTS[network], outputs)}
+        self.outputs = {
+            name: TensorSpec(tuple(value.shape), "float32")
+            for name, value in zip(OUTPUTS[network], outputs)
+        }
         self.build_seconds = time.perf_counter() - begin
 
     @torch.inference_mode()
@@ -101,7 +133,9 @@ class TorchEngine:
         from torch.profiler import ProfilerActivity, profile
 
         self(feeds)
-        activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if self.on.type == "cuda" else [])
+        activities = [ProfilerActivity.CPU] + (
+            [ProfilerActivity.CUDA] if self.on.type == "cuda" else []
+        )
         with _quiet(), profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
@@ -110,11 +144,26 @@ class TorchEngine:
             if event.name not in LAYERS or _inside_a_layer(event):
                 continue
             weight = event.input_shapes[1] if len(event.input_shapes) > 1 else []
-            correlation = self.network == "xcorr" and event.name == "aten::conv2d" and len(weight) == 4 and weight[1] == 1
-            layer = (f"{event.name} {event.input_shapes}", "correlation" if correlation else LAYERS[event.name])
-            seconds = (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total) * 1e-6 / calls
+            correlation = (
+                self.network == "xcorr"
+                and event.name == "aten::conv2d"
+                and len(weight) == 4
+                and weight[1] == 1
+            )
+            layer = (
+                f"{event.name} {event.input_shapes}",
+                "correlation" if correlation else LAYERS[event.name],
+            )
+            seconds = (
+                (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total)
+                * 1e-6
+                / calls
+            )
             spent[layer] = spent.get(layer, 0.0) + seconds
-        return [LayerTime(name, kind, self._executed, seconds) for (name, kind), seconds in spent.items()]
+        return [
+            LayerTime(name, kind, self._executed, seconds)
+            for (name, kind), seconds in spent.items()
+        ]
 
 
 @contextmanager
@@ -131,7 +180,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _inside_a_layer(event: Any) -> bool:
-    """Whether another layer's time holds this operator's, as that of a copy inside a convolution."""
+    """Whether another layer's time holds this operator's, as that of a copy inside a
+    convolution."""
     while event.cpu_parent is not None:
         event = event.cpu_parent
         if event.name in LAYERS:
@@ -139,11 +189,18 @@ def _inside_a_layer(event: Any) -> bool:
     return False
 
 
-def torch_network(network: SiamRPN, device: str = "cpu", precisions: Union[str, Mapping[str, str]] = "fp32") -> EngineNetwork:
-    """A SiamRPN++ as the tracker's network in PyTorch; precisions: one for all three networks, or by name."""
+def torch_network(
+    network: SiamRPN, device: str = "cpu", precisions: Union[str, Mapping[str, str]] = "fp32"
+) -> EngineNetwork:
+    """A SiamRPN++ as the tracker's network in PyTorch; precisions: one for all three networks, or
+    by name."""
     chosen = dict.fromkeys(INPUTS, precisions) if isinstance(precisions, str) else precisions
-    return EngineNetwork({name: TorchEngine(module, name, network.config.rpn, device, chosen[name])
-                          for name, module in three_networks(network).items()})
+    return EngineNetwork(
+        {
+            name: TorchEngine(module, name, network.config.rpn, device, chosen[name])
+            for name, module in three_networks(network).items()
+        }
+    )
 
 
 def load(weights: Union[str, Path], device: str = "cpu") -> EngineNetwork:

@@ -1,9 +1,12 @@
-"""TensorRT: the thesis's compiled engines on NVIDIA GPUs (section 4.2), from TensorRT 8.5 on the Xavier to 11, and TensorRT-RTX.
+"""TensorRT: the thesis's compiled engines on NVIDIA GPUs (section 4.2), from TensorRT 8.5 on the
+Xavier to 11, and TensorRT-RTX.
 
-What one version does otherwise than another stands in one table (`CAPABILITIES`). An ONNX model says its types itself: from
-TensorRT 10 on they bind the builder; 8.5 may deviate, so `executed` reads from the engine what runs. TensorRT-RTX builds plans
-without a GPU too (`build_plan` with a compute capability).
+What one version does otherwise than another stands in one table (`CAPABILITIES`). An ONNX model
+says its types itself: from TensorRT 10 on they bind the builder; 8.5 may deviate, so `executed`
+reads from the engine what runs. TensorRT-RTX builds plans without a GPU too (`build_plan` with a
+compute capability).
 """
+
 from __future__ import annotations
 
 import ctypes
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     import onnx
     import tensorrt as trt  # every flavour's calls are checked against the stubs of TensorRT 10
 else:
+
     class _Installed:
         """The installed flavour's module, imported when something of it is used first."""
 
@@ -56,12 +60,13 @@ else:
 WORKSPACE = 1 << 30  # bytes that a layer may use while it runs, as in the thesis
 
 
-# -- What is installed ---------------------------------------------------------------------------------------------------------
+# -- What is installed -----------------------------------------------------------------------------
 
 
 class Capabilities(NamedTuple):
-    """What a version of TensorRT does: bind the builder to the model's types, take correlation kernels as inputs, calibrate by
-    itself (as in the thesis), keep execution contexts when weights change, make CUDA graphs itself, build for absent GPUs."""
+    """What a version of TensorRT does: bind the builder to the model's types, take correlation
+    kernels as inputs, calibrate by itself (as in the thesis), keep execution contexts when weights
+    change, make CUDA graphs itself, build for absent GPUs."""
 
     typed: bool = True
     kernel_inputs: bool = True
@@ -71,13 +76,25 @@ class Capabilities(NamedTuple):
     portable: bool = False
 
 
-CAPABILITIES: Tuple[Tuple[str, Tuple[int, int], Capabilities], ...] = (  # newest first: the first row that is old enough counts
+# Newest first: the first row that is old enough counts
+CAPABILITIES: Tuple[Tuple[str, Tuple[int, int], Capabilities], ...] = (
     ("TensorRT-RTX", (1, 0), Capabilities(own_graphs=True, portable=True)),
     ("TensorRT", (11, 0), Capabilities()),
     ("TensorRT", (10, 0), Capabilities(calibrator=True)),
-    ("TensorRT", (8, 5), Capabilities(typed=False, kernel_inputs=False, calibrator=True, contexts_survive_refit=False)),
+    (
+        "TensorRT",
+        (8, 5),
+        Capabilities(
+            typed=False, kernel_inputs=False, calibrator=True, contexts_survive_refit=False
+        ),
+    ),
 )
-MODULES = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX", "tensorrt_rtx_bindings": "TensorRT-RTX"}  # the first is taken
+# The first is taken
+MODULES = {
+    "tensorrt": "TensorRT",
+    "tensorrt_rtx": "TensorRT-RTX",
+    "tensorrt_rtx_bindings": "TensorRT-RTX",
+}
 
 
 @dataclass(frozen=True)
@@ -100,7 +117,8 @@ def capabilities(title: str, version: str) -> Capabilities:
 
 @lru_cache(maxsize=1)
 def flavour() -> Flavour:
-    """The TensorRT that is installed. Raises InputError, with what to do, where there is none or it cannot be loaded."""
+    """The TensorRT that is installed. Raises InputError, with what to do, where there is none or it
+    cannot be loaded."""
     for name, title in MODULES.items():
         try:
             if name == "tensorrt_rtx_bindings":
@@ -109,32 +127,42 @@ def flavour() -> Flavour:
         except ModuleNotFoundError:
             continue
         except (ImportError, OSError, RuntimeError) as error:
-            raise InputError(f"{title} is installed but cannot be loaded ({' '.join(str(error).split())})") from None
-        if hasattr(module, "Builder"):  # a package of type stubs leaves an empty module of the same name
-            return Flavour(module, f"{title} {module.__version__}", capabilities(title, module.__version__))
+            raise InputError(
+                f"{title} is installed but cannot be loaded ({' '.join(str(error).split())})"
+            ) from None
+        # A package of type stubs leaves an empty module of the same name
+        if hasattr(module, "Builder"):
+            return Flavour(
+                module, f"{title} {module.__version__}", capabilities(title, module.__version__)
+            )
     raise InputError(f"the framework TensorRT is not installed: {_remedy()}")
 
 
 def _remedy() -> str:
     if Path("/etc/nv_tegra_release").exists():
         return "it comes with JetPack (sudo apt install nvidia-jetpack), and .venv must see the system's packages (make install)"
-    if any(Path(driver).exists() for driver in ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")):
+    if any(
+        Path(driver).exists()
+        for driver in ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+    ):
         return cuda.INSTALL
     return f"without an NVIDIA GPU, use the OpenVINO engine; with one, {cuda.INSTALL}"
 
 
 def _load_rtx_libraries() -> None:
-    """TensorRT-RTX's bindings on PyPI come without the libraries, which ONNX Runtime's plugin brings: load them from there. Where
-    that is not installed, the system's loader has to find them (LD_LIBRARY_PATH)."""
+    """TensorRT-RTX's bindings on PyPI come without the libraries, which ONNX Runtime's plugin
+    brings: load them from there. Where that is not installed, the system's loader has to find them
+    (LD_LIBRARY_PATH)."""
     found = find_spec("onnxruntime_ep_nv_tensorrt_rtx")
-    for folder in (found.submodule_search_locations or [] if found else []):
+    for folder in found.submodule_search_locations or [] if found else []:
         for library in ("libtensorrt_rtx.so*", "libtensorrt_onnxparser_rtx.so*"):
             for path in sorted(Path(folder).glob(library))[:1]:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
 def missing() -> Optional[str]:
-    """What TensorRT lacks to run here, in a sentence with what to do; None where an NVIDIA GPU, a way to it and TensorRT are."""
+    """What TensorRT lacks to run here, in a sentence with what to do; None where an NVIDIA GPU, a
+    way to it and TensorRT are."""
     try:
         cuda.device(), flavour()
     except InputError as error:
@@ -149,7 +177,9 @@ def available() -> bool:
 
 @lru_cache(maxsize=1)
 def _log() -> Any:
-    """The process's one logger, which keeps TensorRT's errors for the sentence that reports them."""
+    """The process's one logger, which keeps TensorRT's errors for the sentence that reports
+    them."""
+
     class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
@@ -163,19 +193,24 @@ def _log() -> Any:
 
 
 def _refused(what: str) -> InputError:
-    """One sentence with TensorRT's first words about what failed, which name the cause; the later ones follow from it."""
+    """One sentence with TensorRT's first words about what failed, which name the cause; the later
+    ones follow from it."""
     errors, _log().errors = _log().errors, []
-    return InputError(f"{flavour().name} {what} ({errors[0][:300] if errors else 'it gives no reason'})")
+    return InputError(
+        f"{flavour().name} {what} ({errors[0][:300] if errors else 'it gives no reason'})"
+    )
 
 
-# -- Building ------------------------------------------------------------------------------------------------------------------
+# -- Building --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class EntropyCalibration:
-    """The thesis's INT8: TensorRT runs an FP32 model on `feeds` (input name -> array, batch size 1) and picks the ranges.
+    """The thesis's INT8: TensorRT runs an FP32 model on `feeds` (input name -> array, batch size 1)
+    and picks the ranges.
 
-    folder: keeps the ranges in a file for each model and set of feeds, never one for each type of network.
+    folder: keeps the ranges in a file for each model and set of feeds, never one for each type of
+    network.
     """
 
     feeds: Sequence[Mapping[str, np.ndarray]]
@@ -186,22 +221,34 @@ class EntropyCalibration:
         contents = hashlib.sha256()
         for feed in self.feeds:
             for name in sorted(feed):
-                contents.update(f"{name} {feed[name].shape} {feed[name].dtype}".encode() + feed[name].tobytes())
+                contents.update(
+                    f"{name} {feed[name].shape} {feed[name].dtype}".encode() + feed[name].tobytes()
+                )
         return contents.hexdigest()[:16]
 
     def path(self, model: bytes) -> Optional[Path]:
         """Where the ranges for a model are kept."""
-        return self.folder / f"{plans.digest(model)}-{self.digest()}.calibration" if self.folder else None
+        return (
+            self.folder / f"{plans.digest(model)}-{self.digest()}.calibration"
+            if self.folder
+            else None
+        )
 
 
-def _calibrator(calibration: EntropyCalibration, model: bytes, inputs: Mapping[str, TensorSpec]) -> Any:
-    """TensorRT's calibrator, fed by tensor name. Raises InputError for a set that is empty or does not fit."""
+def _calibrator(
+    calibration: EntropyCalibration, model: bytes, inputs: Mapping[str, TensorSpec]
+) -> Any:
+    """TensorRT's calibrator, fed by tensor name. Raises InputError for a set that is empty or does
+    not fit."""
     if not calibration.feeds:
         raise InputError("the calibration set is empty")
     for feed in calibration.feeds:
         check_feeds(inputs, {name: feed[name] for name in inputs if name in feed}, "calibrated")
     device, path = cuda.device(), calibration.path(model)
-    feeds, buffers = iter(calibration.feeds), {name: Buffer(device, spec) for name, spec in inputs.items()}
+    feeds, buffers = (
+        iter(calibration.feeds),
+        {name: Buffer(device, spec) for name, spec in inputs.items()},
+    )
 
     class Calibrator(trt.IInt8EntropyCalibrator2):
         def __init__(self) -> None:
@@ -230,34 +277,54 @@ def _calibrator(calibration: EntropyCalibration, model: bytes, inputs: Mapping[s
     return Calibrator()
 
 
-def build_plan(model: bytes, precision: str, refit: bool = False, tf32: bool = False,
-               calibrator: Optional[EntropyCalibration] = None, compute_capability: Optional[Tuple[int, int]] = None) -> bytes:
-    """A plan of an ONNX model's bytes. refit: weights named in KERNELS can be replaced. tf32: FP32 may be computed in TF32, as
-    the thesis's engines were. compute_capability: of a GPU that is not here, (8, 6). Raises InputError for what cannot be."""
+def build_plan(
+    model: bytes,
+    precision: str,
+    refit: bool = False,
+    tf32: bool = False,
+    calibrator: Optional[EntropyCalibration] = None,
+    compute_capability: Optional[Tuple[int, int]] = None,
+) -> bytes:
+    """A plan of an ONNX model's bytes. refit: weights named in KERNELS can be replaced. tf32: FP32
+    may be computed in TF32, as the thesis's engines were. compute_capability: of a GPU that is not
+    here, (8, 6). Raises InputError for what cannot be."""
     can, log = flavour().can, _log()
     log.errors = []
     if precision not in PRECISIONS:
         raise InputError(f"unknown precision '{precision}' (there are {', '.join(PRECISIONS)})")
     if calibrator and not (can.calibrator and precision == "int8"):
-        raise InputError(f"{flavour().name} does not calibrate for {precision}; give it a model with QDQ nodes (lib.quantize)")
+        raise InputError(
+            f"{flavour().name} does not calibrate for {precision}; give it a model with QDQ nodes (lib.quantize)"
+        )
     if compute_capability and (refit or not can.portable):
-        raise InputError(f"{flavour().name} builds {'a plan to refit' if refit else 'plans'} only for the GPU that it runs on")
+        raise InputError(
+            f"{flavour().name} builds {'a plan to refit' if refit else 'plans'} only for the GPU that it runs on"
+        )
     try:
         builder = trt.Builder(log)
     except TypeError:  # what the bindings make of a null pointer
         raise _refused("cannot build here") from None
     if not getattr(builder, f"platform_has_fast_{precision}", True):
-        raise InputError(f"this GPU has no {precision.upper()} in {flavour().name}; fp32 runs everywhere")
+        raise InputError(
+            f"this GPU has no {precision.upper()} in {flavour().name}; fp32 runs everywhere"
+        )
     typed = can.typed and not calibrator
-    network = builder.create_network(1 << int(_creation_flag(typed)) if typed or not can.typed else 0)
+    network = builder.create_network(
+        1 << int(_creation_flag(typed)) if typed or not can.typed else 0
+    )
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
         error = parser.get_error(0)
-        node = getattr(error, "node_name", str)() or (f"number {error.node()}" if error.node() >= 0 else "none")
-        raise InputError(f"{flavour().name} cannot read the ONNX model: {' '.join(error.desc().split())} (node {node})")
+        node = getattr(error, "node_name", str)() or (
+            f"number {error.node()}" if error.node() >= 0 else "none"
+        )
+        raise InputError(
+            f"{flavour().name} cannot read the ONNX model: {' '.join(error.desc().split())} (node {node})"
+        )
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # costs no time; `executed` and `profile` live on it
+    # Costs no time; `executed` and `profile` live on it
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if not tf32:
         config.clear_flag(trt.BuilderFlag.TF32)  # it is on unless it is cleared
     if not typed and precision != "fp32":
@@ -265,7 +332,8 @@ def build_plan(model: bytes, precision: str, refit: bool = False, tf32: bool = F
     if calibrator:
         tensors = (network.get_input(index) for index in range(network.num_inputs))
         specs = {tensor.name: TensorSpec(_shape(tensor.shape), "float32") for tensor in tensors}
-        config.int8_calibrator = _calibrator(calibrator, model, specs)  # the bindings keep it alive as long as the config
+        # The bindings keep it alive as long as the config
+        config.int8_calibrator = _calibrator(calibrator, model, specs)
     if refit:
         _mark_kernels(network, config)
     if can.portable:
@@ -286,7 +354,8 @@ def _creation_flag(typed: bool) -> Any:
 
 
 def _mark_kernels(network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
-    """Make the kernels, and where the version can tell them apart nothing else, replaceable: what is fixed can be fused."""
+    """Make the kernels, and where the version can tell them apart nothing else, replaceable: what
+    is fixed can be fused."""
     individually = getattr(trt.BuilderFlag, "REFIT_INDIVIDUAL", None)
     config.set_flag(trt.BuilderFlag.REFIT if individually is None else individually)
     if individually is not None:
@@ -305,25 +374,42 @@ def _aim(config: trt.IBuilderConfig, capability: Optional[Tuple[int, int]]) -> N
     rtx.set_compute_capability(getattr(known, name), 0)
 
 
-def plan_key(model: bytes, precision: str, framework: str, gpu: str, refit: bool, tf32: bool, calibration: str) -> Dict[str, str]:
-    """All that decides a plan. gpu: name and compute capability. calibration: digest of an implicit calibration, or ""."""
+def plan_key(
+    model: bytes,
+    precision: str,
+    framework: str,
+    gpu: str,
+    refit: bool,
+    tf32: bool,
+    calibration: str,
+) -> Dict[str, str]:
+    """All that decides a plan. gpu: name and compute capability. calibration: digest of an implicit
+    calibration, or ""."""
     options = {"refit": refit, "tf32": tf32, "workspace": WORKSPACE}
-    return {"model": plans.digest(model), "precision": precision, "framework": framework, "device": gpu,
-            "options": repr(sorted(options.items())), "calibration": calibration}
+    return {
+        "model": plans.digest(model),
+        "precision": precision,
+        "framework": framework,
+        "device": gpu,
+        "options": repr(sorted(options.items())),
+        "calibration": calibration,
+    }
 
 
-# -- The model -----------------------------------------------------------------------------------------------------------------
+# -- The model -------------------------------------------------------------------------------------
 
 
 def check_model(model: onnx.ModelProto, network: str, precision: str) -> None:
-    """Raises InputError where a model of this project says that it is another network, or of another precision: its own types
-    are what runs."""
+    """Raises InputError where a model of this project says that it is another network, or of
+    another precision: its own types are what runs."""
     from lib.export import properties
 
     for what, wanted in (("network", network), ("precision", precision)):
         found = properties(model).get(what, wanted)
         if found != wanted:
-            raise InputError(f"the ONNX model has the {what} '{found}' and was to be built as '{wanted}'")
+            raise InputError(
+                f"the ONNX model has the {what} '{found}' and was to be built as '{wanted}'"
+            )
 
 
 def _read(model: bytes) -> onnx.ModelProto:
@@ -338,40 +424,66 @@ def _read(model: bytes) -> onnx.ModelProto:
 
 
 def correlations(model: onnx.ModelProto) -> FrozenSet[str]:
-    """Names of the convolutions whose weights are correlation kernels, also through casts and QDQ nodes."""
+    """Names of the convolutions whose weights are correlation kernels, also through casts and QDQ
+    nodes."""
     source = {node.output[0]: node for node in model.graph.node if node.output}
 
     def origin(tensor: str) -> str:
-        while tensor in source and source[tensor].op_type in ("Cast", "QuantizeLinear", "DequantizeLinear"):
+        while tensor in source and source[tensor].op_type in (
+            "Cast",
+            "QuantizeLinear",
+            "DequantizeLinear",
+        ):
             tensor = source[tensor].input[0]
         return tensor
 
-    return frozenset(node.name for node in model.graph.node if node.op_type == "Conv" and origin(node.input[1]) in KERNELS)
+    return frozenset(
+        node.name
+        for node in model.graph.node
+        if node.op_type == "Conv" and origin(node.input[1]) in KERNELS
+    )
 
 
-def refittable(model: onnx.ModelProto, calibrated: bool) -> Tuple[onnx.ModelProto, Dict[str, np.ndarray]]:
-    """(the xcorr network with kernels as weights of convolutions, the kernels that it had inside or {}).
+def refittable(
+    model: onnx.ModelProto, calibrated: bool
+) -> Tuple[onnx.ModelProto, Dict[str, np.ndarray]]:
+    """(the xcorr network with kernels as weights of convolutions, the kernels that it had inside or
+    {}).
 
-    The plan is built with a mean filter in their place, so that it is the same for every target; an implicit calibration
-    (calibrated) needs the real ones. A cast to FP16 is applied to the weights here: weights of a convolution can be replaced in
-    every version, what a cast reads may not.
+    The plan is built with a mean filter in their place, so that it is the same for every target; an
+    implicit calibration (calibrated) needs the real ones. A cast to FP16 is applied to the weights
+    here: weights of a convolution can be replaced in every version, what a cast reads may not.
     """
     from onnx import numpy_helper
 
     from lib.export import set_initializers, shapes, with_constant_kernels
 
     inputs = shapes(model.graph.input)
-    inside = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer if weight.name in KERNELS}
-    sizes = {name: inputs[name] if name in inputs else inside[name].shape for name in KERNELS if name in inputs or name in inside}
-    neutral = {name: np.full(size, 1 / np.prod(size[2:]), np.float32) for name, size in sizes.items()}
+    inside = {
+        weight.name: numpy_helper.to_array(weight)
+        for weight in model.graph.initializer
+        if weight.name in KERNELS
+    }
+    sizes = {
+        name: inputs[name] if name in inputs else inside[name].shape
+        for name in KERNELS
+        if name in inputs or name in inside
+    }
+    neutral = {
+        name: np.full(size, 1 / np.prod(size[2:]), np.float32) for name, size in sizes.items()
+    }
     if not inside:
         model = with_constant_kernels(model, neutral)
     elif not calibrated:
         model = set_initializers(model, neutral)
     weights = {weight.name: weight for weight in model.graph.initializer}
-    for cast_node in [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in KERNELS]:
+    for cast_node in [
+        node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in KERNELS
+    ]:
         name, result = cast_node.input[0], cast_node.output[0]
-        weights[name].CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights[name]).astype(np.float16), name))
+        weights[name].CopyFrom(
+            numpy_helper.from_array(numpy_helper.to_array(weights[name]).astype(np.float16), name)
+        )
         model.graph.node.remove(cast_node)
         for node in model.graph.node:
             node.input[:] = [name if tensor == result else tensor for tensor in node.input]
@@ -379,55 +491,90 @@ def refittable(model: onnx.ModelProto, calibrated: bool) -> Tuple[onnx.ModelProt
 
 
 def kernel_types(model: onnx.ModelProto) -> Dict[str, str]:
-    """Type (NumPy's name) of every correlation kernel that is a weight: refitting takes no other."""
+    """Type (NumPy's name) of every correlation kernel that is a weight: refitting takes no
+    other."""
     from onnx import numpy_helper
 
-    return {weight.name: str(numpy_helper.to_array(weight).dtype) for weight in model.graph.initializer if weight.name in KERNELS}
+    return {
+        weight.name: str(numpy_helper.to_array(weight).dtype)
+        for weight in model.graph.initializer
+        if weight.name in KERNELS
+    }
 
 
-# -- What a plan's layers are --------------------------------------------------------------------------------------------------
+# -- What a plan's layers are ----------------------------------------------------------------------
 
-# Fragments of the inspector's LayerType in lower case; the first line that has one counts. Myelin, the compiler inside newer
-# versions, calls every convolution "correlation"; which of them are ours is asked by name.
+# Fragments of the inspector's LayerType in lower case; the first line that has one counts.
+# Myelin, the compiler inside newer versions, calls every convolution "correlation"; which of them
+# are ours is asked by name.
 LAYERS = (
-    ("reformat", ("reformat", "noop", "shuffle", "cast", "quantize", "concat", "slice", "identity")),
+    (
+        "reformat",
+        ("reformat", "noop", "shuffle", "cast", "quantize", "concat", "slice", "identity"),
+    ),
     ("convolution", ("convolution", "convact", "correlation", "gemm")),
     ("pooling", ("pool",)),
     ("elementwise", ("pointwise", "elementwise", "scale", "activation", "unary")),
 )
-MOVES = {"Move", "Tran", "Cast", "Conc", "Resh", "Slic", "Pad"}  # operations in the names of Myelin's generated kernels
+# Operations in the names of Myelin's generated kernels
+MOVES = {"Move", "Tran", "Cast", "Conc", "Resh", "Slic", "Pad"}
 ROUNDS = {"Mul", "Min", "Max", "Roun"}  # with a cast, they are a QuantizeLinear
-TYPES = (("bf16", "bf16"), ("bfloat16", "bf16"), ("int8", "int8"), ("fp16", "fp16"), ("half", "fp16"), ("tf32", "tf32"),
-         ("fp32", "fp32"), ("float", "fp32"))
+TYPES = (
+    ("bf16", "bf16"),
+    ("bfloat16", "bf16"),
+    ("int8", "int8"),
+    ("fp16", "fp16"),
+    ("half", "fp16"),
+    ("tf32", "tf32"),
+    ("fp32", "fp32"),
+    ("float", "fp32"),
+)
 
 
 def classify(layer: Mapping[str, Any], correlations: FrozenSet[str]) -> str:
-    """The type (of base.LAYER_TYPES) of a layer as the inspector describes it; correlations: names of such ONNX nodes."""
+    """The type (of base.LAYER_TYPES) of a layer as the inspector describes it; correlations: names
+    of such ONNX nodes."""
     kind, name = str(layer.get("LayerType", "")).lower(), str(layer.get("Name", ""))
-    if kind == "kgen" or name.startswith("__myl_"):  # its metadata also names neighbours that are not in it
-        made = set(re.findall(r"[A-Z][a-z]+", name[len("__myl_"):].split("_")[0]))
-        return "reformat" if made and made & MOVES and made <= MOVES | ROUNDS else "elementwise" if made else "other"
-    found = next((result for result, fragments in LAYERS if any(fragment in kind for fragment in fragments)), "other")
+    # Its metadata also names neighbours that are not in it
+    if kind == "kgen" or name.startswith("__myl_"):
+        made = set(re.findall(r"[A-Z][a-z]+", name[len("__myl_") :].split("_")[0]))
+        return (
+            "reformat"
+            if made and made & MOVES and made <= MOVES | ROUNDS
+            else "elementwise"
+            if made
+            else "other"
+        )
+    found = next(
+        (result for result, fragments in LAYERS if any(fragment in kind for fragment in fragments)),
+        "other",
+    )
     if found == "convolution" and (layer.get("Groups", 1) > 1 or correlations & _nodes(layer)):
         return "correlation"
     return found
 
 
 def _nodes(layer: Mapping[str, Any]) -> FrozenSet[str]:
-    """Names of the ONNX nodes that a layer was made of: from its metadata, or its name where there is none (TensorRT 8)."""
+    """Names of the ONNX nodes that a layer was made of: from its metadata, or its name where there
+    is none (TensorRT 8)."""
     metadata = re.findall(r"\[ONNX Layer: ([^\]|]*?)\s*(?:\||\])", str(layer.get("Metadata", "")))
     return frozenset(metadata or re.split(r" \+ |\|\|", str(layer.get("Name", ""))))
 
 
 def layer_precision(layer: Mapping[str, Any]) -> str:
-    """What a layer computes in, by the type of what it reads: "fp32", "tf32", "fp16", "bf16", "int8"; "" where nothing tells."""
+    """What a layer computes in, by the type of what it reads: "fp32", "tf32", "fp16", "bf16",
+    "int8"; "" where nothing tells."""
     tensors = layer.get("Inputs") or [{}]
     told = str(tensors[0].get("Datatype") or tensors[0].get("Format/Datatype", "")).lower()
     precision = next((name for fragment, name in TYPES if fragment in told), "")
-    return "tf32" if precision == "fp32" and "tf32" in str(layer.get("TacticName", "")).lower() else precision
+    return (
+        "tf32"
+        if precision == "fp32" and "tf32" in str(layer.get("TacticName", "")).lower()
+        else precision
+    )
 
 
-# -- Running -------------------------------------------------------------------------------------------------------------------
+# -- Running ---------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -449,11 +596,16 @@ class Buffer:
     """Device memory for one tensor and the pinned array that it is filled from."""
 
     def __init__(self, device: cuda.Device, spec: TensorSpec) -> None:
-        self._device, self._pinned, self._sent = device, device.pinned(spec.shape, spec.dtype), device.event()
+        self._device, self._pinned, self._sent = (
+            device,
+            device.pinned(spec.shape, spec.dtype),
+            device.event(),
+        )
         self.memory = device.allocate(self._pinned.nbytes)
 
     def send(self, values: np.ndarray) -> int:
-        """Put values on their way to the device, cast where needed; the address where they will be."""
+        """Put values on their way to the device, cast where needed; the address where they will
+        be."""
         self._sent.synchronize()  # the pinned array may still be read for the call before
         np.copyto(self._pinned, values, casting="same_kind")
         self._device.upload(self.memory.pointer, self._pinned)
@@ -462,15 +614,31 @@ class Buffer:
 
 
 class TensorRTEngine:
-    """One network compiled for the GPU (the `Engine` contract). Outputs stay there as `DeviceTensor`s for other engines."""
+    """One network compiled for the GPU (the `Engine` contract). Outputs stay there as
+    `DeviceTensor`s for other engines."""
 
-    def __init__(self, model: bytes, network: str, precision: str, cache: Optional[Path] = None, refit: Optional[bool] = None,
-                 tf32: bool = False, calibrator: Optional[EntropyCalibration] = None) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        network: str,
+        precision: str,
+        cache: Optional[Path] = None,
+        refit: Optional[bool] = None,
+        tf32: bool = False,
+        calibrator: Optional[EntropyCalibration] = None,
+    ) -> None:
         self._gpu, self._can = cuda.device(), flavour().can
-        self.network, self.precision, self.framework, self.device = network, precision, flavour().name, self._gpu.name
+        self.network, self.precision, self.framework, self.device = (
+            network,
+            precision,
+            flavour().name,
+            self._gpu.name,
+        )
         self.refits = network == "xcorr" and (bool(refit) or not self._can.kernel_inputs)
         if (refit and network != "xcorr") or (refit is False and self.refits):
-            raise InputError(f"{self.framework}: refit={refit} is not possible for the {network} network")
+            raise InputError(
+                f"{self.framework}: refit={refit} is not possible for the {network} network"
+            )
         proto, kernels = _read(model), {}  # type: onnx.ModelProto, Dict[str, np.ndarray]
         check_model(proto, network, "fp32" if calibrator else precision)
         if self.refits:
@@ -479,13 +647,31 @@ class TensorRTEngine:
             self._types = kernel_types(proto)
         self._correlations = correlations(proto)
         gpu = "{} {}.{}".format(self._gpu.name, *self._gpu.compute_capability)
-        key = plan_key(model, precision, self.framework, gpu, self.refits, tf32, calibrator.digest() if calibrator else "")
-        self._engine, plan = plans.load_or_build(cache, f"{network}-{precision}-tensorrt", key,
-                                                 lambda: build_plan(model, precision, self.refits, tf32, calibrator), self._load)
+        key = plan_key(
+            model,
+            precision,
+            self.framework,
+            gpu,
+            self.refits,
+            tf32,
+            calibrator.digest() if calibrator else "",
+        )
+        self._engine, plan = plans.load_or_build(
+            cache,
+            f"{network}-{precision}-tensorrt",
+            key,
+            lambda: build_plan(model, precision, self.refits, tf32, calibrator),
+            self._load,
+        )
         self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data)
-        self.inputs, self.outputs = self._specs(trt.TensorIOMode.INPUT), self._specs(trt.TensorIOMode.OUTPUT)
-        self._buffers: Dict[str, Buffer] = {}                        # of inputs that come from arrays
-        self._received: Dict[Tuple[int, ...], np.ndarray] = {}       # pinned, for outputs that are fetched
+        self.inputs, self.outputs = (
+            self._specs(trt.TensorIOMode.INPUT),
+            self._specs(trt.TensorIOMode.OUTPUT),
+        )
+        # Of inputs that come from arrays
+        self._buffers: Dict[str, Buffer] = {}
+        # pinned, for outputs that are fetched
+        self._received: Dict[Tuple[int, ...], np.ndarray] = {}
         self._results = {name: self._tensor(spec) for name, spec in self.outputs.items()}
         self._begin()
         if kernels and calibrator is None:
@@ -502,8 +688,13 @@ class TensorRTEngine:
         # Not by `trt.nptype`: that of TensorRT 8.5 fails with NumPy 1.24.
         types, engine = {trt.DataType.FLOAT: "float32", trt.DataType.HALF: "float16"}, self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        return {name: TensorSpec(_shape(engine.get_tensor_shape(name)), types[engine.get_tensor_dtype(name)])
-                for name in names if engine.get_tensor_mode(name) == mode}
+        return {
+            name: TensorSpec(
+                _shape(engine.get_tensor_shape(name)), types[engine.get_tensor_dtype(name)]
+            )
+            for name in names
+            if engine.get_tensor_mode(name) == mode
+        }
 
     def _tensor(self, spec: TensorSpec) -> DeviceTensor:
         memory = self._gpu.allocate(int(np.prod(spec.shape)) * np.dtype(spec.dtype).itemsize)
@@ -519,7 +710,9 @@ class TensorRTEngine:
     def _new_context(self, own_graphs: bool) -> trt.IExecutionContext:
         if own_graphs:  # TensorRT-RTX captures when its kernels are compiled, which only it knows
             config = self._engine.create_runtime_config()
-            cast(Any, config).cuda_graph_strategy = cast(Any, trt).CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            cast(Any, config).cuda_graph_strategy = cast(
+                Any, trt
+            ).CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             context = self._engine.create_execution_context(config)
         else:
             context = self._engine.create_execution_context()
@@ -546,14 +739,19 @@ class TensorRTEngine:
     def _address(self, name: str, value: Any) -> int:
         if isinstance(value, DeviceTensor):
             if value.dtype != self.inputs[name].dtype:
-                raise InputError(f"the {self.network} network takes '{name}' as {self.inputs[name].dtype}, not {value.dtype}")
+                raise InputError(
+                    f"the {self.network} network takes '{name}' as {self.inputs[name].dtype}, not {value.dtype}"
+                )
             return value.pointer
         if name not in self._buffers:
             self._buffers[name] = Buffer(self._gpu, self.inputs[name])
         return self._buffers[name].send(np.asarray(value))
 
     def _bind(self, context: trt.IExecutionContext, addresses: Sequence[int]) -> None:
-        pointers = {**dict(zip(self.inputs, addresses)), **{name: tensor.pointer for name, tensor in self._results.items()}}
+        pointers = {
+            **dict(zip(self.inputs, addresses)),
+            **{name: tensor.pointer for name, tensor in self._results.items()},
+        }
         for name, pointer in pointers.items():
             if not context.set_tensor_address(name, pointer):
                 raise _refused(f"does not take the address of '{name}'")
@@ -567,7 +765,9 @@ class TensorRTEngine:
             graph = self._gpu.capture(lambda: self._run(self._context))
         except (InputError, cuda.CudaError) as error:
             graph = None
-            print(f"the {self.network} network runs without a CUDA graph ({error})", file=sys.stderr)
+            print(
+                f"the {self.network} network runs without a CUDA graph ({error})", file=sys.stderr
+            )
         self._graphs = graph is not None
         return graph
 
@@ -576,38 +776,60 @@ class TensorRTEngine:
             self._received[tensor.shape] = self._gpu.pinned(tensor.shape, tensor.dtype)
         self._gpu.download(self._received[tensor.shape], tensor.pointer)
         self._gpu.synchronize()
-        return self._received[tensor.shape].astype(np.float32)  # a copy: the pinned array is used again
+        # A copy: the pinned array is used again
+        return self._received[tensor.shape].astype(np.float32)
 
     def keep(self, tensors: Mapping[str, DeviceTensor]) -> Dict[str, DeviceTensor]:
-        kept = {name: self._tensor(TensorSpec(tensor.shape, tensor.dtype)) for name, tensor in tensors.items()}
+        kept = {
+            name: self._tensor(TensorSpec(tensor.shape, tensor.dtype))
+            for name, tensor in tensors.items()
+        }
         for name, tensor in tensors.items():
             self._gpu.copy(kept[name].pointer, tensor.pointer, tensor.nbytes)
         return kept
 
     def refit(self, kernels: Mapping[str, Any]) -> None:
         if not self.refits:
-            raise InputError("this engine takes kernels as inputs; build it with refit=True to have them inside")
+            raise InputError(
+                "this engine takes kernels as inputs; build it with refit=True to have them inside"
+            )
         refitter, fresh = trt.Refitter(self._engine, _log()), {}
         for name, dtype in self._types.items():
-            value = self.numpy(kernels[name]) if isinstance(kernels[name], DeviceTensor) else kernels[name]
+            value = (
+                self.numpy(kernels[name])
+                if isinstance(kernels[name], DeviceTensor)
+                else kernels[name]
+            )
             fresh[name] = np.ascontiguousarray(value, dtype)  # must live until the refitter is done
             if not refitter.set_named_weights(name, trt.Weights(fresh[name])):
                 raise _refused(f"does not take the kernel '{name}'")
         self._gpu.synchronize()  # nothing may run while weights change
         if not refitter.refit_cuda_engine():
             missing = ", ".join(refitter.get_missing_weights())
-            raise _refused(f"cannot refit the xcorr network{f', it lacks {missing}' if missing else ''}")
+            raise _refused(
+                f"cannot refit the xcorr network{f', it lacks {missing}' if missing else ''}"
+            )
         self._graph = None
         if not self._can.contexts_survive_refit:
             self._begin()
 
     def _layers(self) -> List[Mapping[str, Any]]:
-        told = json.loads(self._engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+        told = json.loads(
+            self._engine.create_engine_inspector().get_engine_information(
+                trt.LayerInformationFormat.JSON
+            )
+        )
         return [layer if isinstance(layer, dict) else {"Name": layer} for layer in told["Layers"]]
 
     def executed(self) -> Dict[str, int]:
         kinds = ("convolution", "correlation")
-        return dict(Counter(layer_precision(layer) for layer in self._layers() if classify(layer, self._correlations) in kinds))
+        return dict(
+            Counter(
+                layer_precision(layer)
+                for layer in self._layers()
+                if classify(layer, self._correlations) in kinds
+            )
+        )
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
         seconds: Dict[str, float] = {}
@@ -620,7 +842,8 @@ class TensorRTEngine:
                 seconds[layer_name] = seconds.get(layer_name, 0.0) + ms * 1e-3 / calls
 
         self(feeds)
-        context, profiler = self._new_context(own_graphs=False), Profiler()  # the context that tracks stays without a profiler
+        # The context that tracks stays without a profiler
+        context, profiler = self._new_context(own_graphs=False), Profiler()
         self._bind(context, self._bound)
         self._run(context)
         self._gpu.synchronize()
@@ -630,15 +853,29 @@ class TensorRTEngine:
             self._gpu.synchronize()
         layers = {layer["Name"]: layer for layer in self._layers()}
         told = [layers.get(name, {"Name": name}) for name in seconds]
-        return [LayerTime(layer["Name"], classify(layer, self._correlations), layer_precision(layer), seconds[layer["Name"]])
-                for layer in told]
+        return [
+            LayerTime(
+                layer["Name"],
+                classify(layer, self._correlations),
+                layer_precision(layer),
+                seconds[layer["Name"]],
+            )
+            for layer in told
+        ]
 
 
-def build(model: Union[bytes, Path], network: str, precision: str, cache: Optional[Path] = None, refit: Optional[bool] = None,
-          tf32: bool = False, calibrator: Optional[EntropyCalibration] = None) -> TensorRTEngine:
-    """An engine of an ONNX file or of its bytes. cache: folder for plans. refit: kernels inside instead of as inputs (None: where
-    the version knows no other way). tf32, calibrator: see `build_plan`. Raises InputError for what TensorRT or the GPU cannot
-    do."""
+def build(
+    model: Union[bytes, Path],
+    network: str,
+    precision: str,
+    cache: Optional[Path] = None,
+    refit: Optional[bool] = None,
+    tf32: bool = False,
+    calibrator: Optional[EntropyCalibration] = None,
+) -> TensorRTEngine:
+    """An engine of an ONNX file or of its bytes. cache: folder for plans. refit: kernels inside
+    instead of as inputs (None: where the version knows no other way). tf32, calibrator: see
+    `build_plan`. Raises InputError for what TensorRT or the GPU cannot do."""
     data = model.read_bytes() if isinstance(model, Path) else model
     return TensorRTEngine(data, network, precision, cache, refit, tf32, calibrator)
 

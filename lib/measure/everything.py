@@ -1,4 +1,5 @@
-"""All that the pages of a profile show, measured in one go with one progress display (`siambook measure`)."""
+"""All that the pages of a profile show, measured in one go with one progress display (`siambook
+measure`)."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ from lib.measure.variants import (
 )
 from lib.progress import progress
 
-# A turn of the full network in PyTorch FP32, building engines included, in frames of the demo tracker; for the time left alone.
+# A turn of the full network in PyTorch FP32, building engines included, in frames of the demo
+# tracker; for the time left alone.
 TURN = 25.0
 
 
@@ -40,10 +42,12 @@ def variants(weights: str, framework: str) -> List[Variant]:
 def measure(
     values: Mapping[str, Any], shown: bool = True, scheduler: str = "", workers: int = 0
 ) -> Dict[str, float]:
-    """Fill the run of a profile: quality, speed, power where there is a sensor. Goes on where it was stopped.
+    """Fill the run of a profile: quality, speed, power where there is a sensor. Goes on where it
+    was stopped.
 
-    values: the profile's parameters (dataset, weights, run, framework). Returns the work done by step, in the units of the
-    progress display. Raises InputError as `quality.measure`. A run of another machine is only read.
+    values: the profile's parameters (dataset, weights, run, framework). Returns the work done by
+    step, in the units of the progress display. Raises InputError as `quality.measure`. A run of
+    another machine is only read.
     """
     run, weights = str(values.get("run") or runs.LOCAL), str(values["weights"])
     if runs.is_recorded(run, device()):

@@ -1,7 +1,9 @@
-"""Where the tasks of a quality measurement run: processes of this machine, a Dask cluster, or this process (section 3.3).
+"""Where the tasks of a quality measurement run: processes of this machine, a Dask cluster, or this
+process (section 3.3).
 
-All three have one method, `answers(tasks)`, and the same tasks give the same boxes in each. A task computes on one
-thread, so its digits do not depend on how many cores there are; two processes of one thread are also faster than one of two.
+All three have one method, `answers(tasks)`, and the same tasks give the same boxes in each. A task
+computes on one thread, so its digits do not depend on how many cores there are; two processes of
+one thread are also faster than one of two.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ Answers = Iterator[Tuple[Task, Any]]
 
 
 def one_thread() -> None:
-    """Let PyTorch, the compiled engines (which use as many threads as PyTorch) and OpenCV compute on one thread each."""
+    """Let PyTorch, the compiled engines (which use as many threads as PyTorch) and OpenCV compute
+    on one thread each."""
     import cv2
     import torch
 
@@ -40,7 +43,8 @@ def one_thread() -> None:
 
 
 class Serial:
-    """This process, one task after the other, with all its threads: nothing else runs, so tasks may be timed."""
+    """This process, one task after the other, with all its threads: nothing else runs, so tasks may
+    be timed."""
 
     workers = 1
     alone = True
@@ -62,7 +66,8 @@ class Pool:
         self.executor, self.workers = executor, workers
 
     def answers(self, tasks: Sequence[Task]) -> Answers:
-        """Every task's answer as it comes. Raises InputError where a task fails or its worker ends."""
+        """Every task's answer as it comes. Raises InputError where a task fails or its worker
+        ends."""
         pending = {self.executor.submit(*task): task for task in tasks}
         while pending:
             done, _ = wait(pending, timeout=WORKER_SECONDS, return_when=FIRST_COMPLETED)
@@ -118,7 +123,8 @@ class Cluster(Pool):
             ) from None
 
     def check(self, function: Callable[..., None], *arguments: Any) -> None:
-        """Run a function on every worker. Raises InputError with the worker's address for what it raises there."""
+        """Run a function on every worker. Raises InputError with the worker's address for what it
+        raises there."""
         self.still_there()
         for worker, error in self.client.run(function, *arguments, on_error="return").items():
             if isinstance(error, InputError):
@@ -134,9 +140,11 @@ class Cluster(Pool):
 
 @contextmanager
 def open_executor(scheduler: str = "", workers: int = 0, device: str = "cpu") -> Iterator[Any]:
-    """Where tasks run. scheduler: "" (processes; on a GPU this process), "local" or tcp://HOST:PORT.
+    """Where tasks run. scheduler: "" (processes; on a GPU this process), "local" or
+    tcp://HOST:PORT.
 
-    workers: processes, one per core unless given. Raises InputError where no scheduler answers or the package is missing.
+    workers: processes, one per core unless given. Raises InputError where no scheduler answers or
+    the package is missing.
     """
     if scheduler not in ("", LOCAL):
         with _connected(scheduler) as client:
@@ -156,7 +164,8 @@ def open_executor(scheduler: str = "", workers: int = 0, device: str = "cpu") ->
 
 
 def _start_worker(parent: int) -> None:
-    """A worker ends with the process that started it, however that ends, and leaves Ctrl-C to it."""
+    """A worker ends with the process that started it, however that ends, and leaves Ctrl-C to
+    it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     one_thread()

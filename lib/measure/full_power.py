@@ -23,7 +23,8 @@ from lib.siamrpn.parts import NETWORKS
 class FullSizePower:
     """Power of the full-size network while it tracks, kept in a run.
 
-    rows: as those of `quality.Measurement.row`, without quality; none without a sensor. sensor: its name, or why there was none.
+    rows: as those of `quality.Measurement.row`, without quality; none without a sensor. sensor: its
+    name, or why there was none.
     """
 
     rows: Sequence[Mapping[str, Any]] = field(repr=False)
@@ -35,7 +36,8 @@ class FullSizePower:
 def full_size_power(
     run: str, framework: str, width: float = 1.0, seconds: float = 30.0
 ) -> FullSizePower:
-    """Power of the full-size network in PyTorch FP32 and in every precision of the framework, or what the run has.
+    """Power of the full-size network in PyTorch FP32 and in every precision of the framework, or
+    what the run has.
 
     Each tracks for some seconds. Without a sensor nothing is run.
     """

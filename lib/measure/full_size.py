@@ -1,13 +1,17 @@
-"""Speed of the full-size networks, whole and pruned, on this machine, kept in a run (sections 4.1 and 4.2).
+"""Speed of the full-size networks, whole and pruned, on this machine, kept in a run (sections 4.1
+and 4.2).
 
-Their weights are random (seeded), since no speed depends on them; so this needs neither VOT2018 nor PySOT's weights. They are
-timed in groups, each in turns with PyTorch FP32 and small enough for memory, and each kept as data/runs/<run>/speed/<group>.json:
+Their weights are random (seeded), since no speed depends on them; so this needs neither VOT2018 nor
+PySOT's weights. They are timed in groups, each in turns with PyTorch FP32 and small enough for
+memory, and each kept as data/runs/<run>/speed/<group>.json:
 
     pytorch                        the whole network and the pruned ones in PyTorch FP32
-    <framework>-mixtures           all 27 mixtures of precisions of the whole network, its layers and re-initialisation
+    <framework>-mixtures           all 27 mixtures of precisions of the whole network, its layers
+    and re-initialisation
     <framework>-fp32, -fp16, ...   the whole network and the pruned ones in one precision
 
-Each speed comes from one group, and so is the same on every page: the whole network's from the first two.
+Each speed comes from one group, and so is the same on every page: the whole network's from the
+first two.
 """
 
 from __future__ import annotations
@@ -57,10 +61,12 @@ Row = Mapping[str, Any]
 class EngineSpeed:
     """Speed of the full-size networks on every precision of a framework, beside PyTorch FP32.
 
-    rows: of `speed.Timed.row`, with the network's place (0: the whole one), the backbone's parameters, the multiple of channels
-    that it keeps and its group; ratio is to the whole network in PyTorch FP32, whole_ratio to the whole network with the same
-    engine (median, _low, _high: smallest and largest round). layers: "openvino int8" -> network -> layer type -> seconds a call.
-    reinitialisation: precision -> "inputs" and "refit" -> seconds, empty where there is no such way. missing: sentences.
+    rows: of `speed.Timed.row`, with the network's place (0: the whole one), the backbone's
+    parameters, the multiple of channels that it keeps and its group; ratio is to the whole network
+    in PyTorch FP32, whole_ratio to the whole network with the same engine (median, _low, _high:
+    smallest and largest round). layers: "openvino int8" -> network -> layer type -> seconds a call.
+    reinitialisation: precision -> "inputs" and "refit" -> seconds, empty where there is no such
+    way. missing: sentences.
     """
 
     rows: Sequence[Row] = field(repr=False)
@@ -99,7 +105,8 @@ class EngineSpeed:
 
     @property
     def note(self) -> str:
-        """What a caption says: the run, the machine, the day, and whether turns stayed disturbed."""
+        """What a caption says: the run, the machine, the day, and whether turns stayed
+        disturbed."""
         note = run_note(self.run, self.environment, self.title, self.recorded)
         return note + about_turns(self.rows)
 
@@ -109,7 +116,8 @@ class EngineSpeed:
         return f"{self.parameters / 1e6:.1f} M parameters"
 
     def row_of(self, framework: str, precision: str) -> Row:
-        """The whole network's row of a framework (a key of deploy.FRAMEWORKS) and a precision. Raises InputError without one."""
+        """The whole network's row of a framework (a key of deploy.FRAMEWORKS) and a precision.
+        Raises InputError without one."""
         title = FRAMEWORKS[framework].title
         for row in self.whole:
             if str(row["framework"]).startswith(title) and row["precision"] == precision.upper():
@@ -133,7 +141,8 @@ class EngineSpeed:
         return found[0] if found else {}
 
     def initialisation(self, variant: Variant) -> float:
-        """Seconds of an init call: the crop and the target network of the whole network's engine."""
+        """Seconds of an init call: the crop and the target network of the whole network's
+        engine."""
         rows = [row for row in self.whole if row["target"] == variant.target]
         chosen = [
             row
@@ -146,9 +155,11 @@ class EngineSpeed:
 
 
 def with_speed(measured: Sequence[Any], speed: Any) -> List[Any]:
-    """Measurements whose passes were not timed, with the full-size network's times: each call takes its median, measured alone.
+    """Measurements whose passes were not timed, with the full-size network's times: each call takes
+    its median, measured alone.
 
-    So FPS by PySOT's scheme is what these failures make of the full-size network's speed. What is absent stays so.
+    So FPS by PySOT's scheme is what these failures make of the full-size network's speed. What is
+    absent stays so.
     """
     known = not isinstance(speed, Absent)
     return [
@@ -197,8 +208,8 @@ def engine_speed(
 ) -> EngineSpeed:
     """Time all groups, or load what the run has.
 
-    networks: each with the multiple of channels that it keeps, the whole one first; `pruned.timed_configs` unless given. bar: a
-    progress bar to count on (units of `work`).
+    networks: each with the multiple of channels that it keeps, the whole one first;
+    `pruned.timed_configs` unless given. bar: a progress bar to count on (units of `work`).
     """
     records = {}
     with tempfile.TemporaryDirectory() as models:  # FP32 models that several groups compile from
@@ -230,7 +241,8 @@ def engine_speed(
 
 
 def baseline_speed(run: str, networks: Configs = (), rounds: int = ROUNDS) -> Dict[str, Any]:
-    """A line for table 4.1: the whole network in PyTorch FP32, without quality, since random weights have none."""
+    """A line for table 4.1: the whole network in PyTorch FP32, without quality, since random
+    weights have none."""
     record = _record(run, "pytorch", networks or timed_configs(), rounds)
     if record is None:
         return cast(Dict[str, Any], absent("the speed of the full-size network in PyTorch", run))
@@ -252,7 +264,8 @@ def baseline_speed(run: str, networks: Configs = (), rounds: int = ROUNDS) -> Di
 
 
 def work(run: str, framework: str, networks: Configs = ()) -> float:
-    """How much `engine_speed` would have to do, in turns of the whole network in PyTorch FP32; 0 where the run has everything."""
+    """How much `engine_speed` would have to do, in turns of the whole network in PyTorch FP32; 0
+    where the run has everything."""
     if is_recorded(run, device()):
         return 0.0
     networks = networks or timed_configs()
@@ -280,7 +293,7 @@ def _costs(group: str, networks: Configs) -> List[float]:
     return [2.0, *(2 * COST[precision] * size for size in sizes)]
 
 
-# -- Timing a group ------------------------------------------------------------------------------
+# -- Timing a group --------------------------------------------------------------------------------
 
 
 def _path(run: str, group: str) -> Path:
@@ -378,7 +391,8 @@ def _of_backbones(
     missing: List[str],
     models: Optional[Path],
 ) -> List[Candidate]:
-    """The networks from place `start` on in one precision; what the framework lacks goes to `missing`."""
+    """The networks from place `start` on in one precision; what the framework lacks goes to
+    `missing`."""
     found = []
     for place in range(start, len(networks)):
         network, folder = (

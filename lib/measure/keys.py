@@ -1,8 +1,10 @@
-"""What decides a measurement, as a key: where it changes, the measurement is made again (chapter 4).
+"""What decides a measurement, as a key: where it changes, the measurement is made again (chapter
+4).
 
-Keys are coarse on purpose. All code below measuring counts, not a list of files that somebody has to keep; so do the contents of
-weights, calibration and frames, the settings, the versions of the libraries, and the machine. Editing a docstring repeats a
-measurement; nothing that could change a result is ever missed.
+Keys are coarse on purpose. All code below measuring counts, not a list of files that somebody has
+to keep; so do the contents of weights, calibration and frames, the settings, the versions of the
+libraries, and the machine. Editing a docstring repeats a measurement; nothing that could change a
+result is ever missed.
 """
 
 from __future__ import annotations
@@ -108,7 +110,8 @@ def settings(variant: Variant) -> TrackerConfig:
 
 
 def _quantised_by(variant: Variant) -> str:
-    """What decides the integers of a variant's INT8 networks; "" for a variant without. Recipes are code, and count with it."""
+    """What decides the integers of a variant's INT8 networks; "" for a variant without. Recipes are
+    code, and count with it."""
     if "int8" not in variant.precisions.values():
         return ""
     path = calibration_path(weights_path(variant.weights, ROOT))

@@ -1,4 +1,5 @@
-"""One variant on one dataset, measured: boxes, scores, and what a row of a table says of them (chapter 4)."""
+"""One variant on one dataset, measured: boxes, scores, and what a row of a table says of them
+(chapter 4)."""
 
 from __future__ import annotations
 
@@ -26,10 +27,12 @@ ENDS = (("low", "high"), ("high", "low"))  # the slow end of a speed is the long
 class Measurement:
     """One variant on one dataset, complete.
 
-    results: its folder. lost: sequence -> frame -> box at a failure. engines: network -> framework, precision as asked and as
-    executed, plan_bytes, build_seconds. power: None without a sensor; sensor: its name, or why there was none. recorded: whether
-    on another machine. Times, and so FPS and power, are known where the pass was serial and alone (a GPU); else they are NaN,
-    and `full_size.with_speed` puts those of the full-size network in their place. speed: its row, {} where the pass was timed.
+    results: its folder. lost: sequence -> frame -> box at a failure. engines: network -> framework,
+    precision as asked and as executed, plan_bytes, build_seconds. power: None without a sensor;
+    sensor: its name, or why there was none. recorded: whether on another machine. Times, and so FPS
+    and power, are known where the pass was serial and alone (a GPU); else they are NaN, and
+    `full_size.with_speed` puts those of the full-size network in their place. speed: its row, {}
+    where the pass was timed.
     """
 
     variant: Variant
@@ -95,7 +98,8 @@ class Measurement:
         return f"Demo scale: measured on {on}. Accuracy, robustness and EAO are not comparable with values on VOT2018."
 
     def row(self) -> dict[str, Any]:
-        """A line of a section's table: what was measured on what, the measures with their 95 % intervals, power."""
+        """A line of a section's table: what was measured on what, the measures with their 95 %
+        intervals, power."""
         engines = self.engines.values()
         return {
             "row": "recorded" if self.recorded else "measured",
@@ -130,12 +134,14 @@ class Measurement:
 
 
 def frames_tracked(trajectory: Trajectory) -> int:
-    """Frames that the tracker was asked about: all but initialisations and those skipped after a failure."""
+    """Frames that the tracker was asked about: all but initialisations and those skipped after a
+    failure."""
     return int(np.isin(trajectory.codes, (-1, FAILURE)).sum())
 
 
 def power_columns(drawn: Optional[power.Power]) -> dict[str, Any]:
-    """Power in a row of a section's table, by both definitions of `lib.power`; empty without a sensor."""
+    """Power in a row of a section's table, by both definitions of `lib.power`; empty without a
+    sensor."""
     names = {
         "power_w_thesis": "thesis_watts",
         "energy_j_thesis": "thesis_energy_per_frame",

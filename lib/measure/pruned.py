@@ -1,7 +1,9 @@
-"""Sections 4.2.2 and 4.2.3: the pruned backbones, their trackers, and their logs (data/demo/pruning).
+"""Sections 4.2.2 and 4.2.3: the pruned backbones, their trackers, and their logs
+(data/demo/pruning).
 
-The demo network is pruned to the thesis's shares of parameters. At full size there are no weights to score, so the full-size
-pruned networks, which are only timed, get their channel counts from the demo network's scores: a demo channel stands for four.
+The demo network is pruned to the thesis's shares of parameters. At full size there are no weights
+to score, so the full-size pruned networks, which are only timed, get their channel counts from the
+demo network's scores: a demo channel stands for four.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ SHARES = (0.66, 0.5, 0.26)  # of the backbone's parameters that stay (thesis tab
 FULL_SIZES = (30e6, 22.5e6, 12e6)  # parameters of the full-size backbones
 VECTOR = 32  # channels; what processors multiply at once is a divisor of it, or twice as much
 UNPRUNED = 1.0
-FROZEN = "frozen"  # trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
+# Trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
+FROZEN = "frozen"
 DISTILLED = "distilled"  # channels taken out of the trained tracker, all of it trained on
 RECALIBRATED = (
     "recalibrated"  # channels taken out, batch normalisation measured again, nothing trained
@@ -74,7 +77,8 @@ def tracker_of(variant: Variant) -> Tracker:
 
 
 def place(variant: Variant) -> int:
-    """Of the full-size network that stands for a variant's, among `timed_configs`: 0 for the whole one."""
+    """Of the full-size network that stands for a variant's, among `timed_configs`: 0 for the whole
+    one."""
     names = {Path(tracker.weights).stem: tracker.share for tracker in trackers()}
     share = names.get(Path(variant.weights).stem, UNPRUNED)
     return (UNPRUNED, *SHARES).index(share)
@@ -93,8 +97,8 @@ def trackers() -> list[Tracker]:
 
 
 def variants(tracker: Tracker, framework: str) -> list[Variant]:
-    """Table 4.5's four rows of one of the thesis's trackers: PyTorch FP32, engines at FP32, FP16 and INT8. The others run as
-    engines alone, whose FP32 has PyTorch's boxes."""
+    """Table 4.5's four rows of one of the thesis's trackers: PyTorch FP32, engines at FP32, FP16
+    and INT8. The others run as engines alone, whose FP32 has PyTorch's boxes."""
     head = Path(tracker.weights).stem
     plain = baseline(tracker.weights) if tracker.training == FROZEN else []
     compiled = engines(tracker.weights, framework)
@@ -119,7 +123,8 @@ def demo_config() -> NetworkConfig:
 
 
 def classifier() -> Classifier:
-    """The demo tracker's backbone with the classification layer that was trained on it (`siambook prune head`)."""
+    """The demo tracker's backbone with the classification layer that was trained on it (`siambook
+    prune head`)."""
     state = {
         **{f"backbone.{key}": value for key, value in read_backbone(DEMO_WEIGHTS).items()},
         **read_state(LOGS / "head.pth"),
@@ -142,7 +147,8 @@ def choices() -> dict[float, pruning.Choice]:
 
 
 def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
-    """Channel counts of full-size networks with backbones of about `FULL_SIZES` parameters, by the demo network's scores.
+    """Channel counts of full-size networks with backbones of about `FULL_SIZES` parameters, by the
+    demo network's scores.
 
     multiple: of the full-size channels that every layer keeps.
     """
@@ -158,8 +164,8 @@ def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
 
 
 def timed_configs() -> list[tuple[int, NetworkConfig]]:
-    """The full-size networks that are timed, each with the multiple of channels it keeps: the whole one, the thesis's three, and
-    the smallest again in multiples of `VECTOR`."""
+    """The full-size networks that are timed, each with the multiple of channels it keeps: the whole
+    one, the thesis's three, and the smallest again in multiples of `VECTOR`."""
     return [
         (1, NetworkConfig.resnet50()),
         *((1, config) for config in full_configs().values()),
@@ -173,7 +179,8 @@ def tracker_log(tracker: Tracker) -> pd.DataFrame:
 
 
 def log(name: str) -> pd.DataFrame:
-    """A training's log.csv from data/demo/pruning, e.g. "finetune_26". Raises InputError where it is missing."""
+    """A training's log.csv from data/demo/pruning, e.g. "finetune_26". Raises InputError where it
+    is missing."""
     path = LOGS / f"{name}.csv"
     if not path.is_file():
         raise InputError(f"{path}: no such training log")
@@ -185,19 +192,21 @@ def origin() -> str:
     return SCORES.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
 
 
-RESUMED = "finetune_26_resumed"  # the training of finetune_26.csv, stopped after CUT_AT pictures and resumed
+# The training of finetune_26.csv, stopped after CUT_AT pictures and resumed
+RESUMED = "finetune_26_resumed"
 CUT_AT = 8000
 
 
 def resumed_difference() -> dict[str, float]:
-    """Largest difference of the resumed training's accuracies to the uninterrupted one's, 0..1; 0 where it went on as if never
-    stopped."""
+    """Largest difference of the resumed training's accuracies to the uninterrupted one's, 0..1; 0
+    where it went on as if never stopped."""
     one, other = log("finetune_26"), log(RESUMED)
     return {column: float((one[column] - other[column]).abs().max()) for column in ("top1", "top5")}
 
 
 def top1_rows(count: int) -> list[dict[str, Any]]:
-    """Table 4.4: accuracy at the end of training; the first row is the network before pruning. count: validation pictures."""
+    """Table 4.4: accuracy at the end of training; the first row is the network before pruning.
+    count: validation pictures."""
     whole = pruning.backbone_parameters(demo_config())
     chosen = choices()
     rows = []

@@ -1,19 +1,27 @@
-"""Quality: the boxes of variants under the reset-based protocol, measured once and kept in a run (chapter 4).
+"""Quality: the boxes of variants under the reset-based protocol, measured once and kept in a run
+(chapter 4).
 
-Boxes do not depend on what else the machine does. So a task is one sequence with variants that share a search engine, each task
-computes on one thread, and an executor runs as many as there are cores (`lib.measure.executors`). This process alone writes:
+Boxes do not depend on what else the machine does. So a task is one sequence with variants that
+share a search engine, each task computes on one thread, and an executor runs as many as there are
+cores (`lib.measure.executors`). This process alone writes:
 
-    data/runs/<run>/environment.json                              machine, versions and commit of the last measurement
-    data/runs/<run>/<dataset>/<dataset>.json                      the annotations, so that the run can be evaluated anywhere
+    data/runs/<run>/environment.json                              machine, versions and commit of
+    the last measurement
+    data/runs/<run>/<dataset>/<dataset>.json                      the annotations, so that the run
+    can be evaluated anywhere
     data/runs/<run>/<dataset>/<variant>/measured.json             all that decided the results below
     .../<variant>/baseline/<sequence>/<sequence>_001.txt          the VOT toolkit's raw file
-    .../<variant>/baseline/<sequence>/<sequence>_001_lost.csv     where the tracker was at each failure
-    .../<sequence>_001_time.value, _001_power.csv                 where the pass was serial and alone (a GPU): seconds, power
-    data/runs/<run>/<dataset>/tasks.csv                           seconds of every task of the last measurement
+    .../<variant>/baseline/<sequence>/<sequence>_001_lost.csv     where the tracker was at each
+    failure
+    .../<sequence>_001_time.value, _001_power.csv                 where the pass was serial and
+    alone (a GPU): seconds, power
+    data/runs/<run>/<dataset>/tasks.csv                           seconds of every task of the last
+    measurement
 
-A sequence counts as measured when its raw file is there, whole. So a measurement that was killed goes on, and a damaged file is
-measured again. Where measured.json names something else than what would decide a result now, the variant is measured again. A
-run of another machine is read only (`lib.runs`): what it lacks is an `Absent`.
+A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
+goes on, and a damaged file is measured again. Where measured.json names something else than what
+would decide a result now, the variant is measured again. A run of another machine is read only
+(`lib.runs`): what it lacks is an `Absent`.
 """
 
 from __future__ import annotations
@@ -48,15 +56,16 @@ from lib.vot.results import read_trajectory, result_path, write_trajectory
 from lib.zoo import DEMO, weights_path
 
 TASKS = "tasks.csv"
-# For the time left alone: what a frame costs on one thread beside PyTorch FP32, by what a compiled search network computes in;
-# how much another variant of the same search engine adds; and how many frames a calibration is worth.
+# For the time left alone: what a frame costs on one thread beside PyTorch FP32, by what a
+# compiled search network computes in; how much another variant of the same search engine adds;
+# and how many frames a calibration is worth.
 COST = {"fp32": 0.75, "fp16": 0.2, "int8": 0.35}
 ADDED = 0.4
 CALIBRATING = 600.0
 NOT_ALONE = "quality is measured on all cores at once, and so without power"
 
 
-# -- Measuring -----------------------------------------------------------------------------------
+# -- Measuring -------------------------------------------------------------------------------------
 
 
 def measure(
@@ -69,12 +78,14 @@ def measure(
     workers: int = 0,
     bar: Any = None,
 ) -> List[Measurement]:
-    """Measure every variant on the dataset, or load what the run has measured already; in the order given.
+    """Measure every variant on the dataset, or load what the run has measured already; in the order
+    given.
 
-    scheduler, workers: where (`executors.open_executor`). shown: a progress bar, or bar: one to count on (units of `work`).
-    One process measures in a run at a time; another one says that it waits, and then loads. Raises InputError before anything
-    of the run is touched where weights, settings or frames are missing; later where a worker fails, and what was finished by
-    then is kept. Into a recorded run nothing is measured: what it lacks is an `Absent`.
+    scheduler, workers: where (`executors.open_executor`). shown: a progress bar, or bar: one to
+    count on (units of `work`). One process measures in a run at a time; another one says that it
+    waits, and then loads. Raises InputError before anything of the run is touched where weights,
+    settings or frames are missing; later where a worker fails, and what was finished by then is
+    kept. Into a recorded run nothing is measured: what it lacks is an `Absent`.
     """
     if is_recorded(run, device()):
         dataset = runs.annotated(run, dataset.name, dataset)
@@ -98,7 +109,8 @@ def measure(
 
 
 def work(variants: Sequence[Variant], dataset: Dataset, run: str) -> float:
-    """How much `measure` would have to do, in frames of PyTorch FP32; 0 where the run has everything."""
+    """How much `measure` would have to do, in frames of PyTorch FP32; 0 where the run has
+    everything."""
     if is_recorded(run, device()):
         return 0.0
     contents = dataset_digest(dataset)
@@ -166,7 +178,8 @@ def _measure(
 def _in_phases(
     orders: Sequence[Order], jobs: Mapping[Variant, _Job], dataset: Dataset
 ) -> Iterator[List[Tuple[Any, ...]]]:
-    """Tasks, the costly ones first: those that need no calibration from the benchmark, beside making it; then the others."""
+    """Tasks, the costly ones first: those that need no calibration from the benchmark, beside
+    making it; then the others."""
     digests = {
         video.name: dataset_digest(replace(dataset, sequences=(video,))) for video in dataset
     }
@@ -259,7 +272,8 @@ class _Job:
         machine: Mapping[str, Any],
         sampler: power.Sampler,
     ) -> None:
-        """Keep what a worker answered. The raw file comes last: where it is, the sequence is measured."""
+        """Keep what a worker answered. The raw file comes last: where it is, the sequence is
+        measured."""
         if not self.fresh:
             self._clear({"power": about, "environment": dict(machine), **tracked.about})
         path = result_path(self.results, video.name)
@@ -275,7 +289,8 @@ class _Job:
         self.known[video.name] = read_trajectory(path)
 
     def _clear(self, about: Mapping[str, Any]) -> None:
-        """Remove what is stale and write down what decides the new results; killed in between, it is stale again."""
+        """Remove what is stale and write down what decides the new results; killed in between, it
+        is stale again."""
         before = self.record.get("decided_by", {})
         if before:
             changed = ", ".join(name for name in self.parts if before.get(name) != self.parts[name])
@@ -294,7 +309,8 @@ class _Job:
 
 
 def _read_whole(results: Path, dataset: Dataset) -> Dict[str, Trajectory]:
-    """The raw results that are there and whole, by sequence; a damaged one is named and left out."""
+    """The raw results that are there and whole, by sequence; a damaged one is named and left
+    out."""
     known = {}
     for video in dataset:
         path = result_path(results, video.name)
@@ -344,7 +360,8 @@ def _load(
 
 
 def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Any:
-    """A variant of a recorded run as the run has it, whatever is on this machine; an `Absent` where the run lacks it."""
+    """A variant of a recorded run as the run has it, whatever is on this machine; an `Absent` where
+    the run lacks it."""
     results = run_folder(run) / dataset.name / variant.name
     record, known = read_json(results / MEASURED), _read_whole(results, dataset)
     lacking = len(dataset) - len(known)

@@ -1,6 +1,7 @@
 """Speed: networks and engines to time alone on the machine (section 4.2, figures 4.2 to 4.4).
 
-Speed does not depend on what weights know, so the full-size network runs with random ones. `lib.measure.turns` times them.
+Speed does not depend on what weights know, so the full-size network runs with random ones.
+`lib.measure.turns` times them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from lib.siamrpn.parts import NETWORKS
 NO_RANGE = 6.0  # the bound of every activation where INT8 is only timed
 
 
-# -- Networks to time ----------------------------------------------------------------------------
+# -- Networks to time ------------------------------------------------------------------------------
 
 
 def random_network(config: NetworkConfig) -> SiamRPN:
@@ -51,7 +52,8 @@ def full_size_network(width: float = 1.0) -> SiamRPN:
 
 
 class NoRanges(Dict[str, float]):
-    """Bounds for timing alone: what an activation is divided by does not change how long that takes."""
+    """Bounds for timing alone: what an activation is divided by does not change how long that
+    takes."""
 
     def __missing__(self, tensor: str) -> float:
         return NO_RANGE
@@ -89,9 +91,11 @@ def bench(
     rounds: int = 5,
     report: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Timed]:
-    """Time every framework at every precision, each in turns with PyTorch FP32; the first row is PyTorch's own.
+    """Time every framework at every precision, each in turns with PyTorch FP32; the first row is
+    PyTorch's own.
 
-    Only one candidate and the reference are in memory at a time. report hears in a sentence what is missing here.
+    Only one candidate and the reference are in memory at a time. report hears in a sentence what is
+    missing here.
     """
     plain = candidate(
         0, timing_deployment(network, "pytorch", device), dict.fromkeys(NETWORKS, "fp32")
@@ -111,7 +115,7 @@ def bench(
         give_back_memory()
 
 
-# -- Layers and re-initialisation ----------------------------------------------------------------
+# -- Layers and re-initialisation ------------------------------------------------------------------
 
 
 def layer_times(
@@ -129,9 +133,11 @@ def layer_times(
 def reinitialisation(
     deployment: Deployment, precision: str, calls: int = 7
 ) -> Dict[str, Optional[np.ndarray]]:
-    """Seconds from an exemplar crop to kernels that the xcorr network runs with, (calls,), both ways.
+    """Seconds from an exemplar crop to kernels that the xcorr network runs with, (calls,), both
+    ways.
 
-    inputs: kernels are inputs of the network. refit: they are constants that `refit` replaces; None where that is impossible.
+    inputs: kernels are inputs of the network. refit: they are constants that `refit` replaces; None
+    where that is impossible.
     """
     exemplar = random_feeds("target", deployment.weights.config.rpn)["exemplar"]
     network = deployment.network(dict.fromkeys(NETWORKS, precision))
@@ -149,7 +155,8 @@ def reinitialisation(
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of `Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network and of the whole frame."""
+    """The rows of `Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network
+    and of the whole frame."""
     table: Dict[str, List[str]] = {
         "framework": [row["framework"] for row in rows],
         "precision": [row["precision"] for row in rows],

@@ -1,8 +1,9 @@
-"""Candidates in turns: what they take while nothing else runs, and how one notices that something did (section 4.2).
+"""Candidates in turns: what they take while nothing else runs, and how one notices that something
+did (section 4.2).
 
-Times are compared within one group only. Its candidates take turns, so what else the machine does affects all of them, and a
-ratio comes with its spread over the rounds. A turn in which the processor was shared is disturbed; it is repeated, and what
-stays disturbed is counted.
+Times are compared within one group only. Its candidates take turns, so what else the machine does
+affects all of them, and a ratio comes with its spread over the rounds. A turn in which the
+processor was shared is disturbed; it is repeated, and what stays disturbed is counted.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from lib.siamrpn.tracker import SiamRPNTracker
 # network: search and xcorr engine with the copies between
 FRAME_PARTS = ("crop", "network", "decode")
 INITIAL_BOX = (200.0, 150.0, 60.0, 50.0)  # x, y, w, h in the 480x360 frames that are tracked
-REST = 0.3  # s before another framework's turn: OpenMP's threads wait actively for 0.2 s and take a core meanwhile
+# S before another framework's turn: OpenMP's threads wait actively for 0.2 s and take a core
+# meanwhile
+REST = 0.3
 TURN_SECONDS = 0.25  # that the frames of a turn fill, where more than one fits
 MOST_CALLS = 50
 OTHERS = 0.15  # cores that other work may use before a turn counts as disturbed
@@ -36,7 +39,8 @@ TRIES = 3  # of a turn that is disturbed
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds, (rounds, calls) each: whole frames, their parts, single calls of the engines (empty where they were not timed)."""
+    """Seconds, (rounds, calls) each: whole frames, their parts, single calls of the engines (empty
+    where they were not timed)."""
 
     frame: np.ndarray
     parts: Dict[str, np.ndarray]
@@ -47,7 +51,8 @@ class Times:
 class Candidate:
     """Engines that are built and wait for their turn.
 
-    place: of the weights among the networks that are compared. single: whether the three engines are also timed by themselves.
+    place: of the weights among the networks that are compared. single: whether the three engines
+    are also timed by themselves.
     """
 
     place: int
@@ -65,7 +70,8 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Timed:
-    """A candidate's times, and those of the reference in the same rounds. disturbed: turns that stayed disturbed."""
+    """A candidate's times, and those of the reference in the same rounds. disturbed: turns that
+    stayed disturbed."""
 
     candidate: Candidate
     times: Times = field(repr=False)
@@ -74,7 +80,8 @@ class Timed:
     disturbed: int = 0
 
     def row(self) -> Dict[str, Any]:
-        """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the reference, megabytes."""
+        """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the
+        reference, megabytes."""
         engines = self.candidate.network.engines
         executed = Counter(engines["search"].executed()) + Counter(engines["xcorr"].executed())
         low, middle, high = (
@@ -115,14 +122,16 @@ class Timed:
 
 
 def ratios(one: Times, other: Times, name: str) -> Dict[str, float]:
-    """How many frames the one tracks in the time that the other takes for a frame: median, smallest and largest round."""
+    """How many frames the one tracks in the time that the other takes for a frame: median, smallest
+    and largest round."""
     found = np.median(other.frame, 1) / np.median(one.frame, 1)
     values = (np.median(found), found.min(), found.max())
     return {f"{name}{end}": float(value) for end, value in zip(("", "_low", "_high"), values)}
 
 
 class Turn(NamedTuple):
-    """One turn of a candidate. shared: how much of a core other work used meanwhile, 0 where the system does not say."""
+    """One turn of a candidate. shared: how much of a core other work used meanwhile, 0 where the
+    system does not say."""
 
     seconds: Dict[str, List[float]]
     shared: float
@@ -135,10 +144,12 @@ class Turn(NamedTuple):
 def time_group(
     candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
 ) -> List[Timed]:
-    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called after each turn.
+    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
+    after each turn.
 
-    A turn is disturbed where other work used more than `OTHERS` of a core, or where it is `SLOWER` than the candidate's fastest.
-    It is repeated up to `TRIES` times, at once, so that candidates still take turns; the least disturbed one counts.
+    A turn is disturbed where other work used more than `OTHERS` of a core, or where it is `SLOWER`
+    than the candidate's fastest. It is repeated up to `TRIES` times, at once, so that candidates
+    still take turns; the least disturbed one counts.
     """
     frame_seconds: Dict[int, float] = {}
     blocks = [_Block(each, frame_seconds) for each in candidates]
@@ -225,13 +236,15 @@ def _target_channels(target: Engine) -> int:
 
 
 class Watch:
-    """How much of this process's cores other work uses, from now on: the system's clocks less the process's own."""
+    """How much of this process's cores other work uses, from now on: the system's clocks less the
+    process's own."""
 
     def __init__(self) -> None:
         self._begin = self._now()
 
     def shared(self) -> float:
-        """Cores that other work used since the start, 0 where the system does not say (/proc/stat)."""
+        """Cores that other work used since the start, 0 where the system does not say
+        (/proc/stat)."""
         (wall, own, busy), (wall_0, own_0, busy_0) = self._now(), self._begin
         others = (busy - busy_0) - (own - own_0)
         tick = (
@@ -245,7 +258,8 @@ class Watch:
 
 
 def _busy_seconds() -> float:
-    """Seconds that the cores of this process were not idle, stolen time included; 0 where the system does not say."""
+    """Seconds that the cores of this process were not idle, stolen time included; 0 where the
+    system does not say."""
     try:
         lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
         cores = os.sched_getaffinity(0)
@@ -271,7 +285,8 @@ def seconds_of(call: Callable[..., Any], *arguments: Any) -> float:
 
 
 def time_engine(engine: Engine, feeds: Mapping[str, Any], calls: int) -> List[float]:
-    """Seconds of single calls until the first output is on the host, which is when a GPU has finished."""
+    """Seconds of single calls until the first output is on the host, which is when a GPU has
+    finished."""
     feeds = {name: feeds[name] for name in engine.inputs}
     first = next(iter(engine.outputs))
 
@@ -284,7 +299,8 @@ def time_engine(engine: Engine, feeds: Mapping[str, Any], calls: int) -> List[fl
 
 
 class PartsTracker(SiamRPNTracker):
-    """A tracker that keeps the seconds of a frame's parts, and looks at the same place in every frame."""
+    """A tracker that keeps the seconds of a frame's parts, and looks at the same place in every
+    frame."""
 
     def __init__(self, network: EngineNetwork) -> None:
         super().__init__(network)
@@ -314,7 +330,8 @@ class PartsTracker(SiamRPNTracker):
 def keep_tracking(
     network: EngineNetwork, seconds: float, now: Callable[[], float] = time.monotonic
 ) -> List[float]:
-    """Track random frames for some seconds, so that a sensor can see what that takes; when each was done, by the clock `now`."""
+    """Track random frames for some seconds, so that a sensor can see what that takes; when each was
+    done, by the clock `now`."""
     frames = _frames()
     tracker = PartsTracker(network)
     tracker.init(frames[0], np.array(INITIAL_BOX))

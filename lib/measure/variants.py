@@ -1,7 +1,7 @@
 """What is measured: datasets by name, and variants of the tracker (chapter 4).
 
-A variant is one tracker to measure: weights, framework, and a precision for each of its three networks. A table of chapter 4 is
-a list of variants; adding a row is adding a variant.
+A variant is one tracker to measure: weights, framework, and a precision for each of its three
+networks. A table of chapter 4 is a list of variants; adding a row is adding a variant.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ MEASURED = "measured.json"  # of a variant: all that decided its results
 
 @dataclass(frozen=True)
 class Variant:
-    """One tracker to measure. name: of its folder and row. weights: "demo" or a path, relative to the repository or absolute.
+    """One tracker to measure. name: of its folder and row. weights: "demo" or a path, relative to
+    the repository or absolute.
 
-    framework: a key of deploy.FRAMEWORKS. target, search, xcorr: precision of the three networks of figure 3.9.
-    quantisation: of those in INT8.
+    framework: a key of deploy.FRAMEWORKS. target, search, xcorr: precision of the three networks of
+    figure 3.9. quantisation: of those in INT8.
     """
 
     name: str
@@ -78,7 +79,7 @@ class Variant:
         return f"{FRAMEWORKS[self.framework].title} {self.precision}"
 
 
-# -- Lists of variants ---------------------------------------------------------------------------
+# -- Lists of variants -----------------------------------------------------------------------------
 
 
 def baseline(weights: str) -> list[Variant]:
@@ -92,7 +93,8 @@ def mixture(
     precisions: Sequence[str],
     quantisation: Quantisation = USUAL,
 ) -> Variant:
-    """One mixture of precisions (target, search, xcorr), named after them: "openvino-int8", "openvino-fp16-fp32-int8".
+    """One mixture of precisions (target, search, xcorr), named after them: "openvino-int8",
+    "openvino-fp16-fp32-int8".
 
     What differs from the usual quantisation is appended to the name.
     """
@@ -107,12 +109,14 @@ def mixture(
 
 
 def engines(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2, table 4.2: the compiled tracker with all three networks at FP32, FP16 and INT8."""
+    """Section 4.2, table 4.2: the compiled tracker with all three networks at FP32, FP16 and
+    INT8."""
     return [mixture(weights, framework, [precision] * 3) for precision in PRECISIONS]
 
 
 def mixtures(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2.1, table 4.3: all 27 mixtures, those of table 4.2 among them, by search network as in the thesis."""
+    """Section 4.2.1, table 4.3: all 27 mixtures, those of table 4.2 among them, by search network
+    as in the thesis."""
     return [
         mixture(weights, framework, (target, search, xcorr))
         for search in PRECISIONS
@@ -122,7 +126,8 @@ def mixtures(weights: str, framework: str) -> list[Variant]:
 
 
 def calibrations(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2: INT8 networks, calibrated by every method on training data and on the frames that are tested."""
+    """Section 4.2: INT8 networks, calibrated by every method on training data and on the frames
+    that are tested."""
     return [
         mixture(weights, framework, ["int8"] * 3, Quantisation(calibration, method))
         for calibration in ("training", "benchmark")
@@ -131,10 +136,11 @@ def calibrations(weights: str, framework: str) -> list[Variant]:
 
 
 def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
-    """Section 4.2.1: an INT8 xcorr network between FP16 ones, by every recipe, with ranges by entropy.
+    """Section 4.2.1: an INT8 xcorr network between FP16 ones, by every recipe, with ranges by
+    entropy.
 
-    Two recipes also have ranges by the largest value, which shows what clipping does: the one that this book uses, and the one
-    that quantises everything.
+    Two recipes also have ranges by the largest value, which shows what clipping does: the one that
+    this book uses, and the one that quantises everything.
     """
     recipes = [
         Quantisation("benchmark", method, recipe)
@@ -147,13 +153,15 @@ def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
     return [plain, *(mixture(weights, framework, ("fp16", "fp16", "int8"), r) for r in recipes)]
 
 
-# -- Names to things -----------------------------------------------------------------------------
+# -- Names to things -------------------------------------------------------------------------------
 
 
 def open_dataset(name: str, run: Optional[str] = None, progress: bool = True) -> Dataset:
-    """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a path.
+    """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a
+    path.
 
-    run: for a recorded one, the dataset as the run has it (`runs.annotated`); then it need not be on this machine.
+    run: for a recorded one, the dataset as the run has it (`runs.annotated`); then it need not be
+    on this machine.
     """
     path = DEMO_DATASET if name == DEMO else ROOT / name  # an absolute path stays what it is
     recorded = run is not None and runs.is_recorded(run, device())
@@ -166,7 +174,8 @@ def open_dataset(name: str, run: Optional[str] = None, progress: bool = True) ->
 
 
 def compiled_framework(framework: str, run: str) -> str:
-    """`deploy.choose_framework` for a run of this machine; of a recorded run "auto" is the framework that it has measured."""
+    """`deploy.choose_framework` for a run of this machine; of a recorded run "auto" is the
+    framework that it has measured."""
     if framework != "auto" or not runs.is_recorded(run, device()):
         return choose_framework(framework)
     folder = runs.run_folder(run)

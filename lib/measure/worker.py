@@ -1,4 +1,5 @@
-"""What a worker does: track a sequence with variants that share a search engine, or make the calibration that they need."""
+"""What a worker does: track a sequence with variants that share a search engine, or make the
+calibration that they need."""
 
 from __future__ import annotations
 
@@ -43,10 +44,12 @@ REMEMBERED_BYTES = 2**30  # of crops and answers of a search engine, of one sequ
 
 @dataclass(frozen=True)
 class Order:
-    """What workers are told: variants with the same weights and search engine, and all that decides the first one's results.
+    """What workers are told: variants with the same weights and search engine, and all that decides
+    the first one's results.
 
-    ways: how the xcorr network's calibrations from the benchmark are put together (`calibration.XCORR_FEEDS`); () for none.
-    alone: the pass is serial and timed. contents: `dataset_digest` of the whole dataset.
+    ways: how the xcorr network's calibrations from the benchmark are put together
+    (`calibration.XCORR_FEEDS`); () for none. alone: the pass is serial and timed. contents:
+    `dataset_digest` of the whole dataset.
     """
 
     variants: Tuple[Variant, ...]
@@ -58,7 +61,8 @@ class Order:
 
 
 class Tracked(NamedTuple):
-    """A worker's answer: the trajectory, frame -> lost box at a failure, about the engines, and its begin and end (monotonic)."""
+    """A worker's answer: the trajectory, frame -> lost box at a failure, about the engines, and its
+    begin and end (monotonic)."""
 
     trajectory: Trajectory
     lost: Dict[int, np.ndarray]
@@ -95,7 +99,8 @@ def check(orders: Sequence[Order]) -> None:
 
 
 def track(order: Order, video: Video, contents: str, wanted: Sequence[Variant]) -> Answer:
-    """Track a sequence with variants of an order. contents: `dataset_digest` of the sequence alone."""
+    """Track a sequence with variants of an order. contents: `dataset_digest` of the sequence
+    alone."""
     begin = time.perf_counter()
     with _ALONE:
         if not order.alone:
@@ -159,7 +164,8 @@ class _Decoded(Video):
 
 @lru_cache(maxsize=1)
 def _trackers(order: Order) -> Tuple[Dict[Variant, SiamRPNTracker], Dict[Variant, Dict[str, Any]]]:
-    """The order's trackers and what is worth knowing of their engines, kept for the next sequences."""
+    """The order's trackers and what is worth knowing of their engines, kept for the next
+    sequences."""
     if not order.alone:
         check([order])  # the task itself looks, too: its worker may have come late
     deployment = _deployment(order)
@@ -202,8 +208,9 @@ def _forget() -> None:
 class Remembering:
     """A search engine that computes each crop once (the `Engine` contract).
 
-    Mixtures of precisions ask the same search engine about the same crop while their boxes round to the same pixels. The answer
-    is the same, bit for bit, so boxes do not change; only the time does, which quality does not take.
+    Mixtures of precisions ask the same search engine about the same crop while their boxes round to
+    the same pixels. The answer is the same, bit for bit, so boxes do not change; only the time
+    does, which quality does not take.
     """
 
     all_known: ClassVar[List[Dict[bytes, Dict[str, Any]]]] = []
@@ -229,7 +236,8 @@ class Remembering:
 
 
 def _about_engines(network: EngineNetwork) -> Dict[str, Dict[str, Any]]:
-    """Framework, precision as asked and as executed, size of the plan and time to build, of the three engines."""
+    """Framework, precision as asked and as executed, size of the plan and time to build, of the
+    three engines."""
     return {
         name: {
             "framework": engine.framework,
@@ -243,7 +251,7 @@ def _about_engines(network: EngineNetwork) -> Dict[str, Dict[str, Any]]:
     }
 
 
-# -- Calibration from the benchmark (section 4.2) ------------------------------------------------
+# -- Calibration from the benchmark (section 4.2) --------------------------------------------------
 
 
 def requested_frames(dataset: Dataset) -> int:
@@ -262,7 +270,8 @@ def _calibration(order: Order, weights: Path, way: str) -> Tuple[Path, str]:
 
 
 def calibrate(order: Order, dataset: Dataset) -> Answer:
-    """Write the ranges from the frames that are tested, by all of the order's ways, where they are not there yet."""
+    """Write the ranges from the frames that are tested, by all of the order's ways, where they are
+    not there yet."""
     begin = time.perf_counter()
     with _ALONE:
         one_thread()

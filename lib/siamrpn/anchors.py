@@ -1,4 +1,6 @@
-"""Anchors of the region proposal network and the overlap of boxes (thesis figure 2.10; values of PySOT's ResNet-50 model)."""
+"""Anchors of the region proposal network and the overlap of boxes (thesis figure 2.10; values of
+PySOT's ResNet-50 model)."""
+
 from __future__ import annotations
 
 from typing import Sequence, Tuple
@@ -10,8 +12,11 @@ RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 SCALES = (8.0,)
 
 
-def base_anchors(stride: int = STRIDE, ratios: Sequence[float] = RATIOS, scales: Sequence[float] = SCALES) -> np.ndarray:
-    """Anchors of one position around the origin: (A, 4) float32, x1 y1 x2 y2 in pixels of the search crop.
+def base_anchors(
+    stride: int = STRIDE, ratios: Sequence[float] = RATIOS, scales: Sequence[float] = SCALES
+) -> np.ndarray:
+    """Anchors of one position around the origin: (A, 4) float32, x1 y1 x2 y2 in pixels of the
+    search crop.
 
     Sides are cut to whole numbers before scaling, as PySOT does.
     """
@@ -19,12 +24,15 @@ def base_anchors(stride: int = STRIDE, ratios: Sequence[float] = RATIOS, scales:
     for ratio in ratios:
         width = int(np.sqrt(stride * stride / ratio))
         height = int(width * ratio)
-        boxes += [(-width * s * 0.5, -height * s * 0.5, width * s * 0.5, height * s * 0.5) for s in scales]
+        boxes += [
+            (-width * s * 0.5, -height * s * 0.5, width * s * 0.5, height * s * 0.5) for s in scales
+        ]
     return np.array(boxes, np.float32)
 
 
 def anchor_grid(size: int, stride: int = STRIDE) -> np.ndarray:
-    """Anchors of every output position, centred on the crop's centre: (A, size, size, 4) float32, cx cy w h in crop pixels."""
+    """Anchors of every output position, centred on the crop's centre: (A, size, size, 4) float32,
+    cx cy w h in crop pixels."""
     base = base_anchors(stride)
     offset = (np.arange(size) - size // 2) * stride
     grid = np.zeros((len(base), size, size, 4), np.float32)
@@ -35,7 +43,8 @@ def anchor_grid(size: int, stride: int = STRIDE) -> np.ndarray:
 
 
 def tracker_anchors(size: int) -> np.ndarray:
-    """The anchors as the tracker flattens them, anchor-major, then row, then column: (A * size * size, 4) float32."""
+    """The anchors as the tracker flattens them, anchor-major, then row, then column: (A * size *
+    size, 4) float32."""
     return anchor_grid(size).reshape(-1, 4)
 
 

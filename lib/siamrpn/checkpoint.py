@@ -1,4 +1,6 @@
-"""Weights on disk: PySOT's `.pth` files in all their wrappings, and this project's own (the same keys, in half precision)."""
+"""Weights on disk: PySOT's `.pth` files in all their wrappings, and this project's own (the same
+keys, in half precision)."""
+
 from __future__ import annotations
 
 import pickle
@@ -15,20 +17,27 @@ from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 
 def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
-    """Read a checkpoint's tensors as {key: tensor on the CPU}, `state_dict` and `module.` wrappings removed.
+    """Read a checkpoint's tensors as {key: tensor on the CPU}, `state_dict` and `module.` wrappings
+    removed.
 
-    Only tensors and plain data are unpickled (`weights_only`): a file that would run code is refused. Raises InputError.
+    Only tensors and plain data are unpickled (`weights_only`): a file that would run code is
+    refused. Raises InputError.
     """
     content = read_plain(path)
     while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
-    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(v, Tensor) for v in content.values())
+    ):
         raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors")
     return {_strip(str(key)): value for key, value in content.items()}
 
 
 def read_plain(path: Union[str, Path]) -> Any:
-    """Tensors and plain data of a PyTorch file, on the CPU. Anything else, also what would run code, raises InputError."""
+    """Tensors and plain data of a PyTorch file, on the CPU. Anything else, also what would run
+    code, raises InputError."""
     try:
         content = torch.load(str(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -36,23 +45,28 @@ def read_plain(path: Union[str, Path]) -> Any:
     except pickle.UnpicklingError as error:
         with open(path, "rb") as stream:
             pickled = stream.read(1) == b"\x80"
-        hostile = pickled or any(word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL"))
+        hostile = pickled or any(
+            word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")
+        )
         reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
         raise InputError(f"{path}: {reason if hostile else 'not a PyTorch checkpoint'}") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})") from None
+        raise InputError(
+            f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})"
+        ) from None
     return content
 
 
 def _strip(key: str) -> str:
     """A key without the `module.` that DataParallel puts in front."""
     while key.startswith("module."):
-        key = key[len("module."):]
+        key = key[len("module.") :]
     return key
 
 
 def load_network(path: Union[str, Path]) -> SiamRPN:
-    """Build the network a checkpoint belongs to, at its own channel counts, and load it. In evaluation mode, FP32, on the CPU.
+    """Build the network a checkpoint belongs to, at its own channel counts, and load it. In
+    evaluation mode, FP32, on the CPU.
 
     Raises InputError that says which keys are missing, unexpected or of another shape.
     """
@@ -61,15 +75,20 @@ def load_network(path: Union[str, Path]) -> SiamRPN:
         config = NetworkConfig.from_state_dict(state)
         network = SiamRPN(config)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path}: not the weights of a SiamRPN++ with ResNet-50 (cannot tell its channels: {error})") from None
+        raise InputError(
+            f"{path}: not the weights of a SiamRPN++ with ResNet-50 (cannot tell its channels: {error})"
+        ) from None
     load_state(network, state, path)
     if config.anchors != len(RATIOS):
-        raise InputError(f"{path}: a network with {config.anchors} anchors a position, the tracker has {len(RATIOS)}")
+        raise InputError(
+            f"{path}: a network with {config.anchors} anchors a position, the tracker has {len(RATIOS)}"
+        )
     return network.eval()
 
 
 def load_backbone(network: SiamRPN, path: Union[str, Path]) -> None:
-    """Load a backbone alone: PySOT's ImageNet ResNet-50 (keys without `backbone.`), or the backbone of a tracker's checkpoint.
+    """Load a backbone alone: PySOT's ImageNet ResNet-50 (keys without `backbone.`), or the backbone
+    of a tracker's checkpoint.
 
     A classification layer (`fc.`) is left out. Raises InputError as `load_state` does.
     """
@@ -77,30 +96,49 @@ def load_backbone(network: SiamRPN, path: Union[str, Path]) -> None:
 
 
 def read_backbone(path: Union[str, Path]) -> Dict[str, Tensor]:
-    """The tensors of the backbone alone, keys without `backbone.`, from any of the files that `load_backbone` takes."""
+    """The tensors of the backbone alone, keys without `backbone.`, from any of the files that
+    `load_backbone` takes."""
     state = read_state(path)
     if any(key.startswith("backbone.") for key in state):
-        return {key[len("backbone."):]: value for key, value in state.items() if key.startswith("backbone.")}
+        return {
+            key[len("backbone.") :]: value
+            for key, value in state.items()
+            if key.startswith("backbone.")
+        }
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:
-    """Load a state dict into a network of the same shapes; a difference raises InputError naming the keys."""
+    """Load a state dict into a network of the same shapes; a difference raises InputError naming
+    the keys."""
     own = network.state_dict()
-    optional = {key for key in own if key.endswith("num_batches_tracked")}  # counters, absent from some of PySOT's files
+    # counters, absent from some of PySOT's files
+    optional = {key for key in own if key.endswith("num_batches_tracked")}
     faults = {
         "missing": sorted(set(own) - set(state) - optional),
         "unexpected": sorted(set(state) - set(own)),
-        "of another shape": sorted(f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-                                   for key in set(own) & set(state) if own[key].shape != state[key].shape),
+        "of another shape": sorted(
+            f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
+            for key in set(own) & set(state)
+            if own[key].shape != state[key].shape
+        ),
     }
-    found = [f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-             for kind, keys in faults.items() if keys]
+    found = [
+        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        for kind, keys in faults.items()
+        if keys
+    ]
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
-    broken = [key for key, value in state.items() if value.is_floating_point() and not bool(torch.isfinite(value).all())]
+    broken = [
+        key
+        for key, value in state.items()
+        if value.is_floating_point() and not bool(torch.isfinite(value).all())
+    ]
     if broken:
-        raise InputError(f"{source}: {len(broken)} tensors hold NaN or infinity ({broken[0]}{', ...' if broken[1:] else ''})")
+        raise InputError(
+            f"{source}: {len(broken)} tensors hold NaN or infinity ({broken[0]}{', ...' if broken[1:] else ''})"
+        )
     network.load_state_dict({**{key: own[key] for key in optional}, **state})
 
 

@@ -1,9 +1,11 @@
-"""SiamRPN++ in one place (thesis section 3.1, figure 3.2; Li et al. 2019): backbone, neck, heads, the networks of figure 3.9.
+"""SiamRPN++ in one place (thesis section 3.1, figure 3.2; Li et al. 2019): backbone, neck, heads,
+the networks of figure 3.9.
 
-Channel counts are data (`NetworkConfig`), so the full network, the quarter-width demo network and pruned networks are the same
-code. Module names follow PySOT, so that its checkpoints load key by key. Shapes in comments are those of the full network on a
-search crop.
+Channel counts are data (`NetworkConfig`), so the full network, the quarter-width demo network and
+pruned networks are the same code. Module names follow PySOT, so that its checkpoints load key by
+key. Shapes in comments are those of the full network on a search crop.
 """
+
 from __future__ import annotations
 
 import copy
@@ -22,7 +24,8 @@ EXEMPLAR_FEATURE = 7  # side of the exemplar's feature after the neck's centre c
 
 @dataclass(frozen=True)
 class StageConfig:
-    """One stage of the backbone: channels of its residual sum, and (conv1, conv2) output channels of every bottleneck."""
+    """One stage of the backbone: channels of its residual sum, and (conv1, conv2) output channels
+    of every bottleneck."""
 
     channels: int
     blocks: Tuple[Tuple[int, int], ...]
@@ -30,7 +33,8 @@ class StageConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Channel counts that decide a network: stem, four stages, RPN channels (neck and heads), anchors per position."""
+    """Channel counts that decide a network: stem, four stages, RPN channels (neck and heads),
+    anchors per position."""
 
     stem: int
     stages: Tuple[StageConfig, ...]
@@ -39,13 +43,17 @@ class NetworkConfig:
 
     @staticmethod
     def resnet50(width: float = 1.0) -> NetworkConfig:
-        """SiamRPN++ with ResNet-50 at a fraction of its width: 1.0 is the thesis's network, 0.25 the demo network."""
+        """SiamRPN++ with ResNet-50 at a fraction of its width: 1.0 is the thesis's network, 0.25
+        the demo network."""
+
         def scaled(channels: int) -> int:
             return max(8, int(round(channels * width)))
 
         depth_and_planes = ((3, 64), (4, 128), (6, 256), (3, 512))
-        stages = tuple(StageConfig(scaled(planes * 4), ((scaled(planes), scaled(planes)),) * depth)
-                       for depth, planes in depth_and_planes)
+        stages = tuple(
+            StageConfig(scaled(planes * 4), ((scaled(planes), scaled(planes)),) * depth)
+            for depth, planes in depth_and_planes
+        )
         return NetworkConfig(stem=scaled(64), stages=stages, rpn=scaled(256))
 
     def to_dict(self) -> Dict[str, Any]:
@@ -57,30 +65,41 @@ class NetworkConfig:
         """The inverse of `to_dict`; an unknown or missing key raises InputError."""
         expected = {"stem", "stages", "rpn", "anchors"}
         if set(data) != expected:
-            raise InputError(f"network configuration: keys {sorted(data)} where {sorted(expected)} are expected")
-        stages = tuple(StageConfig(int(s["channels"]), tuple((int(a), int(b)) for a, b in s["blocks"])) for s in data["stages"])
+            raise InputError(
+                f"network configuration: keys {sorted(data)} where {sorted(expected)} are expected"
+            )
+        stages = tuple(
+            StageConfig(int(s["channels"]), tuple((int(a), int(b)) for a, b in s["blocks"]))
+            for s in data["stages"]
+        )
         return NetworkConfig(int(data["stem"]), stages, int(data["rpn"]), int(data["anchors"]))
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Tensor]) -> NetworkConfig:
         """Read the channel counts off a checkpoint's shapes, whatever its width or pruning.
 
-        Raises KeyError when the keys are not those of this network; `checkpoint.load_network` says so in words.
+        Raises KeyError when the keys are not those of this network; `checkpoint.load_network` says
+        so in words.
         """
         head = state["rpn_head.rpn2.cls.head.3.weight"]
         stem, stages = backbone_config(state)
         return NetworkConfig(stem, stages, head.shape[1], head.shape[0] // 2)
 
 
-def backbone_config(state: Mapping[str, Tensor], prefix: str = "backbone.") -> Tuple[int, Tuple[StageConfig, ...]]:
-    """Channels of the stem and the stages of the backbone in a state dict. Raises KeyError where there is none."""
-    state = {key[len(prefix):]: value for key, value in state.items() if key.startswith(prefix)}
+def backbone_config(
+    state: Mapping[str, Tensor], prefix: str = "backbone."
+) -> Tuple[int, Tuple[StageConfig, ...]]:
+    """Channels of the stem and the stages of the backbone in a state dict. Raises KeyError where
+    there is none."""
+    state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     stages: List[StageConfig] = []
     for stage in (1, 2, 3, 4):
         blocks: List[Tuple[int, int]] = []
         while f"layer{stage}.{len(blocks)}.conv1.weight" in state:
             prefix = f"layer{stage}.{len(blocks)}"
-            blocks.append((state[f"{prefix}.conv1.weight"].shape[0], state[f"{prefix}.conv2.weight"].shape[0]))
+            blocks.append(
+                (state[f"{prefix}.conv1.weight"].shape[0], state[f"{prefix}.conv2.weight"].shape[0])
+            )
         stages.append(StageConfig(state[f"layer{stage}.0.conv3.weight"].shape[0], tuple(blocks)))
     return state["conv1.weight"].shape[0], tuple(stages)
 
@@ -88,12 +107,22 @@ def backbone_config(state: Mapping[str, Tensor], prefix: str = "backbone.") -> T
 class Bottleneck(nn.Module):
     """1x1, 3x3, 1x1 convolutions around a shortcut (thesis figure 2.9)."""
 
-    def __init__(self, inputs: int, mid: Tuple[int, int], outputs: int, stride: int, dilation: int, padding: int,
-                 downsample: nn.Module | None) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        mid: Tuple[int, int],
+        outputs: int,
+        stride: int,
+        dilation: int,
+        padding: int,
+        downsample: nn.Module | None,
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, mid[0], 1, bias=False)
         self.bn1 = nn.BatchNorm2d(mid[0])
-        self.conv2 = nn.Conv2d(mid[0], mid[1], 3, stride=stride, padding=padding, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(
+            mid[0], mid[1], 3, stride=stride, padding=padding, dilation=dilation, bias=False
+        )
         self.bn2 = nn.BatchNorm2d(mid[1])
         self.conv3 = nn.Conv2d(mid[1], outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -109,26 +138,48 @@ class Bottleneck(nn.Module):
 
 
 def make_stage(inputs: int, config: StageConfig, stride: int, dilation: int) -> nn.Sequential:
-    """A stage whose first block changes channels (and stride). Dilation replaces the stride in the last two stages.
+    """A stage whose first block changes channels (and stride). Dilation replaces the stride in the
+    last two stages.
 
-    PySOT's oddities, kept because its weights depend on them: outside the first stage the shortcut's downsampling is a 3x3
-    convolution; a strided block does not pad; the first block of a dilated stage has half the stage's dilation.
+    PySOT's oddities, kept because its weights depend on them: outside the first stage the
+    shortcut's downsampling is a 3x3 convolution; a strided block does not pad; the first block of a
+    dilated stage has half the stage's dilation.
     """
     first_dilation = max(1, dilation // 2)
     if stride == 1 and dilation == 1:
         shortcut = nn.Conv2d(inputs, config.channels, 1, bias=False)
     else:
-        shortcut = nn.Conv2d(inputs, config.channels, 3, stride=stride, padding=first_dilation if dilation > 1 else 0,
-                             dilation=first_dilation, bias=False)
+        shortcut = nn.Conv2d(
+            inputs,
+            config.channels,
+            3,
+            stride=stride,
+            padding=first_dilation if dilation > 1 else 0,
+            dilation=first_dilation,
+            bias=False,
+        )
     downsample = nn.Sequential(shortcut, nn.BatchNorm2d(config.channels))
-    blocks = [Bottleneck(inputs, config.blocks[0], config.channels, stride, first_dilation,
-                         first_dilation if stride == 1 else 0, downsample)]
-    blocks += [Bottleneck(config.channels, mid, config.channels, 1, dilation, dilation, None) for mid in config.blocks[1:]]
+    blocks = [
+        Bottleneck(
+            inputs,
+            config.blocks[0],
+            config.channels,
+            stride,
+            first_dilation,
+            first_dilation if stride == 1 else 0,
+            downsample,
+        )
+    ]
+    blocks += [
+        Bottleneck(config.channels, mid, config.channels, 1, dilation, dilation, None)
+        for mid in config.blocks[1:]
+    ]
     return nn.Sequential(*blocks)
 
 
 class Backbone(nn.Module):
-    """ResNet-50 with an effective stride of 8 (thesis figure 3.11): stages 3 and 4 are dilated by 2 and 4 instead of strided."""
+    """ResNet-50 with an effective stride of 8 (thesis figure 3.11): stages 3 and 4 are dilated by 2
+    and 4 instead of strided."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -144,25 +195,29 @@ class Backbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
         x = self.relu(self.bn1(self.conv1(x)))  # (B, 64, 125, 125)
-        x = self.layer1(self.maxpool(x))        # (B, 256, 63, 63)
-        two = self.layer2(x)                    # (B, 512, 31, 31)
-        three = self.layer3(two)                # (B, 1024, 31, 31)
-        four = self.layer4(three)               # (B, 2048, 31, 31)
+        x = self.layer1(self.maxpool(x))  # (B, 256, 63, 63)
+        two = self.layer2(x)  # (B, 512, 31, 31)
+        three = self.layer3(two)  # (B, 1024, 31, 31)
+        four = self.layer4(three)  # (B, 2048, 31, 31)
         return two, three, four
 
 
 class AdjustLayer(nn.Module):
-    """1x1 convolution to the RPN's channels; an exemplar's feature is cropped to its central 7x7."""
+    """1x1 convolution to the RPN's channels; an exemplar's feature is cropped to its central
+    7x7."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.downsample = nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.downsample = nn.Sequential(
+            nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+        )
 
     def forward(self, x: Tensor, crop: bool) -> Tensor:
         x = self.downsample(x)  # (B, 256, 31, 31), exemplar (B, 256, 15, 15)
         if crop:
             start = (x.shape[3] - EXEMPLAR_FEATURE) // 2
-            x = x[:, :, start:start + EXEMPLAR_FEATURE, start:start + EXEMPLAR_FEATURE]  # (B, 256, 7, 7)
+            # (B, 256, 7, 7)
+            x = x[:, :, start : start + EXEMPLAR_FEATURE, start : start + EXEMPLAR_FEATURE]
         return x
 
 
@@ -175,24 +230,33 @@ class Neck(nn.Module):
             self.add_module(f"downsample{level}", AdjustLayer(stage.channels, config.rpn))
 
     def forward(self, features: Tuple[Tensor, ...], crop: bool) -> List[Tensor]:
-        return [getattr(self, f"downsample{level}")(feature, crop) for level, feature in zip((2, 3, 4), features)]
+        return [
+            getattr(self, f"downsample{level}")(feature, crop)
+            for level, feature in zip((2, 3, 4), features)
+        ]
 
 
 def depthwise_correlation(maps: Tensor, kernels: Tensor) -> Tensor:
-    """Correlate every channel of `maps` (B, C, H, W) with its own kernel (B, C, h, w): (B, C, H-h+1, W-w+1).
+    """Correlate every channel of `maps` (B, C, H, W) with its own kernel (B, C, h, w): (B, C,
+    H-h+1, W-w+1).
 
-    Equation 2.6 per channel. Every image has its own kernels, so the batch moves into the groups of one convolution. Kept out of
-    autocast: in bf16 its backward pass is several times slower on a CPU, and 25 products a value lose digits for nothing.
+    Equation 2.6 per channel. Every image has its own kernels, so the batch moves into the groups of
+    one convolution. Kept out of autocast: in bf16 its backward pass is several times slower on a
+    CPU, and 25 products a value lose digits for nothing.
     """
     batch, channels = maps.shape[:2]
     with torch.autocast(maps.device.type, enabled=False):
-        out = functional.conv2d(maps.float().reshape(1, batch * channels, *maps.shape[2:]),
-                                kernels.float().reshape(batch * channels, 1, *kernels.shape[2:]), groups=batch * channels)
+        out = functional.conv2d(
+            maps.float().reshape(1, batch * channels, *maps.shape[2:]),
+            kernels.float().reshape(batch * channels, 1, *kernels.shape[2:]),
+            groups=batch * channels,
+        )
     return out.reshape(batch, channels, *out.shape[2:])
 
 
 class DepthwiseXCorr(nn.Module):
-    """One branch of an RPN: its kernel and search convolutions, the depthwise correlation and the 1x1 head."""
+    """One branch of an RPN: its kernel and search convolutions, the depthwise correlation and the
+    1x1 head."""
 
     def __init__(self, channels: int, outputs: int) -> None:
         super().__init__()
@@ -202,14 +266,19 @@ class DepthwiseXCorr(nn.Module):
 
     @staticmethod
     def _conv(channels: int, size: int) -> nn.Sequential:
-        return nn.Sequential(nn.Conv2d(channels, channels, size, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+        return nn.Sequential(
+            nn.Conv2d(channels, channels, size, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(inplace=True),
+        )
 
     def forward(self, kernel: Tensor, feature: Tensor) -> Tensor:
         return self.head(depthwise_correlation(feature, kernel))  # (B, 10 or 20, 25, 25)
 
 
 class DepthwiseRPN(nn.Module):
-    """Classification (2 scores per anchor) and box regression (4 numbers per anchor) at one level."""
+    """Classification (2 scores per anchor) and box regression (4 numbers per anchor) at one
+    level."""
 
     def __init__(self, channels: int, anchors: int) -> None:
         super().__init__()
@@ -228,13 +297,15 @@ class MultiRPN(nn.Module):
         self.loc_weight = nn.Parameter(torch.ones(3))
 
     def branches(self) -> List[DepthwiseXCorr]:
-        """The six correlation branches in the order of kernels and maps: cls 2, 3, 4, then loc 2, 3, 4."""
+        """The six correlation branches in the order of kernels and maps: cls 2, 3, 4, then loc 2,
+        3, 4."""
         rpns = [getattr(self, f"rpn{level}") for level in (2, 3, 4)]
         return [rpn.cls for rpn in rpns] + [rpn.loc for rpn in rpns]
 
 
 class SiamRPN(nn.Module):
-    """The tracker's network, callable as the thesis's three networks (figure 3.9): `template`, `search` and `correlate`."""
+    """The tracker's network, callable as the thesis's three networks (figure 3.9): `template`,
+    `search` and `correlate`."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -244,23 +315,37 @@ class SiamRPN(nn.Module):
         self.rpn_head = MultiRPN(config)
 
     def template(self, exemplar: Tensor) -> List[Tensor]:
-        """Target network: exemplar crop (B, 3, 127, 127), BGR 0..255, to six correlation kernels (B, 256, 5, 5)."""
+        """Target network: exemplar crop (B, 3, 127, 127), BGR 0..255, to six correlation kernels
+        (B, 256, 5, 5)."""
         features = self.neck(self.backbone(exemplar), crop=True)
-        return [branch.conv_kernel(feature) for branch, feature in zip(self.rpn_head.branches(), features * 2)]
+        return [
+            branch.conv_kernel(feature)
+            for branch, feature in zip(self.rpn_head.branches(), features * 2)
+        ]
 
     def search(self, crop: Tensor) -> List[Tensor]:
-        """Search network: search crop (B, 3, 255, 255), BGR 0..255, to six maps (B, 256, 29, 29)."""
+        """Search network: search crop (B, 3, 255, 255), BGR 0..255, to six maps (B, 256, 29,
+        29)."""
         return self.search_maps(self.backbone(crop))
 
     def search_maps(self, features: Tuple[Tensor, ...]) -> List[Tensor]:
         """The part of the search network behind the backbone."""
         adjusted = self.neck(features, crop=False)
-        return [branch.conv_search(feature) for branch, feature in zip(self.rpn_head.branches(), adjusted * 2)]
+        return [
+            branch.conv_search(feature)
+            for branch, feature in zip(self.rpn_head.branches(), adjusted * 2)
+        ]
 
     def correlate(self, kernels: List[Tensor], maps: List[Tensor]) -> Tuple[Tensor, Tensor]:
-        """Xcorr network: six kernels and six maps to scores (B, 10, 25, 25) and box offsets (B, 20, 25, 25)."""
-        outputs = [branch(kernel, feature) for branch, kernel, feature in zip(self.rpn_head.branches(), kernels, maps)]
-        return fuse(outputs[:3], self.rpn_head.cls_weight), fuse(outputs[3:], self.rpn_head.loc_weight)
+        """Xcorr network: six kernels and six maps to scores (B, 10, 25, 25) and box offsets (B, 20,
+        25, 25)."""
+        outputs = [
+            branch(kernel, feature)
+            for branch, kernel, feature in zip(self.rpn_head.branches(), kernels, maps)
+        ]
+        return fuse(outputs[:3], self.rpn_head.cls_weight), fuse(
+            outputs[3:], self.rpn_head.loc_weight
+        )
 
     def forward(self, exemplar: Tensor, crop: Tensor) -> Tuple[Tensor, Tensor]:
         """Scores and box offsets of a search crop for an exemplar."""
@@ -274,7 +359,8 @@ def fuse(outputs: List[Tensor], weight: Tensor) -> Tensor:
 
 
 def fold_batch_norm(network: nn.Module) -> nn.Module:
-    """A copy in evaluation mode whose batch normalisations are part of the convolutions before them."""
+    """A copy in evaluation mode whose batch normalisations are part of the convolutions before
+    them."""
     network = copy.deepcopy(network).eval()
     for module in list(network.modules()):
         children = list(module.named_children())

@@ -1,4 +1,6 @@
-"""The tracker around the networks (PySOT's SiamRPN tracker): crop, decode, penalties, window, smoothing, clipping."""
+"""The tracker around the networks (PySOT's SiamRPN tracker): crop, decode, penalties, window,
+smoothing, clipping."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -13,15 +15,17 @@ from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, cont
 if TYPE_CHECKING:
     from lib.engines.base import TrackerNetwork
 
-LARGEST_STRETCH = 20.0  # of a box offset's exponent: where a wild output would overflow, and far from any real one
+# Of a box offset's exponent: where a wild output would overflow, and far from any real one
+LARGEST_STRETCH = 20.0
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
     """Settings of the tracker; the defaults are PySOT's for SiamRPN++ with ResNet-50.
 
-    penalty: how strongly a change of size and aspect ratio lowers a score. window: weight of the cosine window against the score.
-    rate: how far size follows the network, times penalty and score. smallest: least side of a box in pixels.
+    penalty: how strongly a change of size and aspect ratio lowers a score. window: weight of the
+    cosine window against the score. rate: how far size follows the network, times penalty and
+    score. smallest: least side of a box in pixels.
     """
 
     penalty: float = 0.05
@@ -31,7 +35,8 @@ class TrackerConfig:
 
 
 class TrackResult(NamedTuple):
-    """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor, 0..1. anchor: its number."""
+    """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor,
+    0..1. anchor: its number."""
 
     box: np.ndarray
     score: float
@@ -40,7 +45,8 @@ class TrackResult(NamedTuple):
 
 
 class SiamRPNTracker:
-    """One target in one video. `init` on the first frame, then `track` frame by frame; a new `init` starts over."""
+    """One target in one video. `init` on the first frame, then `track` frame by frame; a new `init`
+    starts over."""
 
     def __init__(self, network: TrackerNetwork, config: TrackerConfig = TrackerConfig()) -> None:
         self.network, self.config = network, config
@@ -49,26 +55,38 @@ class SiamRPNTracker:
         self.kernels: Optional[Any] = None
 
     def init(self, frame: np.ndarray, box: np.ndarray) -> None:
-        """Take the target from a frame (H, W, 3) uint8 BGR, box x y w h in pixels. Raises InputError for a box that cannot be."""
+        """Take the target from a frame (H, W, 3) uint8 BGR, box x y w h in pixels. Raises
+        InputError for a box that cannot be."""
         check_frame(frame)
         box = np.asarray(box, float)
         if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) < 1:
-            raise InputError(f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed")
+            raise InputError(
+                f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed"
+            )
         x, y, width, height = box
         if max(width / frame.shape[1], height / frame.shape[0]) > 4:
-            raise InputError(f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame")
+            raise InputError(
+                f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame"
+            )
         if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
-            raise InputError(f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame")
+            raise InputError(
+                f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"
+            )
         self.center = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
         self.size = np.array([width, height])
         self.fill = frame.mean(axis=(0, 1))
         side = round(context_side(width, height))
-        self.kernels = self.network.template(as_input(subwindow(frame, self.center, side, EXEMPLAR_SIZE, self.fill)))
+        self.kernels = self.network.template(
+            as_input(subwindow(frame, self.center, side, EXEMPLAR_SIZE, self.fill))
+        )
 
     def search_crop(self, frame: np.ndarray) -> Tuple[np.ndarray, float]:
-        """Search crop (255, 255, 3) uint8 around the last position, and crop pixels per frame pixel."""
+        """Search crop (255, 255, 3) uint8 around the last position, and crop pixels per frame
+        pixel."""
         side = context_side(*self.size)
-        crop = subwindow(frame, self.center, round(side * (SEARCH_SIZE / EXEMPLAR_SIZE)), SEARCH_SIZE, self.fill)
+        crop = subwindow(
+            frame, self.center, round(side * (SEARCH_SIZE / EXEMPLAR_SIZE)), SEARCH_SIZE, self.fill
+        )
         return crop, EXEMPLAR_SIZE / side
 
     def track(self, frame: np.ndarray) -> TrackResult:
@@ -80,8 +98,11 @@ class SiamRPNTracker:
         cls, loc = self.network.track(self.kernels, as_input(crop))
         return self.update(cls, loc, scale, frame.shape[1], frame.shape[0])
 
-    def update(self, cls: np.ndarray, loc: np.ndarray, scale: float, width: int, height: int) -> TrackResult:
-        """Choose the best anchor from the networks' outputs and move the target there; width and height are the frame's."""
+    def update(
+        self, cls: np.ndarray, loc: np.ndarray, scale: float, width: int, height: int
+    ) -> TrackResult:
+        """Choose the best anchor from the networks' outputs and move the target there; width and
+        height are the frame's."""
         if cls.shape[2] ** 2 * len(RATIOS) != len(self.anchors):
             self.anchors = tracker_anchors(cls.shape[2])
             hanning = np.hanning(cls.shape[2])
@@ -104,8 +125,10 @@ def check_frame(frame: np.ndarray) -> None:
     """A frame is (H, W, 3) uint8; anything else raises InputError."""
     if getattr(frame, "ndim", 0) != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
         shape = getattr(frame, "shape", None)
-        raise InputError(f"a frame of shape {shape} and type {getattr(frame, 'dtype', type(frame).__name__)}: "
-                         "height x width x 3 of uint8 (BGR) is needed")
+        raise InputError(
+            f"a frame of shape {shape} and type {getattr(frame, 'dtype', type(frame).__name__)}: "
+            "height x width x 3 of uint8 (BGR) is needed"
+        )
 
 
 def target_probability(cls: np.ndarray) -> np.ndarray:
@@ -117,7 +140,8 @@ def target_probability(cls: np.ndarray) -> np.ndarray:
 
 
 def decode(loc: np.ndarray, anchors: np.ndarray) -> np.ndarray:
-    """Box offsets (1, 4A, S, S) and anchors (A * S * S, 4) to boxes cx cy w h relative to the crop's centre: (4, A * S * S)."""
+    """Box offsets (1, 4A, S, S) and anchors (A * S * S, 4) to boxes cx cy w h relative to the
+    crop's centre: (4, A * S * S)."""
     offset = loc.reshape(4, -1)
     boxes = np.empty_like(offset)
     boxes[:2] = offset[:2] * anchors[:, 2:].T + anchors[:, :2].T
@@ -126,10 +150,12 @@ def decode(loc: np.ndarray, anchors: np.ndarray) -> np.ndarray:
 
 
 def change_penalty(boxes: np.ndarray, size: np.ndarray, strength: float) -> np.ndarray:
-    """exp(-strength * (r s - 1)): s and r are the changes of size and aspect ratio against the last box, each at least 1.
+    """exp(-strength * (r s - 1)): s and r are the changes of size and aspect ratio against the last
+    box, each at least 1.
 
     boxes: (4, N) cx cy w h. size: (2,) the last width and height. Both in crop pixels.
     """
+
     def change(ratio: np.ndarray) -> np.ndarray:
         return np.maximum(ratio, 1.0 / ratio)
 

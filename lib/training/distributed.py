@@ -1,9 +1,12 @@
-"""Several processes on one training run, started by `torchrun`: each takes its share of every batch, gradients are averaged.
+"""Several processes on one training run, started by `torchrun`: each takes its share of every
+batch, gradients are averaged.
 
-The pictures or pairs of a batch do not depend on the number of processes, so a run may be stopped with one number and go on with
-another. What does: batch normalisation sees a process's share only (its running statistics are averaged after every step), and
-a loss that is not a mean over the batch.
+The pictures or pairs of a batch do not depend on the number of processes, so a run may be stopped
+with one number and go on with another. What does: batch normalisation sees a process's share only
+(its running statistics are averaged after every step), and a loss that is not a mean over the
+batch.
 """
+
 from __future__ import annotations
 
 import os
@@ -20,7 +23,8 @@ T = TypeVar("T")
 
 @contextmanager
 def processes(device: str) -> Iterator[torch.device]:
-    """Join the processes that torchrun started, if it did; gives this process's device ("cuda" becomes its own GPU)."""
+    """Join the processes that torchrun started, if it did; gives this process's device ("cuda"
+    becomes its own GPU)."""
     many = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if device == "cuda" and many:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -28,7 +32,9 @@ def processes(device: str) -> Iterator[torch.device]:
         try:
             distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         except (RuntimeError, ValueError) as error:
-            raise InputError(f"the processes of this training cannot find each other: {str(error).splitlines()[0]}") from None
+            raise InputError(
+                f"the processes of this training cannot find each other: {str(error).splitlines()[0]}"
+            ) from None
     try:
         yield torch.device(device)
     finally:
@@ -38,7 +44,11 @@ def processes(device: str) -> Iterator[torch.device]:
 
 def size() -> int:
     """Number of processes."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    return (
+        distributed.get_world_size()
+        if distributed.is_available() and distributed.is_initialized()
+        else 1
+    )
 
 
 def is_first() -> bool:
@@ -48,7 +58,7 @@ def is_first() -> bool:
 
 def share(batch: Sequence[T]) -> List[T]:
     """This process's part of a batch; at least one of it, so that nobody is without a gradient."""
-    own = list(batch[distributed.get_rank()::size()]) if size() > 1 else list(batch)
+    own = list(batch[distributed.get_rank() :: size()]) if size() > 1 else list(batch)
     return own or [batch[0]]
 
 

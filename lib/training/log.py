@@ -1,4 +1,5 @@
 """The log of a training: a CSV whose rows behind a resumed checkpoint are dropped."""
+
 from __future__ import annotations
 
 import csv
@@ -16,12 +17,15 @@ class TrainingLog:
         self.path, self.columns = path, tuple(columns)
 
     def start(self, done: int) -> None:
-        """Write the file anew with the rows up to `done`. Raises InputError for a file that is another thing."""
+        """Write the file anew with the rows up to `done`. Raises InputError for a file that is
+        another thing."""
         kept: List[Dict[str, str]] = []
         if self.path.exists():
             try:
                 with self.path.open() as stream:
-                    kept = [row for row in csv.DictReader(stream) if int(row[self.columns[0]]) <= done]
+                    kept = [
+                        row for row in csv.DictReader(stream) if int(row[self.columns[0]]) <= done
+                    ]
             except (KeyError, TypeError, ValueError):
                 raise InputError(f"{self.path}: not the log of a training run") from None
         with whole_file(self.path) as temporary, temporary.open("w", newline="") as stream:

@@ -1,8 +1,11 @@
-"""The training loop: one configuration file, one folder; stopped at any moment it goes on to the same weights.
+"""The training loop: one configuration file, one folder; stopped at any moment it goes on to the
+same weights.
 
-A folder holds `checkpoint.pt` (everything the next step depends on), `log.csv` (losses), and at the end `weights.pth`
-(the averaged weights in half precision). What is drawn depends on the pair's number alone, so a checkpoint needs no data state.
+A folder holds `checkpoint.pt` (everything the next step depends on), `log.csv` (losses), and at the
+end `weights.pth` (the averaged weights in half precision). What is drawn depends on the pair's
+number alone, so a checkpoint needs no data state.
 """
+
 from __future__ import annotations
 
 import functools
@@ -44,9 +47,10 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class TrainConfig:
     """A training run as data.
 
-    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights of a whole network to start from;
-    backbone: of a backbone alone; either may be pruned. teacher: weights of a tracker whose maps and answers distillation aims
-    at, in place of an ImageNet network's features. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of
+    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights of a
+    whole network to start from; backbone: of a backbone alone; either may be pruned. teacher:
+    weights of a tracker whose maps and answers distillation aims at, in place of an ImageNet
+    network's features. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of
     the running average of weights, per step (0: none). save_every and log_every count pairs.
     """
 
@@ -69,19 +73,37 @@ class TrainConfig:
     log_every: int = 480
 
 
-def load_config(path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None) -> TrainConfig:
+def load_config(
+    path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
+) -> TrainConfig:
     """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
     data = {**read_yaml(path), **(overrides or {})}
     if not isinstance(data.get("phases"), list) or not data["phases"]:
         raise InputError(f"{path}: no phases")
     phases = [build(Phase, phase, path) for phase in data["phases"]]
-    config = build(TrainConfig, {**data, "phases": phases, "pairs": build(PairConfig, data.get("pairs", {}), path)}, path)
-    if not isinstance(config.data, str) or min(config.batch_size, config.save_every, config.log_every) < 1 or config.average >= 1:
-        raise InputError(f"{path}: data should be a path, batch_size, save_every and log_every above 0, average below 1")
-    if not 0 < config.width <= 4 or not all(isinstance(v, (int, float)) and v >= 0 for v in config.pairs.shares.values()):
-        raise InputError(f"{path}: width should be above 0 (1 is ResNet-50) and the shares of pairs 0 or more")
+    config = build(
+        TrainConfig,
+        {**data, "phases": phases, "pairs": build(PairConfig, data.get("pairs", {}), path)},
+        path,
+    )
+    if (
+        not isinstance(config.data, str)
+        or min(config.batch_size, config.save_every, config.log_every) < 1
+        or config.average >= 1
+    ):
+        raise InputError(
+            f"{path}: data should be a path, batch_size, save_every and log_every above 0, average below 1"
+        )
+    if not 0 < config.width <= 4 or not all(
+        isinstance(v, (int, float)) and v >= 0 for v in config.pairs.shares.values()
+    ):
+        raise InputError(
+            f"{path}: width should be above 0 (1 is ResNet-50) and the shares of pairs 0 or more"
+        )
     if config.precision not in PRECISIONS or config.optimizer not in ("adamw", "sgd"):
-        raise InputError(f"{path}: precision {config.precision!r} or optimizer {config.optimizer!r} is not known")
+        raise InputError(
+            f"{path}: precision {config.precision!r} or optimizer {config.optimizer!r} is not known"
+        )
     return config
 
 
@@ -99,30 +121,53 @@ class _Run:
         self.distiller = Distiller(self.network.config)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.distiller.to(device)
-        self.average = {key: value.detach().clone() for key, value in self.network.state_dict().items()}
-        groups = [list(self.network.backbone.parameters()),
-                  [p for part in (self.network.neck, self.network.rpn_head, self.distiller) for p in part.parameters()]]
-        kind = functools.partial(torch.optim.SGD, momentum=0.9) if config.optimizer == "sgd" else torch.optim.AdamW
-        self.optimizer: torch.optim.Optimizer = kind([{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay)
+        self.average = {
+            key: value.detach().clone() for key, value in self.network.state_dict().items()
+        }
+        groups = [
+            list(self.network.backbone.parameters()),
+            [
+                p
+                for part in (self.network.neck, self.network.rpn_head, self.distiller)
+                for p in part.parameters()
+            ],
+        ]
+        kind = (
+            functools.partial(torch.optim.SGD, momentum=0.9)
+            if config.optimizer == "sgd"
+            else torch.optim.AdamW
+        )
+        self.optimizer: torch.optim.Optimizer = kind(
+            [{"params": g} for g in groups], lr=0.1, weight_decay=config.weight_decay
+        )
         self.scaler = _scaler(device.type, config.precision == "fp16")
         self.done = 0
 
     def state(self) -> Dict[str, Any]:
-        return {"network": self.network.state_dict(), "distiller": self.distiller.state_dict(), "average": self.average,
-                "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-                "done": self.done, "random": torch.get_rng_state()}
+        return {
+            "network": self.network.state_dict(),
+            "distiller": self.distiller.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "done": self.done,
+            "random": torch.get_rng_state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.distiller.load_state_dict(state["distiller"])
-        self.average = {key: value.to(self.average[key].device) for key, value in state["average"].items()}
+        self.average = {
+            key: value.to(self.average[key].device) for key, value in state["average"].items()
+        }
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.done = state["done"]
         torch.set_rng_state(state["random"])
 
     def step_average(self, decay: float) -> None:
-        """Move the averaged weights (and batch statistics) towards the present ones; faster at the start: the past is noise."""
+        """Move the averaged weights (and batch statistics) towards the present ones; faster at the
+        start: the past is noise."""
         decay = min(decay, (1 + self.done) / (2400 + self.done))
         for key, value in self.network.state_dict().items():
             if value.is_floating_point():
@@ -132,16 +177,19 @@ class _Run:
 
 
 def _scaler(device: str, enabled: bool) -> Any:
-    """Keeps the gradients of fp16 from vanishing. PyTorch before 2.3 (JetPack has 2.1 at most) knows it for CUDA alone."""
+    """Keeps the gradients of fp16 from vanishing. PyTorch before 2.3 (JetPack has 2.1 at most)
+    knows it for CUDA alone."""
     if hasattr(torch.amp, "GradScaler"):
         return torch.amp.GradScaler(device, enabled=enabled)
     return torch.cuda.amp.GradScaler(enabled=enabled and device == "cuda")
 
 
 def network_config(config: TrainConfig) -> NetworkConfig:
-    """Channel counts of a run: those of the weights it starts from, which must be of the configuration's width.
+    """Channel counts of a run: those of the weights it starts from, which must be of the
+    configuration's width.
 
-    Pruning takes channels from the four stages only, so the stem tells the width. Raises InputError for another one.
+    Pruning takes channels from the four stages only, so the stem tells the width. Raises InputError
+    for another one.
     """
     wanted, source = NetworkConfig.resnet50(config.width), config.initial or config.backbone
     if not source:
@@ -151,12 +199,15 @@ def network_config(config: TrainConfig) -> NetworkConfig:
     except KeyError as error:
         raise InputError(f"{source}: no ResNet-50 of a tracker (no {error})") from None
     if stem != wanted.stem:
-        raise InputError(f"{source}: a backbone of another width ({stem} channels in its stem, {wanted.stem} at {config.width})")
+        raise InputError(
+            f"{source}: a backbone of another width ({stem} channels in its stem, {wanted.stem} at {config.width})"
+        )
     return replace(wanted, stages=stages)
 
 
 def initialise(network: SiamRPN) -> None:
-    """He initialisation; every residual branch starts at zero, so that the untrained backbone is an identity between stages."""
+    """He initialisation; every residual branch starts at zero, so that the untrained backbone is an
+    identity between stages."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -181,21 +232,35 @@ def phase_at(phases: Iterable[Phase], done: int) -> Tuple[int, Phase, int]:
     raise IndexError(done)
 
 
-def train(config: TrainConfig, out: Union[str, Path], device: str = "cpu", progress: bool = True,
-          stop_after: Optional[int] = None, say: Callable[[str], None] = print) -> Path:
+def train(
+    config: TrainConfig,
+    out: Union[str, Path],
+    device: str = "cpu",
+    progress: bool = True,
+    stop_after: Optional[int] = None,
+    say: Callable[[str], None] = print,
+) -> Path:
     """Run or continue a training run in the folder `out`; returns the path of `weights.pth`.
 
-    stop_after: end (with a checkpoint) with the batch that reaches this many pairs in all, as a time limit would. Raises
-    InputError for bad data, for a checkpoint of another configuration and for a folder that cannot be written.
+    stop_after: end (with a checkpoint) with the batch that reaches this many pairs in all, as a
+    time limit would. Raises InputError for bad data, for a checkpoint of another configuration and
+    for a folder that cannot be written.
     """
     with distributed.processes(str(usable_device(device))) as place:
         return _train(config, Path(out), place, progress, stop_after, say)
 
 
-def _train(config: TrainConfig, out: Path, device: torch.device, progress: bool, stop_after: Optional[int],
-           say: Callable[[str], None]) -> Path:
+def _train(
+    config: TrainConfig,
+    out: Path,
+    device: torch.device,
+    progress: bool,
+    stop_after: Optional[int],
+    say: Callable[[str], None],
+) -> Path:
     labelled = load_clips(Path(config.data), config.pairs.holdout)
-    pictures = load_clips(Path(config.data))  # distillation alone needs no boxes, so nothing is held out from it
+    # Distillation alone needs no boxes, so nothing is held out from it
+    pictures = load_clips(Path(config.data))
     run = _Run(config, device)
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists():
@@ -211,34 +276,56 @@ def _train(config: TrainConfig, out: Path, device: torch.device, progress: bool,
     with tqdm(total=total, initial=run.done, unit="pair", disable=not shown, smoothing=0.05) as bar:
         while run.done < end:
             number, phase, _ = phase_at(config.phases, run.done)
-            dataset = PairDataset(labelled if phase.tracking else pictures, config.pairs, phase.search_size, config.seed)
+            dataset = PairDataset(
+                labelled if phase.tracking else pictures,
+                config.pairs,
+                phase.search_size,
+                config.seed,
+            )
             _run_phase(run, config, number, phase, dataset, end, device, log, bar, checkpoint)
     if distributed.is_first():
         save_whole(checkpoint, {**run.state(), "config": asdict(config)})
-        save_weights(out / "weights.pth", run.average if config.average else run.network.state_dict())
+        save_weights(
+            out / "weights.pth", run.average if config.average else run.network.state_dict()
+        )
     distributed.wait()
     return out / "weights.pth"
 
 
 def _resume(run: _Run, checkpoint: Path, config: TrainConfig) -> None:
-    """Restore a checkpoint of the same settings and the same finished phases; the phase under way and later ones may differ."""
+    """Restore a checkpoint of the same settings and the same finished phases; the phase under way
+    and later ones may differ."""
     state = read_plain(checkpoint)
     if not isinstance(state, Mapping) or not set(run.state()) | {"config"} <= set(state):
         raise InputError(f"{checkpoint}: not a checkpoint of a training run")
-    defaults = asdict(TrainConfig(data="", phases=()))  # for keys that the checkpoint is too old to know
+    # For keys that the checkpoint is too old to know
+    defaults = asdict(TrainConfig(data="", phases=()))
     was, now = {**defaults, **state["config"]}, asdict(config)
     was["pairs"] = {**defaults["pairs"], **was["pairs"]}
     past = phase_at([*config.phases, Phase(2**62)], state["done"])[0]
     free = {"phases", "workers", "save_every", "log_every", "data"}
     changed = [key for key in now if key not in free and was[key] != now[key]]
     if changed or list(was["phases"])[:past] != list(now["phases"])[:past]:
-        raise InputError(f"{checkpoint}: was trained with another configuration ({', '.join(changed) or 'phases'} differ)")
+        raise InputError(
+            f"{checkpoint}: was trained with another configuration ({', '.join(changed) or 'phases'} differ)"
+        )
     run.restore(state)
 
 
-def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, dataset: PairDataset, end: int, device: torch.device,
-               log: _Log, bar: Any, checkpoint: Path) -> None:
-    """Train from where the run is to the end of the phase, or to the end of the batch that reaches pair number `end`."""
+def _run_phase(
+    run: _Run,
+    config: TrainConfig,
+    number: int,
+    phase: Phase,
+    dataset: PairDataset,
+    end: int,
+    device: torch.device,
+    log: _Log,
+    bar: Any,
+    checkpoint: Path,
+) -> None:
+    """Train from where the run is to the end of the phase, or to the end of the batch that reaches
+    pair number `end`."""
     teacher: Optional[nn.Module] = None
     if phase.distill:
         teacher = TrackerTeacher(load_network(config.teacher)) if config.teacher else Teacher()
@@ -257,44 +344,68 @@ def _run_phase(run: _Run, config: TrainConfig, number: int, phase: Phase, datase
         losses = _losses(run, config, phase, batch, teacher, device)
         run.optimizer.zero_grad(set_to_none=True)
         if not bool(torch.isfinite(losses["sum"])):
-            raise InputError(f"{log.path}: the loss is not finite after {run.done} pairs; lower lr, or take another precision")
+            raise InputError(
+                f"{log.path}: the loss is not finite after {run.done} pairs; lower lr, or take another precision"
+            )
         run.scaler.scale(losses["sum"]).backward()
-        distributed.average_gradients(p for group in run.optimizer.param_groups for p in group["params"])
+        distributed.average_gradients(
+            p for group in run.optimizer.param_groups for p in group["params"]
+        )
         run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_([p for group in run.optimizer.param_groups for p in group["params"]], config.clip_norm)
+        nn.utils.clip_grad_norm_(
+            [p for group in run.optimizer.param_groups for p in group["params"]], config.clip_norm
+        )
         scale = run.scaler.get_scale()
         run.scaler.step(run.optimizer)
         run.scaler.update()
         distributed.average_statistics(run.network)
-        stepped = run.scaler.get_scale() >= scale  # fp16 skips a step whose gradients overflowed, and halves its scale
+        # fp16 skips a step whose gradients overflowed, and halves its scale
+        stepped = run.scaler.get_scale() >= scale
         before, run.done = run.done, run.done + len(indices)
         if config.average and stepped:
             run.step_average(config.average)
         log.waiting.append({key: float(value.detach()) for key, value in losses.items()})
         if run.done // config.log_every > before // config.log_every or indices is batches[-1]:
             row = log.write(run.done, number, rate)
-            bar.set_postfix_str(f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}")
+            bar.set_postfix_str(
+                f"phase {number}, loss {row['total']:.3f}, distill {row['distill']:.3f}"
+            )
         if run.done // config.save_every > before // config.save_every and distributed.is_first():
             save_whole(checkpoint, {**run.state(), "config": asdict(config)})
         bar.update(len(indices))
 
 
 def _set_mode(run: _Run, phase: Phase) -> None:
-    """Training mode, frozen parts left out; a frozen backbone's parameters get no gradient and its statistics stay."""
+    """Training mode, frozen parts left out; a frozen backbone's parameters get no gradient and its
+    statistics stay."""
     run.network.train()
     run.distiller.train()
-    frozen_norm = run.network if phase.freeze_norm else run.network.backbone if phase.backbone_lr == 0 else None
+    frozen_norm = (
+        run.network
+        if phase.freeze_norm
+        else run.network.backbone
+        if phase.backbone_lr == 0
+        else None
+    )
     for module in frozen_norm.modules() if frozen_norm is not None else ():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
     run.network.backbone.requires_grad_(phase.backbone_lr != 0)
 
 
-def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Tensor], teacher: Optional[nn.Module],
-            device: torch.device) -> Dict[str, Tensor]:
+def _losses(
+    run: _Run,
+    config: TrainConfig,
+    phase: Phase,
+    batch: Mapping[str, Tensor],
+    teacher: Optional[nn.Module],
+    device: torch.device,
+) -> Dict[str, Tensor]:
     """The losses of one batch and `sum`, what is minimised."""
-    exemplar, search = (batch[key].to(device, torch.float32).contiguous(memory_format=torch.channels_last)
-                        for key in ("exemplar", "search"))
+    exemplar, search = (
+        batch[key].to(device, torch.float32).contiguous(memory_format=torch.channels_last)
+        for key in ("exemplar", "search")
+    )
     network, dtype = run.network, PRECISIONS[config.precision]
     zero = torch.zeros((), device=device)
     losses = {"cls": zero, "loc": zero, "total": zero, "distill": zero}
@@ -306,7 +417,11 @@ def _losses(run: _Run, config: TrainConfig, phase: Phase, batch: Mapping[str, Te
         if phase.tracking or isinstance(teacher, TrackerTeacher):
             kernels, maps = network.template(exemplar), network.search_maps(features)
             cls, loc = network.correlate(kernels, maps)
-            losses.update(tracking_loss(cls, loc, *(batch[key].to(device) for key in ("label", "delta", "weight"))))
+            losses.update(
+                tracking_loss(
+                    cls, loc, *(batch[key].to(device) for key in ("label", "delta", "weight"))
+                )
+            )
             if isinstance(teacher, TrackerTeacher):
                 losses["distill"] = teacher([*kernels, *maps, cls, loc], exemplar, search)
     return {**losses, "sum": phase.tracking * losses["total"] + phase.distill * losses["distill"]}
@@ -320,7 +435,9 @@ class _Log(TrainingLog):
         self.waiting: List[Dict[str, float]] = []
 
     def write(self, done: int, phase: int, rate: float) -> Dict[str, float]:
-        means = {key: sum(row[key] for row in self.waiting) / len(self.waiting) for key in COLUMNS[3:]}
+        means = {
+            key: sum(row[key] for row in self.waiting) / len(self.waiting) for key in COLUMNS[3:]
+        }
         self.waiting.clear()
         if distributed.is_first():
             self.add(done, phase, f"{rate:.3g}", *(f"{value:.5f}" for value in means.values()))

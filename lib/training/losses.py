@@ -1,4 +1,5 @@
 """The two losses of the region proposal network, as PySOT computes them."""
+
 from __future__ import annotations
 
 from torch import Tensor
@@ -8,13 +9,16 @@ from torch.nn import functional
 def class_log_probabilities(cls: Tensor) -> Tensor:
     """Scores (B, 2A, S, S) to log-probabilities (B, A, S, S, 2) of background and target."""
     batch, channels, rows, cols = cls.shape
-    return functional.log_softmax(cls.view(batch, 2, channels // 2, rows, cols).permute(0, 2, 3, 4, 1), dim=4)
+    return functional.log_softmax(
+        cls.view(batch, 2, channels // 2, rows, cols).permute(0, 2, 3, 4, 1), dim=4
+    )
 
 
 def classification_loss(cls: Tensor, label: Tensor) -> Tensor:
     """Cross entropy, half from positives and half from negatives; labels of -1 do not count.
 
-    A half with a single member in the whole batch is 0: PySOT squeezes its index to zero dimensions and drops it.
+    A half with a single member in the whole batch is 0: PySOT squeezes its index to zero dimensions
+    and drops it.
     """
     log_probability = class_log_probabilities(cls).reshape(-1, 2)
     flat = label.reshape(-1)
@@ -27,16 +31,17 @@ def classification_loss(cls: Tensor, label: Tensor) -> Tensor:
 
 
 def regression_loss(loc: Tensor, delta: Tensor, weight: Tensor) -> Tensor:
-    """Weighted L1 of the offsets: loc (B, 4A, S, S), delta (B, 4, A, S, S), weight (B, A, S, S); summed, over the batch size."""
+    """Weighted L1 of the offsets: loc (B, 4A, S, S), delta (B, 4, A, S, S), weight (B, A, S, S);
+    summed, over the batch size."""
     batch, _, rows, cols = loc.shape
     difference = (loc.view(batch, 4, -1, rows, cols) - delta).abs().sum(dim=1)
     return (difference * weight).sum() / batch
 
 
-def tracking_loss(cls: Tensor, loc: Tensor, label: Tensor, delta: Tensor, weight: Tensor) -> dict[str, Tensor]:
+def tracking_loss(
+    cls: Tensor, loc: Tensor, label: Tensor, delta: Tensor, weight: Tensor
+) -> dict[str, Tensor]:
     """Both losses and their weighted sum: 1.0 times the class loss plus 1.2 times the box loss."""
     class_part = classification_loss(cls.float(), label)
     box_part = regression_loss(loc.float(), delta, weight)
     return {"cls": class_part, "loc": box_part, "total": class_part + 1.2 * box_part}
-
-

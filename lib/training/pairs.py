@@ -1,9 +1,11 @@
 """Training pairs (thesis section 3.1.1): an exemplar, a search crop and where the target is in it.
 
-Every pair is a function of (seed, index) alone, so a run that stops and resumes, or loads in several processes, sees the same.
-Three kinds: *annotated* (two frames of a sequence, or a still against its warped self), *patch* (any textured region of any
-picture) and *paste* (an object cut out and set on two other backgrounds). Search crops may get occluders and distractors.
+Every pair is a function of (seed, index) alone, so a run that stops and resumes, or loads in
+several processes, sees the same. Three kinds: *annotated* (two frames of a sequence, or a still
+against its warped self), *patch* (any textured region of any picture) and *paste* (an object cut
+out and set on two other backgrounds). Search crops may get occluders and distractors.
 """
+
 from __future__ import annotations
 
 import json
@@ -27,7 +29,8 @@ CROP_SIZE = 511  # side of the crops that pairs are cut from, as in PySOT
 
 
 class Frame(NamedTuple):
-    """A picture with one target: box x1 y1 x2 y2 in its pixels, or (w, h) of the target at the centre of a finished 511 crop."""
+    """A picture with one target: box x1 y1 x2 y2 in its pixels, or (w, h) of the target at the
+    centre of a finished 511 crop."""
 
     path: Path
     box: Tuple[float, ...]
@@ -47,25 +50,29 @@ class Sample(NamedTuple):
 class PairConfig:
     """Which pairs are drawn, and how hard they are made. Shares and probabilities are 0..1."""
 
-    shares: Dict[str, float] = field(default_factory=lambda: {"annotated": 0.4, "patch": 0.25, "paste": 0.35})
-    negative: float = 0.2       # share of pairs whose exemplar shows something else
-    video: float = 0.4          # share of annotated pairs drawn from sequences, where there are any
-    frame_range: int = 30       # largest distance of two frames of a pair, in listed frames
+    shares: Dict[str, float] = field(
+        default_factory=lambda: {"annotated": 0.4, "patch": 0.25, "paste": 0.35}
+    )
+    negative: float = 0.2  # share of pairs whose exemplar shows something else
+    video: float = 0.4  # share of annotated pairs drawn from sequences, where there are any
+    frame_range: int = 30  # largest distance of two frames of a pair, in listed frames
     grey: float = 0.2
-    warp: float = 1.0           # strength of rotation, shear and stretch of stills
-    light: float = 1.0          # strength of changes of light
-    degrade: bool = True        # motion blur, low resolution and noise on search crops
+    warp: float = 1.0  # strength of rotation, shear and stretch of stills
+    light: float = 1.0  # strength of changes of light
+    degrade: bool = True  # motion blur, low resolution and noise on search crops
     occluder: float = 0.2
     distractor: float = 0.35
-    shift: float = 64.0         # of the target from the centre of a 255 search crop, in pixels (figure 3.1)
+    # Of the target from the centre of a 255 search crop, in pixels (figure 3.1)
+    shift: float = 64.0
     scale: float = 0.2
-    blur: float = 0.05          # PySOT's cross blur; 0.2 there
+    blur: float = 0.05  # PySOT's cross blur; 0.2 there
     mirror: float = 0.5
     holdout: Tuple[str, ...] = ()  # sequences whose boxes are never trained on
 
 
 def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
-    """Read a manifest (a JSON list of file, boxes as x y w h, sequence, frame) into clips, held-out sequences left out.
+    """Read a manifest (a JSON list of file, boxes as x y w h, sequence, frame) into clips, held-out
+    sequences left out.
 
     Raises InputError for a missing or malformed manifest or image file.
     """
@@ -76,8 +83,14 @@ def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
         for entry in entries:
             image = Path(path).parent / entry["file"]
             for x, y, w, h in entry["boxes"]:
-                if not all(map(isfinite, (x, y, w, h))) or min(w, h) < 1 or max(abs(x), abs(y), w, h) > 1e5:
-                    raise InputError(f"{path}: {entry['file']} has the box {[x, y, w, h]}, which no target can have")
+                if (
+                    not all(map(isfinite, (x, y, w, h)))
+                    or min(w, h) < 1
+                    or max(abs(x), abs(y), w, h) > 1e5
+                ):
+                    raise InputError(
+                        f"{path}: {entry['file']} has the box {[x, y, w, h]}, which no target can have"
+                    )
             frames = [Frame(image, (x, y, x + w, y + h)) for x, y, w, h in entry["boxes"]]
             if entry["sequence"] is None:
                 clips += [[frame] for frame in frames]
@@ -91,7 +104,9 @@ def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
     clips += videos.values()
     missing = next((clip[0].path for clip in clips if not clip[0].path.is_file()), None)
     if missing is not None or not clips:
-        raise InputError(f"{path}: " + (f"the image {missing} is missing" if missing else "no image with a box"))
+        raise InputError(
+            f"{path}: " + (f"the image {missing} is missing" if missing else "no image with a box")
+        )
     return clips
 
 
@@ -102,9 +117,11 @@ def held_out(path: Path, names: Sequence[str]) -> List[Clip]:
 
 
 def load_crop511(folder: Path, annotation: Path) -> List[Clip]:
-    """Read PySOT's training data: crops `<video>/<frame>.<track>.x.jpg` and a JSON of video -> track -> frame -> box.
+    """Read PySOT's training data: crops `<video>/<frame>.<track>.x.jpg` and a JSON of video ->
+    track -> frame -> box.
 
-    A box is x1 y1 x2 y2 or w h in pixels of the original picture; only its size matters. Raises InputError.
+    A box is x1 y1 x2 y2 or w h in pixels of the original picture; only its size matters. Raises
+    InputError.
     """
     try:
         videos = json.loads(Path(annotation).read_text())
@@ -112,34 +129,57 @@ def load_crop511(folder: Path, annotation: Path) -> List[Clip]:
         for video, tracks in videos.items():
             for track, frames in tracks.items():
                 listed = sorted((int(name), box) for name, box in frames.items() if name.isdigit())
-                sizes = [(n, (box[2] - box[0], box[3] - box[1]) if len(box) == 4 else tuple(box)) for n, box in listed]
-                clips.append([Frame(Path(folder) / video / f"{n:06d}.{track}.x.jpg", size)
-                              for n, size in sizes if min(size) > 0])
+                sizes = [
+                    (n, (box[2] - box[0], box[3] - box[1]) if len(box) == 4 else tuple(box))
+                    for n, box in listed
+                ]
+                clips.append(
+                    [
+                        Frame(Path(folder) / video / f"{n:06d}.{track}.x.jpg", size)
+                        for n, size in sizes
+                        if min(size) > 0
+                    ]
+                )
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(f"{annotation}: not an annotation file of PySOT's crop511 data ({error!r})") from None
+        raise InputError(
+            f"{annotation}: not an annotation file of PySOT's crop511 data ({error!r})"
+        ) from None
     clips = [clip for clip in clips if clip]
     if not clips or not clips[0][0].path.is_file():
-        raise InputError(f"{folder}: no crops for {annotation}" + (f", {clips[0][0].path} is missing" if clips else ""))
+        raise InputError(
+            f"{folder}: no crops for {annotation}"
+            + (f", {clips[0][0].path} is missing" if clips else "")
+        )
     return clips
 
 
 def load_clips(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
-    """Clips of a manifest file, of a folder with `manifest.json`, or of a PySOT folder: `crop511/` and JSON files beside it."""
+    """Clips of a manifest file, of a folder with `manifest.json`, or of a PySOT folder: `crop511/`
+    and JSON files beside it."""
     path = Path(path)
     if path.is_dir() and not (path / "manifest.json").is_file():
         annotations = sorted(path.glob("*.json"))
         if not (path / "crop511").is_dir() or not annotations:
-            raise InputError(f"{path}: neither manifest.json nor crop511/ with a JSON file beside it")
+            raise InputError(
+                f"{path}: neither manifest.json nor crop511/ with a JSON file beside it"
+            )
         if holdout:
             raise InputError(f"{path}: sequences can be held out of a manifest, not of crop511/")
-        return [clip for annotation in annotations for clip in load_crop511(path / "crop511", annotation)]
+        return [
+            clip
+            for annotation in annotations
+            for clip in load_crop511(path / "crop511", annotation)
+        ]
     return load_manifest(path / "manifest.json" if path.is_dir() else path, holdout)
 
 
 class PairDataset(Dataset):
-    """Pairs by index, for `torch.utils.data.DataLoader`; what is drawn depends on (seed, index) only."""
+    """Pairs by index, for `torch.utils.data.DataLoader`; what is drawn depends on (seed, index)
+    only."""
 
-    def __init__(self, clips: Sequence[Clip], config: PairConfig, search_size: int, seed: int) -> None:
+    def __init__(
+        self, clips: Sequence[Clip], config: PairConfig, search_size: int, seed: int
+    ) -> None:
         self.config, self.search_size, self.seed = config, search_size, seed
         self.stills = [clip for clip in clips if len(clip) == 1]
         self.videos = [clip for clip in clips if len(clip) > 1]
@@ -147,12 +187,19 @@ class PairDataset(Dataset):
         self.pictures: Dict[Path, np.ndarray] = {}
         unknown = set(config.shares) - {"annotated", "patch", "paste"}
         if unknown or sum(config.shares.values()) <= 0:
-            raise InputError(f"pairs: unknown kinds {sorted(unknown)}" if unknown else "pairs: the shares add up to nothing")
+            raise InputError(
+                f"pairs: unknown kinds {sorted(unknown)}"
+                if unknown
+                else "pairs: the shares add up to nothing"
+            )
         self.kinds = sorted(config.shares)
-        self.bounds = np.cumsum([config.shares[kind] for kind in self.kinds]) / sum(config.shares.values())
+        self.bounds = np.cumsum([config.shares[kind] for kind in self.kinds]) / sum(
+            config.shares.values()
+        )
 
     def __getitem__(self, index: int) -> Dict[str, np.ndarray]:
-        """exemplar (3, 127, 127) and search (3, S, S) uint8 BGR; label, delta and weight as in `targets.Targets`."""
+        """exemplar (3, 127, 127) and search (3, S, S) uint8 BGR; label, delta and weight as in
+        `targets.Targets`."""
         rng = np.random.RandomState((self.seed * 1_000_003 + index) % 2**32)
         config = self.config
         negative = bool(rng.random_sample() < config.negative)
@@ -162,12 +209,19 @@ class PairDataset(Dataset):
         grey, mirrored = rng.random_sample() < config.grey, rng.random_sample() < config.mirror
         shift = config.shift * (self.search_size - EXEMPLAR_SIZE) / (255 - EXEMPLAR_SIZE)
         z, _ = Augmentation(4, 0.05)(exemplar.image, _box(exemplar), EXEMPLAR_SIZE, rng, grey)
-        x, box = Augmentation(shift, config.scale, config.blur)(search.image, _box(search), self.search_size, rng, grey)
+        x, box = Augmentation(shift, config.scale, config.blur)(
+            search.image, _box(search), self.search_size, rng, grey
+        )
         if mirrored:
             z, x, box = flip(z, _box(exemplar))[0], *flip(x, box)
         target = anchor_targets(box, output_size(self.search_size), negative, rng, self.search_size)
-        return {"exemplar": _pixels(z), "search": _pixels(x),
-                "label": target.label, "delta": target.delta, "weight": target.weight}
+        return {
+            "exemplar": _pixels(z),
+            "search": _pixels(x),
+            "label": target.label,
+            "delta": target.delta,
+            "weight": target.weight,
+        }
 
     def _pair(self, rng: np.random.RandomState) -> Tuple[Sample, Sample]:
         """Exemplar and search sample of one target, before PySOT's augmentation."""
@@ -176,9 +230,14 @@ class PairDataset(Dataset):
         exemplar_frame, search_frame = self._frames_of(kind, rng)
         strength = config.warp * (0.3 if exemplar_frame is not search_frame else 1.0)
         exemplar = self._sample(exemplar_frame, np.eye(2))
-        search = self._sample(search_frame, random_affine(rng, 20 * strength, 0.1 * strength, 0.15 * strength))
+        search = self._sample(
+            search_frame, random_affine(rng, 20 * strength, 0.1 * strength, 0.15 * strength)
+        )
         if kind == "paste":
-            backgrounds = [self._sample(self._patch(rng, 0.08, 0.25), np.eye(2), cv2.BORDER_REFLECT_101) for _ in range(2)]
+            backgrounds = [
+                self._sample(self._patch(rng, 0.08, 0.25), np.eye(2), cv2.BORDER_REFLECT_101)
+                for _ in range(2)
+            ]
             power = rng.uniform(2, 6)
             if rng.random_sample() < 0.3:
                 backgrounds[1] = backgrounds[0]
@@ -189,10 +248,17 @@ class PairDataset(Dataset):
         return exemplar, Sample(self._worsen(search, rng), search.size)
 
     def _frames_of(self, kind: str, rng: np.random.RandomState) -> Tuple[Frame, Frame]:
-        if kind == "annotated" and self.videos and (rng.random_sample() < self.config.video or not self.stills):
+        if (
+            kind == "annotated"
+            and self.videos
+            and (rng.random_sample() < self.config.video or not self.stills)
+        ):
             clip = self.videos[rng.randint(len(self.videos))]
             first = rng.randint(len(clip))
-            low, high = max(0, first - self.config.frame_range), min(len(clip) - 1, first + self.config.frame_range)
+            low, high = (
+                max(0, first - self.config.frame_range),
+                min(len(clip) - 1, first + self.config.frame_range),
+            )
             return clip[first], clip[rng.randint(low, high + 1)]
         if kind == "annotated" and self.stills:
             frame = self.stills[rng.randint(len(self.stills))][0]
@@ -202,8 +268,11 @@ class PairDataset(Dataset):
             frame = self._patch(rng)
         return frame, frame
 
-    def _patch(self, rng: np.random.RandomState, smallest: float = 0.12, largest: float = 0.45) -> Frame:
-        """A random region with some texture of a random picture (the last one tried, should none of five have any).
+    def _patch(
+        self, rng: np.random.RandomState, smallest: float = 0.12, largest: float = 0.45
+    ) -> Frame:
+        """A random region with some texture of a random picture (the last one tried, should none of
+        five have any).
 
         smallest, largest: its side as a share of the picture's shorter side.
         """
@@ -215,7 +284,7 @@ class PairDataset(Dataset):
             aspect = np.exp(rng.uniform(-0.8, 0.8) / 2)
             w, h = min(side * aspect, 0.8 * width), min(side / aspect, 0.8 * height)
             x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
-            if picture[int(y):int(y + h), int(x):int(x + w)].std() > 15:
+            if picture[int(y) : int(y + h), int(x) : int(x + w)].std() > 15:
                 break
         return Frame(path, (x, y, x + w, y + h))
 
@@ -224,15 +293,26 @@ class PairDataset(Dataset):
         image, config = search.image, self.config
         extent = np.array(search.size)
         while rng.random_sample() < config.distractor:
-            other = self._sample(self._patch(rng) if rng.random_sample() < 0.4 else self._any(rng), np.eye(2))
+            other = self._sample(
+                self._patch(rng) if rng.random_sample() < 0.4 else self._any(rng), np.eye(2)
+            )
             angle = rng.uniform(0, 2 * np.pi)
             reach = 0.5 * (extent + np.array(other.size)) * rng.uniform(1.0, 1.8)
-            away = reach * np.array([np.cos(angle), np.sin(angle)]) / max(abs(np.cos(angle)), abs(np.sin(angle)))
+            away = (
+                reach
+                * np.array([np.cos(angle), np.sin(angle)])
+                / max(abs(np.cos(angle)), abs(np.sin(angle)))
+            )
             image = paste(image, other, away, rng.uniform(2, 6))
         if rng.random_sample() < config.occluder:
             other = self._sample(self._patch(rng), np.eye(2))
             side = rng.choice([-1, 1], 2) * extent * rng.uniform(0.3, 0.7, 2)
-            image = paste(image, Sample(other.image, tuple(extent * rng.uniform(0.4, 0.9, 2))), side, rng.uniform(2, 6))
+            image = paste(
+                image,
+                Sample(other.image, tuple(extent * rng.uniform(0.4, 0.9, 2))),
+                side,
+                rng.uniform(2, 6),
+            )
         if config.light:
             image = relight(image, rng, config.light)
         return degrade(image, rng) if config.degrade else image
@@ -240,24 +320,38 @@ class PairDataset(Dataset):
     def _any(self, rng: np.random.RandomState) -> Frame:
         return self.frames[rng.randint(len(self.frames))]
 
-    def _sample(self, frame: Frame, linear: np.ndarray, border: int = cv2.BORDER_CONSTANT) -> Sample:
+    def _sample(
+        self, frame: Frame, linear: np.ndarray, border: int = cv2.BORDER_CONSTANT
+    ) -> Sample:
         """511 crop around a frame's target, the target warped by a linear map about its centre."""
         picture = self._picture(frame.path)
         if len(frame.box) == 2:
             if picture.shape[:2] != (CROP_SIZE, CROP_SIZE):
-                raise InputError(f"{frame.path}: {picture.shape[1]}x{picture.shape[0]} pixels where a crop has 511x511")
+                raise InputError(
+                    f"{frame.path}: {picture.shape[1]}x{picture.shape[0]} pixels where a crop has 511x511"
+                )
             mapping = np.eye(2, 3)
             size = frame.box
         else:
-            if not (frame.box[0] < picture.shape[1] and frame.box[1] < picture.shape[0] and min(frame.box[2:]) > 0):
-                raise InputError(f"{frame.path}: the box {list(frame.box)} (x1, y1, x2, y2) lies outside the picture")
+            if not (
+                frame.box[0] < picture.shape[1]
+                and frame.box[1] < picture.shape[0]
+                and min(frame.box[2:]) > 0
+            ):
+                raise InputError(
+                    f"{frame.path}: the box {list(frame.box)} (x1, y1, x2, y2) lies outside the picture"
+                )
             mapping = window_map(training_window(np.array(frame.box), CROP_SIZE), CROP_SIZE)
             size = (frame.box[2] - frame.box[0], frame.box[3] - frame.box[1])
         zoom = EXEMPLAR_SIZE / context_side(*size)
         center = (CROP_SIZE - 1) / 2
-        turned = np.hstack([linear @ mapping[:, :2], (linear @ (mapping[:, 2] - center) + center)[:, None]])
+        turned = np.hstack(
+            [linear @ mapping[:, :2], (linear @ (mapping[:, 2] - center) + center)[:, None]]
+        )
         fill = tuple(float(v) for v in picture[::8, ::8].mean((0, 1)))
-        image = cv2.warpAffine(picture, turned, (CROP_SIZE, CROP_SIZE), borderMode=border, borderValue=fill)
+        image = cv2.warpAffine(
+            picture, turned, (CROP_SIZE, CROP_SIZE), borderMode=border, borderValue=fill
+        )
         return Sample(image, mapped_size(size[0] * zoom, size[1] * zoom, linear))
 
     def _picture(self, path: Path) -> np.ndarray:
@@ -269,7 +363,8 @@ class PairDataset(Dataset):
 
 
 def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float) -> np.ndarray:
-    """Set the centre of a 511 crop on another one, cut out as a soft superellipse |x/a|^power + |y/b|^power < 1.
+    """Set the centre of a 511 crop on another one, cut out as a soft superellipse |x/a|^power +
+    |y/b|^power < 1.
 
     offset: x, y of the layer's target from the centre of the base, in pixels. Returns a new image.
     """
@@ -277,15 +372,23 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
     center = CROP_SIZE // 2
     place = center + np.round(np.asarray(offset, float)).astype(int)
     reach = np.minimum(np.ceil(half * 1.1).astype(int), center - 1)
-    low, high = np.maximum(-reach, -place), np.minimum(reach, CROP_SIZE - 1 - place)  # both included
+    # Both included
+    low, high = np.maximum(-reach, -place), np.minimum(reach, CROP_SIZE - 1 - place)
     if (low >= high).any():
         return base
-    x, y = (np.abs(np.arange(low[i], high[i] + 1, dtype=np.float32) / half[i]) ** power for i in (0, 1))
+    x, y = (
+        np.abs(np.arange(low[i], high[i] + 1, dtype=np.float32) / half[i]) ** power for i in (0, 1)
+    )
     inside = (x[None, :] + y[:, None]) ** (1 / power)
     alpha = np.clip((1.05 - inside) / 0.1, 0, 1)[..., None]
     out = base.copy()
-    target, source = (image[origin[1] + low[1]:origin[1] + high[1] + 1, origin[0] + low[0]:origin[0] + high[0] + 1]
-                      for image, origin in ((out, place), (layer.image, np.array([center, center]))))
+    target, source = (
+        image[
+            origin[1] + low[1] : origin[1] + high[1] + 1,
+            origin[0] + low[0] : origin[0] + high[0] + 1,
+        ]
+        for image, origin in ((out, place), (layer.image, np.array([center, center])))
+    )
     target[:] = alpha * source + (1 - alpha) * target
     return out
 

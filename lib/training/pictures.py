@@ -1,9 +1,11 @@
 """Pictures with a class: generated ones, which need no download, or folders of ImageNet's kind.
 
-Generated classes are a shape with a texture, 8 x 8 of them, in any colours, at any place, size and angle, before clutter, under
-changing light, blurred and partly covered: neither the colour nor the outline alone tells the class. A picture is a function of
-(seed, index), so a run that stops and goes on sees the same.
+Generated classes are a shape with a texture, 8 x 8 of them, in any colours, at any place, size and
+angle, before clutter, under changing light, blurred and partly covered: neither the colour nor the
+outline alone tells the class. A picture is a function of (seed, index), so a run that stops and
+goes on sees the same.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,7 +28,8 @@ Picture = Tuple[np.ndarray, int]  # (3, S, S) float32, BGR 0..255, and its class
 
 
 class Generated(Dataset):
-    """Generated pictures of 64 classes, S x S pixels; validation pictures come from seeds that training has not."""
+    """Generated pictures of 64 classes, S x S pixels; validation pictures come from seeds that
+    training has not."""
 
     classes = CLASSES
 
@@ -42,20 +45,30 @@ class Generated(Dataset):
 class Folders(Dataset):
     """`folder/train/CLASS/*` and `folder/val/CLASS/*`, as ImageNet is unpacked.
 
-    Index i of training is a picture of epoch i // length, in that epoch's own order, cropped and mirrored at random as is usual
-    for ImageNet (8 to 100 % of the area); validation pictures are cropped at the centre. Raises InputError for missing folders.
+    Index i of training is a picture of epoch i // length, in that epoch's own order, cropped and
+    mirrored at random as is usual for ImageNet (8 to 100 % of the area); validation pictures are
+    cropped at the centre. Raises InputError for missing folders.
     """
 
     def __init__(self, folder: Path, size: int, seed: int, validation: bool = False) -> None:
         self.size, self.seed, self.validation = size, seed, validation
-        named = {part: sorted(child.name for child in (folder / part).glob("*") if child.is_dir()) for part in ("train", "val")}
+        named = {
+            part: sorted(child.name for child in (folder / part).glob("*") if child.is_dir())
+            for part in ("train", "val")
+        }
         if not named["train"] or named["train"] != named["val"]:
-            raise InputError(f"{folder}: needs train/CLASS/ and val/CLASS/ with the same classes (there are "
-                             f"{len(named['train'])} and {len(named['val'])})")
+            raise InputError(
+                f"{folder}: needs train/CLASS/ and val/CLASS/ with the same classes (there are "
+                f"{len(named['train'])} and {len(named['val'])})"
+            )
         self.classes = tuple(named["train"])
         part = folder / ("val" if validation else "train")
-        self.files = [(file, label) for label, name in enumerate(self.classes) for file in sorted((part / name).iterdir())
-                      if file.suffix.lower() in IMAGE_SUFFIXES]
+        self.files = [
+            (file, label)
+            for label, name in enumerate(self.classes)
+            for file in sorted((part / name).iterdir())
+            if file.suffix.lower() in IMAGE_SUFFIXES
+        ]
         empty = set(range(len(self.classes))) - {label for _, label in self.files}
         if empty:
             raise InputError(f"{part}: no picture of the class '{self.classes[min(empty)]}'")
@@ -69,18 +82,26 @@ class Folders(Dataset):
         random = np.random.RandomState([self.seed, epoch, place])
         if not self.validation:
             if epoch not in self._orders:
-                self._orders = {epoch: np.random.RandomState([self.seed, epoch]).permutation(len(self.files))}
+                self._orders = {
+                    epoch: np.random.RandomState([self.seed, epoch]).permutation(len(self.files))
+                }
             place = int(self._orders[epoch][place])
         file, label = self.files[place]
         image = cv2.imread(str(file))
         if image is None:
             raise InputError(f"{file}: not a readable picture")
-        return _as_input(_centre(image, self.size) if self.validation else _random_crop(image, self.size, random)), label
+        return _as_input(
+            _centre(image, self.size) if self.validation else _random_crop(image, self.size, random)
+        ), label
 
 
 def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> Generated | Folders:
     """The pictures of a configuration: "generated", or a folder."""
-    return Generated(size, seed, validation) if data == GENERATED else Folders(Path(data), size, seed, validation)
+    return (
+        Generated(size, seed, validation)
+        if data == GENERATED
+        else Folders(Path(data), size, seed, validation)
+    )
 
 
 def _as_input(image: np.ndarray) -> np.ndarray:
@@ -89,10 +110,20 @@ def _as_input(image: np.ndarray) -> np.ndarray:
 
 def _random_crop(image: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
     height, width = image.shape[:2]
-    area, ratio = height * width * random.uniform(0.08, 1.0), np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
-    w, h = min(width, max(1, int(np.sqrt(area * ratio)))), min(height, max(1, int(np.sqrt(area / ratio))))
+    area, ratio = (
+        height * width * random.uniform(0.08, 1.0),
+        np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3))),
+    )
+    w, h = (
+        min(width, max(1, int(np.sqrt(area * ratio)))),
+        min(height, max(1, int(np.sqrt(area / ratio)))),
+    )
     x, y = random.randint(width - w + 1), random.randint(height - h + 1)
-    crop = cv2.resize(image[y:y + h, x:x + w], (size, size), interpolation=cv2.INTER_AREA if w > size else cv2.INTER_LINEAR)
+    crop = cv2.resize(
+        image[y : y + h, x : x + w],
+        (size, size),
+        interpolation=cv2.INTER_AREA if w > size else cv2.INTER_LINEAR,
+    )
     return crop[:, ::-1] if random.randint(2) else crop
 
 
@@ -101,10 +132,10 @@ def _centre(image: np.ndarray, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     side = max(1, int(min(height, width) * 0.875))
     x, y = (width - side) // 2, (height - side) // 2
-    return cv2.resize(image[y:y + side, x:x + side], (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.resize(image[y : y + side, x : x + side], (size, size), interpolation=cv2.INTER_AREA)
 
 
-# -- Drawing -------------------------------------------------------------------------------------------------------------------
+# -- Drawing ---------------------------------------------------------------------------------------
 
 
 def draw(label: int, size: int, random: np.random.RandomState) -> np.ndarray:
@@ -116,7 +147,13 @@ def draw(label: int, size: int, random: np.random.RandomState) -> np.ndarray:
     canvas = (canvas * (1 - mask) + paint * mask).astype(np.uint8)
     if random.random_sample() < 0.3:  # something thin lies across it
         ends = random.randint(0, size, (2, 2))
-        cv2.line(canvas, tuple(map(int, ends[0])), tuple(map(int, ends[1])), _colour(random), int(random.randint(2, size // 12)))
+        cv2.line(
+            canvas,
+            tuple(map(int, ends[0])),
+            tuple(map(int, ends[1])),
+            _colour(random),
+            int(random.randint(2, size // 12)),
+        )
     return degrade(relight(canvas, random), random)
 
 
@@ -134,12 +171,18 @@ def _two_colours(random: np.random.RandomState) -> Tuple[np.ndarray, np.ndarray]
 
 def _clutter(size: int, random: np.random.RandomState) -> np.ndarray:
     """Smooth colours with scraps of shapes and textures on them."""
-    canvas = cv2.resize(random.randint(0, 256, (4, 4, 3)).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC)
+    canvas = cv2.resize(
+        random.randint(0, 256, (4, 4, 3)).astype(np.uint8),
+        (size, size),
+        interpolation=cv2.INTER_CUBIC,
+    )
     for _ in range(random.randint(2, 6)):
         paint = _texture(TEXTURES[random.randint(len(TEXTURES))], size, random)
         points = random.randint(-size // 4, size * 5 // 4, (3, 2)).astype(np.int32)
         scrap = cv2.fillConvexPoly(np.zeros((size, size), np.uint8), points, 1)
-        canvas = np.where(scrap[..., None] > 0, (0.5 * canvas + 0.5 * paint).astype(np.uint8), canvas)
+        canvas = np.where(
+            scrap[..., None] > 0, (0.5 * canvas + 0.5 * paint).astype(np.uint8), canvas
+        )
     return canvas
 
 
@@ -147,7 +190,10 @@ def _texture(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
     """Two colours by a pattern of random pitch, angle and phase, (size, size, 3)."""
     pitch, angle = size * random.uniform(0.06, 0.14), random.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:size, :size] + random.uniform(0, size, (2, 1, 1))
-    u, v = (np.cos(angle) * x + np.sin(angle) * y) / pitch, (np.cos(angle) * y - np.sin(angle) * x) / pitch
+    u, v = (
+        (np.cos(angle) * x + np.sin(angle) * y) / pitch,
+        (np.cos(angle) * y - np.sin(angle) * x) / pitch,
+    )
     patterns: Dict[str, Callable[[], np.ndarray]] = {
         "stripes": lambda: u % 2 < 1,
         "checks": lambda: (np.floor(u) + np.floor(v)) % 2 < 1,
@@ -155,7 +201,10 @@ def _texture(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
         "rings": lambda: np.hypot(u - u.mean(), v - v.mean()) % 2 < 1,
         "zigzag": lambda: (v + np.abs(u % 2 - 1) * 1.5) % 2 < 1,
         "plaid": lambda: (u % 3 < 0.7) | (v % 3 < 0.7),
-        "grain": lambda: cv2.resize(random.standard_normal((max(4, int(size / pitch * 2)),) * 2), (size, size)) > 0,
+        "grain": lambda: (
+            cv2.resize(random.standard_normal((max(4, int(size / pitch * 2)),) * 2), (size, size))
+            > 0
+        ),
         "bricks": lambda: (v % 1.5 < 0.25) | ((u + np.floor(v / 1.5) % 2 * 1.5) % 3 < 0.3),
     }
     one, other = _two_colours(random)
@@ -168,14 +217,32 @@ def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarr
     circle = np.stack([np.cos(turns), np.sin(turns)], 1)
     star = np.arange(10) * (2 * np.pi / 10)
     outlines: Dict[str, np.ndarray] = {
-        "disc": circle, "ring": circle,
+        "disc": circle,
+        "ring": circle,
         "triangle": np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)]),
         "square": np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]),
-        "star": np.stack([np.sin(star), -np.cos(star)], 1) * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None],
-        "cross": np.array([(-.3, -1), (.3, -1), (.3, -.3), (1, -.3), (1, .3), (.3, .3), (.3, 1), (-.3, 1), (-.3, .3), (-1, .3),
-                           (-1, -.3), (-.3, -.3)]),
+        "star": np.stack([np.sin(star), -np.cos(star)], 1)
+        * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None],
+        "cross": np.array(
+            [
+                (-0.3, -1),
+                (0.3, -1),
+                (0.3, -0.3),
+                (1, -0.3),
+                (1, 0.3),
+                (0.3, 0.3),
+                (0.3, 1),
+                (-0.3, 1),
+                (-0.3, 0.3),
+                (-1, 0.3),
+                (-1, -0.3),
+                (-0.3, -0.3),
+            ]
+        ),
         "half disc": circle[:25] * (1, 1.2) - (0, 0.5),
-        "arrow": np.array([(-1, -.3), (.1, -.3), (.1, -.9), (1, 0), (.1, .9), (.1, .3), (-1, .3)]),
+        "arrow": np.array(
+            [(-1, -0.3), (0.1, -0.3), (0.1, -0.9), (1, 0), (0.1, 0.9), (0.1, 0.3), (-1, 0.3)]
+        ),
     }
     radius, angle = size * random.uniform(0.22, 0.42), random.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -194,4 +261,6 @@ def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarr
 
 def montage(labels: List[int], size: int, seed: int = 0) -> np.ndarray:
     """One picture of each class given, side by side, (size, N x size, 3) uint8."""
-    return np.concatenate([draw(label, size, np.random.RandomState([seed, label])) for label in labels], axis=1)
+    return np.concatenate(
+        [draw(label, size, np.random.RandomState([seed, label])) for label in labels], axis=1
+    )

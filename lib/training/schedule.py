@@ -1,4 +1,6 @@
-"""Learning rates by phase of a training run; PySOT's schedule (warm-up, then a logarithmic fall) is two such phases."""
+"""Learning rates by phase of a training run; PySOT's schedule (warm-up, then a logarithmic fall) is
+two such phases."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ SHAPES = ("linear", "log", "cosine")
 class Phase:
     """A stretch of training with its own crops, losses and learning rate.
 
-    pairs: its length. search_size: side of the search crops. lr: first and last learning rate, joined by `shape` ("linear",
-    "log", "cosine"). epochs: the rate stays the same within one of this many equal parts (0: it moves with every step).
-    reaches_end: whether the last part has `lr[1]` itself, or leaves it to the phase that follows, as PySOT's warm-up does.
-    backbone_lr: factor of the backbone's rate, 0 freezes it. tracking, distill: weights of the two losses.
+    pairs: its length. search_size: side of the search crops. lr: first and last learning rate,
+    joined by `shape` ("linear", "log", "cosine"). epochs: the rate stays the same within one of
+    this many equal parts (0: it moves with every step). reaches_end: whether the last part has
+    `lr[1]` itself, or leaves it to the phase that follows, as PySOT's warm-up does. backbone_lr:
+    factor of the backbone's rate, 0 freezes it. tracking, distill: weights of the two losses.
     freeze_norm: batch normalisation uses and keeps its running statistics.
     """
 
@@ -35,12 +38,25 @@ class Phase:
 
     def __post_init__(self) -> None:
         whole = isinstance(self.pairs, int) and isinstance(self.search_size, int)
-        if not whole or self.pairs <= 0 or self.shape not in SHAPES or self.search_size not in range(135, 512, 8):
-            raise InputError(f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}")
-        if len(self.lr) != 2 or not all(isinstance(rate, (int, float)) and 0 < rate < 1e3 for rate in self.lr):
-            raise InputError(f"impossible phase: lr {list(self.lr)}, two numbers above 0 are needed")
+        if (
+            not whole
+            or self.pairs <= 0
+            or self.shape not in SHAPES
+            or self.search_size not in range(135, 512, 8)
+        ):
+            raise InputError(
+                f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}"
+            )
+        if len(self.lr) != 2 or not all(
+            isinstance(rate, (int, float)) and 0 < rate < 1e3 for rate in self.lr
+        ):
+            raise InputError(
+                f"impossible phase: lr {list(self.lr)}, two numbers above 0 are needed"
+            )
         if not (self.tracking or self.distill):
-            raise InputError("impossible phase: neither tracking nor distill has a weight, so there is nothing to learn")
+            raise InputError(
+                "impossible phase: neither tracking nor distill has a weight, so there is nothing to learn"
+            )
 
 
 def learning_rate(phase: Phase, done: int) -> float:
@@ -57,8 +73,26 @@ def learning_rate(phase: Phase, done: int) -> float:
 
 
 def pysot_phases(pairs_per_epoch: int) -> Tuple[Phase, ...]:
-    """PySOT's schedule for this model: 5 epochs of warm-up, 15 of logarithmic fall, the backbone (at a tenth) from epoch 10."""
+    """PySOT's schedule for this model: 5 epochs of warm-up, 15 of logarithmic fall, the backbone
+    (at a tenth) from epoch 10."""
     fall = 0.005 * (0.0005 / 0.005) ** (np.arange(15) / 14)
-    return (Phase(5 * pairs_per_epoch, lr=(0.001, 0.005), shape="log", epochs=5, reaches_end=False, backbone_lr=0.0),
-            Phase(5 * pairs_per_epoch, lr=(0.005, float(fall[4])), shape="log", epochs=5, backbone_lr=0.0),
-            Phase(10 * pairs_per_epoch, lr=(float(fall[5]), 0.0005), shape="log", epochs=10, backbone_lr=0.1))
+    return (
+        Phase(
+            5 * pairs_per_epoch,
+            lr=(0.001, 0.005),
+            shape="log",
+            epochs=5,
+            reaches_end=False,
+            backbone_lr=0.0,
+        ),
+        Phase(
+            5 * pairs_per_epoch, lr=(0.005, float(fall[4])), shape="log", epochs=5, backbone_lr=0.0
+        ),
+        Phase(
+            10 * pairs_per_epoch,
+            lr=(float(fall[5]), 0.0005),
+            shape="log",
+            epochs=10,
+            backbone_lr=0.1,
+        ),
+    )

@@ -1,4 +1,6 @@
-"""What the network is asked to answer for a search crop: a label and a box offset for every anchor (PySOT's `AnchorTarget`)."""
+"""What the network is asked to answer for a search crop: a label and a box offset for every anchor
+(PySOT's `AnchorTarget`)."""
+
 from __future__ import annotations
 
 from typing import NamedTuple, Tuple
@@ -10,12 +12,13 @@ from lib.siamrpn.anchors import STRIDE, anchor_grid, corners, iou
 THRESHOLD_POSITIVE = 0.6
 THRESHOLD_NEGATIVE = 0.3
 POSITIVES = 16
-NEGATIVES = 16        # of a pair whose target is absent
+NEGATIVES = 16  # of a pair whose target is absent
 TOTAL = 64
 
 
 class Targets(NamedTuple):
-    """label (A, S, S) int64: 1, 0 or -1 (not used); delta (4, A, S, S) float32; weight (A, S, S) float32; overlap (A, S, S)."""
+    """label (A, S, S) int64: 1, 0 or -1 (not used); delta (4, A, S, S) float32; weight (A, S, S)
+    float32; overlap (A, S, S)."""
 
     label: np.ndarray
     delta: np.ndarray
@@ -28,8 +31,11 @@ def output_size(search_size: int) -> int:
     return (search_size - 127) // STRIDE + 1 + 8
 
 
-def _keep(positions: Tuple[np.ndarray, ...], count: int, rng: np.random.RandomState) -> Tuple[Tuple[np.ndarray, ...], int]:
-    """At most `count` of the positions, drawn at random; draws nothing when there are no more than that."""
+def _keep(
+    positions: Tuple[np.ndarray, ...], count: int, rng: np.random.RandomState
+) -> Tuple[Tuple[np.ndarray, ...], int]:
+    """At most `count` of the positions, drawn at random; draws nothing when there are no more than
+    that."""
     found = positions[0].shape[0]
     if found <= count:
         return positions, found
@@ -38,11 +44,13 @@ def _keep(positions: Tuple[np.ndarray, ...], count: int, rng: np.random.RandomSt
     return tuple(p[chosen[:count]] for p in positions), count
 
 
-def anchor_targets(box: np.ndarray, size: int, negative: bool, rng: np.random.RandomState, search_size: int = 255) -> Targets:
+def anchor_targets(
+    box: np.ndarray, size: int, negative: bool, rng: np.random.RandomState, search_size: int = 255
+) -> Targets:
     """Labels and offsets for a target box x1 y1 x2 y2 in crop pixels on a size x size response map.
 
-    A negative pair (the exemplar shows something else) has negatives around the box only. `rng` is used exactly as PySOT uses
-    NumPy's global state.
+    A negative pair (the exemplar shows something else) has negatives around the box only. `rng` is
+    used exactly as PySOT uses NumPy's global state.
     """
     grid = anchor_grid(size)
     grid[..., :2] += search_size // 2
@@ -52,8 +60,10 @@ def anchor_targets(box: np.ndarray, size: int, negative: bool, rng: np.random.Ra
     cx, cy = (box[0] + box[2]) * 0.5, (box[1] + box[3]) * 0.5
     width, height = box[2] - box[0], box[3] - box[1]
     if negative:
-        col, row = (size // 2 + int(np.ceil((c - search_size // 2) / STRIDE + 0.5)) for c in (cx, cy))
-        label[:, max(0, row - 3):min(size, row + 4), max(0, col - 3):min(size, col + 4)] = 0
+        col, row = (
+            size // 2 + int(np.ceil((c - search_size // 2) / STRIDE + 0.5)) for c in (cx, cy)
+        )
+        label[:, max(0, row - 3) : min(size, row + 4), max(0, col - 3) : min(size, col + 4)] = 0
         kept, _ = _keep(np.where(label == 0), NEGATIVES, rng)
         label[:] = -1
         label[kept] = 0

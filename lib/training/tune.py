@@ -1,4 +1,6 @@
-"""Penalty, window influence and rate of the tracker, chosen for a network on sequences that its training did not see."""
+"""Penalty, window influence and rate of the tracker, chosen for a network on sequences that its
+training did not see."""
+
 from __future__ import annotations
 
 from dataclasses import replace
@@ -27,21 +29,38 @@ def as_video(clip: Clip) -> Video:
     picture = cv2.imread(str(clip[0].path))
     if picture is None or len(clip[0].box) != 4:
         raise InputError(f"{clip[0].path}: not a frame with a box to track")
-    boxes = tuple(np.array([x1, y1, x2 - x1, y2 - y1]) for x1, y1, x2, y2 in (frame.box for frame in clip))
-    return Video(clip[0].path.stem, tuple(frame.path for frame in clip), boxes, {}, picture.shape[1], picture.shape[0])
+    boxes = tuple(
+        np.array([x1, y1, x2 - x1, y2 - y1]) for x1, y1, x2, y2 in (frame.box for frame in clip)
+    )
+    return Video(
+        clip[0].path.stem,
+        tuple(frame.path for frame in clip),
+        boxes,
+        {},
+        picture.shape[1],
+        picture.shape[0],
+    )
 
 
 def overlap_on(network: TrackerNetwork, videos: Sequence[Video], config: TrackerConfig) -> float:
     """Mean over sequences of the average overlap in one pass, 0..1."""
     tracker = SiamRPNTracker(network, config)
-    return float(np.mean([average_overlap(video, run_one_pass(tracker, video)) for video in videos]))
+    return float(
+        np.mean([average_overlap(video, run_one_pass(tracker, video)) for video in videos])
+    )
 
 
-def tune(network: TrackerNetwork, videos: Sequence[Video], rounds: int = 2,
-         report: Callable[[TrackerConfig, float], None] = lambda config, overlap: None) -> Tuple[TrackerConfig, float]:
-    """Coordinate search over GRID from PySOT's settings: one at a time takes its best value, `rounds` times over.
+def tune(
+    network: TrackerNetwork,
+    videos: Sequence[Video],
+    rounds: int = 2,
+    report: Callable[[TrackerConfig, float], None] = lambda config, overlap: None,
+) -> Tuple[TrackerConfig, float]:
+    """Coordinate search over GRID from PySOT's settings: one at a time takes its best value,
+    `rounds` times over.
 
-    Returns the settings and their mean average overlap. report(config, overlap) hears of every trial.
+    Returns the settings and their mean average overlap. report(config, overlap) hears of every
+    trial.
     """
     best = TrackerConfig()
     best_overlap = overlap_on(network, videos, best)

@@ -1,7 +1,10 @@
-"""Annotated sequences (section 3.3.2): VOT folders, PySOT's json files and OTB folders behind one type.
+"""Annotated sequences (section 3.3.2): VOT folders, PySOT's json files and OTB folders behind one
+type.
 
-Annotations are checked once, on loading; frames are read one at a time, and evaluating raw results needs none.
+Annotations are checked once, on loading; frames are read one at a time, and evaluating raw results
+needs none.
 """
+
 from __future__ import annotations
 
 import json
@@ -17,7 +20,9 @@ from lib.vot.overlap import region_corners
 
 TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", "occlusion")
 # The names VOT gives them in files (tag files, PySOT's json, reports).
-TAG_FILES = dict(zip(TAGS, ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")))
+TAG_FILES = dict(
+    zip(TAGS, ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion"))
+)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 
@@ -25,8 +30,9 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 class Sequence:
     """One video with a region per frame.
 
-    frames: N paths, or none where only annotations are at hand. regions: N float arrays of 4 (x, y, w, h) or 8 numbers
-    (a polygon's corners x1, y1, .. x4, y4) in pixels. tags: attribute -> (N,) bool. width, height: of every frame, in pixels.
+    frames: N paths, or none where only annotations are at hand. regions: N float arrays of 4 (x, y,
+    w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels. tags: attribute -> (N,)
+    bool. width, height: of every frame, in pixels.
     """
 
     name: str
@@ -40,9 +46,12 @@ class Sequence:
         return len(self.regions)
 
     def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, BGR. Raises InputError where the file is missing, truncated or no image."""
+        """(H, W, 3) uint8, BGR. Raises InputError where the file is missing, truncated or no
+        image."""
         if not self.frames:
-            raise InputError(f"Sequence '{self.name}' has annotations only, its frames are not on this machine.")
+            raise InputError(
+                f"Sequence '{self.name}' has annotations only, its frames are not on this machine."
+            )
         return read_frame(self.frames[index])
 
     @property
@@ -74,10 +83,12 @@ def polygon_corners(region: np.ndarray) -> np.ndarray:
 
 
 def axis_aligned_box(region: np.ndarray) -> np.ndarray:
-    """The box (x, y, w, h) a tracker is initialised with: PySOT's get_axis_aligned_bbox as its test.py applies it.
+    """The box (x, y, w, h) a tracker is initialised with: PySOT's get_axis_aligned_bbox as its
+    test.py applies it.
 
-    A polygon becomes the box around its mean corner with the polygon's area and the aspect ratio of its bounding box; the
-    sizes count pixels (w = s * (x_max - x_min) + 1, x = centre - (w - 1) / 2). A box stays as it is.
+    A polygon becomes the box around its mean corner with the polygon's area and the aspect ratio of
+    its bounding box; the sizes count pixels (w = s * (x_max - x_min) + 1, x = centre - (w - 1) /
+    2). A box stays as it is.
     """
     region = np.asarray(region, float)
     if region.size == 4:
@@ -90,7 +101,8 @@ def axis_aligned_box(region: np.ndarray) -> np.ndarray:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. Raises InputError, also where OpenCV would say nothing."""
+    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. Raises InputError, also where
+    OpenCV would say nothing."""
     import cv2  # evaluating needs no images, so the import waits
 
     try:
@@ -100,16 +112,24 @@ def read_frame(path: Path) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise InputError(f"Frame {path} is not a readable image.")
-    end = b"\xff\xd9" if data.startswith(b"\xff\xd8") else b"IEND" if data.startswith(b"\x89PNG") else b""
+    end = (
+        b"\xff\xd9"
+        if data.startswith(b"\xff\xd8")
+        else b"IEND"
+        if data.startswith(b"\x89PNG")
+        else b""
+    )
     if end not in data[-1024:]:  # OpenCV fills the missing part with grey and says nothing
         raise InputError(f"Frame {path} is truncated.")
     return image
 
 
 def load_dataset(path: str | Path) -> Dataset:
-    """Load a VOT folder, an OTB folder (both: of sequences, or one sequence) or PySOT's json file (or the folder holding it).
+    """Load a VOT folder, an OTB folder (both: of sequences, or one sequence) or PySOT's json file
+    (or the folder holding it).
 
-    Raises InputError, naming the file, where annotations are missing, unreadable, too few, not finite, empty or off the image.
+    Raises InputError, naming the file, where annotations are missing, unreadable, too few, not
+    finite, empty or off the image.
     """
     path = Path(path)
     if not path.exists():
@@ -119,7 +139,9 @@ def load_dataset(path: str | Path) -> Dataset:
         return Dataset(described.stem, path, tuple(_load_json(described)))
     folders = _sequence_folders(path)
     if not folders:
-        raise InputError(f"Dataset {path} holds neither list.txt nor groundtruth.txt nor groundtruth_rect.txt.")
+        raise InputError(
+            f"Dataset {path} holds neither list.txt nor groundtruth.txt nor groundtruth_rect.txt."
+        )
     return Dataset(path.resolve().name, path, tuple(_load_folder(folder) for folder in folders))
 
 
@@ -138,42 +160,62 @@ def _sequence_folders(path: Path) -> list[Path]:
             if not _annotation_file(folder):
                 raise InputError(f"{listing} names '{folder.name}', which has no groundtruth.txt.")
         return folders
-    return sorted(folder for folder in path.iterdir() if folder.is_dir() and _annotation_file(folder))
+    return sorted(
+        folder for folder in path.iterdir() if folder.is_dir() and _annotation_file(folder)
+    )
 
 
 def _load_folder(folder: Path) -> Sequence:
-    """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in img/)."""
+    """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in
+    img/)."""
     source = _annotation_file(folder)
     assert source is not None
     regions = read_numbers(source)
     images = next((folder / name for name in ("color", "img") if (folder / name).is_dir()), folder)
-    frames = tuple(sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES))
+    frames = tuple(
+        sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    )
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
     tags = {}
     for tag, name in TAG_FILES.items():
-        file = next((folder / (name + end) for end in (".tag", ".label") if (folder / (name + end)).is_file()), None)
+        file = next(
+            (
+                folder / (name + end)
+                for end in (".tag", ".label")
+                if (folder / (name + end)).is_file()
+            ),
+            None,
+        )
         tags[tag] = [value for row in read_numbers(file) for value in row] if file else []
     height, width = read_frame(frames[0]).shape[:2]
     return _checked(str(source), folder.resolve().name, frames, regions, tags, width, height)
 
 
 def _load_json(path: Path) -> list[Sequence]:
-    """PySOT's json: {name: {img_names, gt_rect, one list a tag, width, height}}. An empty tag list means the tag never occurs."""
+    """PySOT's json: {name: {img_names, gt_rect, one list a tag, width, height}}. An empty tag list
+    means the tag never occurs."""
     sequences = []
     try:
         for name, video in json.loads(read_text(path)).items():
             images = [str(image) for image in video["img_names"]]
             regions = [[float(value) for value in region] for region in video["gt_rect"]]
-            tags = {tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()}
+            tags = {
+                tag: [float(value) for value in video.get(key, ())]
+                for tag, key in TAG_FILES.items()
+            }
             roots = (path.parent, path.parent / str(video.get("video_dir", name)))
-            root = next((root for root in roots if images and (root / images[0]).is_file()), roots[0])
+            root = next(
+                (root for root in roots if images and (root / images[0]).is_file()), roots[0]
+            )
             frames = tuple(root / image for image in images)
             if "width" in video and "height" in video:
                 width, height = int(video["width"]), int(video["height"])
             else:
                 height, width = read_frame(frames[0]).shape[:2]
-            sequences.append(_checked(f"{path} ('{name}')", name, frames, regions, tags, width, height))
+            sequences.append(
+                _checked(f"{path} ('{name}')", name, frames, regions, tags, width, height)
+            )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path} is not a dataset in PySOT's json format.") from None
     if not sequences:
@@ -182,9 +224,16 @@ def _load_json(path: Path) -> list[Sequence]:
 
 
 def _checked(
-    source: str, name: str, frames: tuple[Path, ...], regions: Seq, tags: Mapping[str, Seq], width: int, height: int
+    source: str,
+    name: str,
+    frames: tuple[Path, ...],
+    regions: Seq,
+    tags: Mapping[str, Seq],
+    width: int,
+    height: int,
 ) -> Sequence:
-    """The sequence, or InputError where its annotations cannot be meant: `source` names the file in the message."""
+    """The sequence, or InputError where its annotations cannot be meant: `source` names the file in
+    the message."""
     count = len(regions)
     if count != len(frames):
         raise InputError(f"{source} has {count} boxes for {len(frames)} frames.")
@@ -192,7 +241,9 @@ def _checked(
         raise InputError(f"{source} has no annotated frame.")
     for index, region in enumerate(regions):
         if len(region) not in (4, 8):
-            raise InputError(f"{source}: frame {index + 1} has {len(region)} numbers where a box has 4 and a polygon 8.")
+            raise InputError(
+                f"{source}: frame {index + 1} has {len(region)} numbers where a box has 4 and a polygon 8."
+            )
     corners = region_corners(regions)  # (N, 4, 2)
     low, high = corners.min(1), corners.max(1)
     flat = (high <= low).any(1)
@@ -200,7 +251,10 @@ def _checked(
     faults = (
         ("is not finite", ~np.isfinite(corners).all((1, 2))),
         ("has no positive size", flat),
-        (f"is outside its {width} x {height} image", (high <= 0).any(1) | (low >= (width, height)).any(1)),
+        (
+            f"is outside its {width} x {height} image",
+            (high <= 0).any(1) | (low >= (width, height)).any(1),
+        ),
     )
     for fault, where in faults:
         if where.any():
@@ -210,7 +264,9 @@ def _checked(
         if len(values) not in (0, count):
             raise InputError(f"{source}: tag '{tag}' has {len(values)} values for {count} frames.")
         flags[tag] = np.asarray(values, float) > 0 if len(values) else np.zeros(count, bool)
-    return Sequence(name, frames, tuple(np.array(region, float) for region in regions), flags, width, height)
+    return Sequence(
+        name, frames, tuple(np.array(region, float) for region in regions), flags, width, height
+    )
 
 
 def read_text(path: Path) -> str:
@@ -218,15 +274,20 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}.") from None
+        raise InputError(
+            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}."
+        ) from None
 
 
 def read_numbers(path: Path) -> list[list[float]]:
-    """Rows of numbers separated by commas, tabs or spaces; empty lines at the end are dropped. InputError names a bad line."""
+    """Rows of numbers separated by commas, tabs or spaces; empty lines at the end are dropped.
+    InputError names a bad line."""
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
-            rows.append([float(value) for value in (line.split(",") if "," in line else line.split())])
+            rows.append(
+                [float(value) for value in (line.split(",") if "," in line else line.split())]
+            )
         except ValueError:
             raise InputError(f"{path}: line {number} is not a list of numbers.") from None
     return rows

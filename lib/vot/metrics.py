@@ -1,8 +1,11 @@
-"""Accuracy, robustness and expected average overlap (section 3.3.1), per attribute, per sequence and with bootstrap intervals.
+"""Accuracy, robustness and expected average overlap (section 3.3.1), per attribute, per sequence
+and with bootstrap intervals.
 
-`evaluate` reduces every sequence to a few sums that are kept apart; every number of the data set is a weighted combination of
-them (`Evaluation.scores`), so resampling the sequences costs no more than a product of matrices.
+`evaluate` reduces every sequence to a few sums that are kept apart; every number of the data set is
+a weighted combination of them (`Evaluation.scores`), so resampling the sequences costs no more than
+a product of matrices.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -22,11 +25,13 @@ MEASURES = ("accuracy", "robustness", "failures", "eao")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One tracker on one dataset: sums per attribute (A) and sequence (S), of means over the repetitions.
+    """One tracker on one dataset: sums per attribute (A) and sequence (S), of means over the
+    repetitions.
 
-    overlap_sum, overlap_count, failures, frames: (A, S). curve_sum, curve_weight: (A, S, L), the weighted sum and the weights of
-    the segments that say something about a length. eao_interval: the lengths N_lo..N_hi, both included, that EAO averages
-    over; eao_from tells whether they are the protocol's or derived from the sequences' lengths.
+    overlap_sum, overlap_count, failures, frames: (A, S). curve_sum, curve_weight: (A, S, L), the
+    weighted sum and the weights of the segments that say something about a length. eao_interval:
+    the lengths N_lo..N_hi, both included, that EAO averages over; eao_from tells whether they are
+    the protocol's or derived from the sequences' lengths.
     """
 
     dataset: str
@@ -42,16 +47,23 @@ class Evaluation:
     curve_sum: np.ndarray = field(repr=False)
     curve_weight: np.ndarray = field(repr=False)
 
-    def scores(self, counts: np.ndarray | None = None, attribute: str = "all") -> dict[str, np.ndarray]:
-        """The four measures of samples of sequences: counts (B, S) says how often each sequence occurs, None once each.
+    def scores(
+        self, counts: np.ndarray | None = None, attribute: str = "all"
+    ) -> dict[str, np.ndarray]:
+        """The four measures of samples of sequences: counts (B, S) says how often each sequence
+        occurs, None once each.
 
-        Returns (B,) arrays: accuracy (0..1), robustness (failures per 100 frames), failures, eao (0..1); NaN where undefined.
+        Returns (B,) arrays: accuracy (0..1), robustness (failures per 100 frames), failures, eao
+        (0..1); NaN where undefined.
         """
         a = ATTRIBUTES.index(attribute)
         counts = np.ones((1, len(self.sequences))) if counts is None else np.asarray(counts, float)
         failures, frames = counts @ self.failed[a], counts @ self.frames[a]
         window = slice(*self._window())
-        curve = _ratio(counts @ self.curve_sum[a][:, window], counts @ self.curve_weight[a][:, window])  # (B, window)
+        # (B, window)
+        curve = _ratio(
+            counts @ self.curve_sum[a][:, window], counts @ self.curve_weight[a][:, window]
+        )
         known = np.isfinite(curve)
         return {
             "accuracy": _ratio(counts @ self.overlap_sum[a], counts @ self.overlap_count[a]),
@@ -81,7 +93,8 @@ class Evaluation:
         return float(self.scores()["eao"][0])
 
     def eao_curve(self, attribute: str = "all") -> np.ndarray:
-        """(L,) expected average overlap of tracking L frames from an initialisation; NaN where no segment tells, [0] is 1."""
+        """(L,) expected average overlap of tracking L frames from an initialisation; NaN where no
+        segment tells, [0] is 1."""
         a = ATTRIBUTES.index(attribute)
         curve = _ratio(self.curve_sum[a].sum(0), self.curve_weight[a].sum(0))
         curve[0] = 1.0
@@ -89,19 +102,29 @@ class Evaluation:
 
     def attributes(self) -> dict[str, dict[str, float]]:
         """attribute -> measures, for all frames, the five tags and the frames without one."""
-        return {name: {key: float(value[0]) for key, value in self.scores(None, name).items()} for name in ATTRIBUTES}
+        return {
+            name: {key: float(value[0]) for key, value in self.scores(None, name).items()}
+            for name in ATTRIBUTES
+        }
 
     def per_sequence(self) -> dict[str, dict[str, float]]:
         """sequence -> accuracy, failures and frames."""
         accuracy = _ratio(self.overlap_sum[0], self.overlap_count[0])
         return {
-            name: {"accuracy": float(accuracy[s]), "failures": float(self.failed[0, s]), "frames": int(self.frames[0, s])}
+            name: {
+                "accuracy": float(accuracy[s]),
+                "failures": float(self.failed[0, s]),
+                "frames": int(self.frames[0, s]),
+            }
             for s, name in enumerate(self.sequences)
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON values (NaN as null); attributes under the names they have in files."""
-        attributes = {TAG_FILES.get(name, name): values for name, values in self.attributes().items()}
+        """Everything as JSON values (NaN as null); attributes under the names they have in
+        files."""
+        attributes = {
+            TAG_FILES.get(name, name): values for name, values in self.attributes().items()
+        }
         overall = attributes.pop("all")
         result = {
             "dataset": self.dataset,
@@ -119,13 +142,20 @@ class Evaluation:
         return _without_nan(result)
 
 
-def evaluate(dataset: Dataset, results: Mapping[str, Seq[Trajectory]], protocol: Protocol = PYSOT) -> Evaluation:
-    """Evaluate raw results of the reset-based protocol: sequence name -> repetitions, as `results.read_results` gives them.
+def evaluate(
+    dataset: Dataset, results: Mapping[str, Seq[Trajectory]], protocol: Protocol = PYSOT
+) -> Evaluation:
+    """Evaluate raw results of the reset-based protocol: sequence name -> repetitions, as
+    `results.read_results` gives them.
 
-    Raises InputError where a sequence has no result, one of another length, or one that was not made with resets.
+    Raises InputError where a sequence has no result, one of another length, or one that was not
+    made with resets.
     """
     length = max(len(sequence) for sequence in dataset.sequences)
-    parts = [_reduce(sequence, results.get(sequence.name, ()), protocol, length) for sequence in dataset.sequences]
+    parts = [
+        _reduce(sequence, results.get(sequence.name, ()), protocol, length)
+        for sequence in dataset.sequences
+    ]
     sums = [np.stack(part, 1) for part in zip(*parts)]  # each (A, S) or (A, S, L)
     low, high, source = eao_interval([len(sequence) for sequence in dataset.sequences], protocol)
     names = tuple(sequence.name for sequence in dataset.sequences)
@@ -134,11 +164,14 @@ def evaluate(dataset: Dataset, results: Mapping[str, Seq[Trajectory]], protocol:
 
 
 def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int, str]:
-    """The interval of lengths (N_lo, N_hi, both included) that EAO averages over, and where it comes from.
+    """The interval of lengths (N_lo, N_hi, both included) that EAO averages over, and where it
+    comes from.
 
-    The protocol's, where at least one sequence is as long as its upper bound ("protocol"). Otherwise the sequences are too short
-    for it and it is found as VOT found it (VOT2015, section 4.3): around the mode of a kernel density estimate of the lengths,
-    growing towards the denser side until it holds half of the probability ("lengths"). Silverman's bandwidth, at least 1 frame.
+    The protocol's, where at least one sequence is as long as its upper bound ("protocol").
+    Otherwise the sequences are too short for it and it is found as VOT found it (VOT2015, section
+    4.3): around the mode of a kernel density estimate of the lengths, growing towards the denser
+    side until it holds half of the probability ("lengths"). Silverman's bandwidth, at least 1
+    frame.
     """
     values = np.asarray(lengths, float)
     if values.max() >= protocol.eao_high:
@@ -157,13 +190,19 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
 
 
 def bootstrap(
-    evaluation: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all",
+    evaluation: Evaluation,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    attribute: str = "all",
     groups: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (low, high) of accuracy, robustness, failures and EAO over sequences drawn with replacement.
+    """Percentile intervals (low, high) of accuracy, robustness, failures and EAO over sequences
+    drawn with replacement.
 
-    The same seed draws the same sequences. groups: sequence -> group, where sequences of a group are not independent (they show
-    the same photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
+    The same seed draws the same sequences. groups: sequence -> group, where sequences of a group
+    are not independent (they show the same photograph); then whole groups are drawn. With a single
+    sequence the bounds are NaN.
     """
     samples = evaluation.scores(_resample(evaluation.sequences, n, seed, groups), attribute)
     return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
@@ -180,39 +219,64 @@ def columns(evaluation: Evaluation) -> dict[str, float]:
 
 
 def paired_bootstrap(
-    a: Evaluation, b: Evaluation, n: int = 2000, seed: int = 0, level: float = 0.95, attribute: str = "all",
+    a: Evaluation,
+    b: Evaluation,
+    n: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    attribute: str = "all",
     groups: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[float, float, float]]:
-    """Difference a - b with its interval, (difference, low, high) a measure; both trackers see the same drawn sequences.
+    """Difference a - b with its interval, (difference, low, high) a measure; both trackers see the
+    same drawn sequences.
 
-    What the trackers find hard together cancels, so this interval is narrower than two separate ones suggest. groups: as in
-    `bootstrap`. Raises
-    InputError where the two were not measured on the same sequences with the same protocol.
+    What the trackers find hard together cancels, so this interval is narrower than two separate
+    ones suggest. groups: as in `bootstrap`. Raises InputError where the two were not measured on
+    the same sequences with the same protocol.
     """
     if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
-        raise InputError(f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired.")
+        raise InputError(
+            f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
+        )
     counts = _resample(a.sequences, n, seed, groups)
     ones = np.ones((1, len(a.sequences)))
     result = {}
     for measure in MEASURES:
-        samples, value = (a.scores(c, attribute)[measure] - b.scores(c, attribute)[measure] for c in (counts, ones))
+        samples, value = (
+            a.scores(c, attribute)[measure] - b.scores(c, attribute)[measure]
+            for c in (counts, ones)
+        )
         result[measure] = (float(value[0]), *_interval(samples, level, a))
     return result
 
 
 def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
-    """AO of a one-pass run: the mean over all frames after the first of the exact overlap of prediction and annotation."""
-    overlaps = area_overlap(region_corners(trajectory.entries[1:]), region_corners(sequence.regions[1:]))
+    """AO of a one-pass run: the mean over all frames after the first of the exact overlap of
+    prediction and annotation."""
+    overlaps = area_overlap(
+        region_corners(trajectory.entries[1:]), region_corners(sequence.regions[1:])
+    )
     return float(np.nan_to_num(overlaps).mean())
 
 
-def frame_overlaps(sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT, eao: bool = False) -> np.ndarray:
-    """(N,) overlap of every frame, NaN where the entry is a code; eao: cut to the image as the protocol does for EAO."""
+def frame_overlaps(
+    sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT, eao: bool = False
+) -> np.ndarray:
+    """(N,) overlap of every frame, NaN where the entry is a code; eao: cut to the image as the
+    protocol does for EAO."""
     size = (sequence.width, sequence.height)
-    return region_overlaps(trajectory.entries, sequence.regions, size, protocol, protocol.eao_image_end if eao else None)
+    return region_overlaps(
+        trajectory.entries,
+        sequence.regions,
+        size,
+        protocol,
+        protocol.eao_image_end if eao else None,
+    )
 
 
-def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protocol, length: int) -> list[np.ndarray]:
+def _reduce(
+    sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protocol, length: int
+) -> list[np.ndarray]:
     """The sums of one sequence, in the order of Evaluation's fields: four (A,) and two (A, L)."""
     count = len(sequence)
     if not trajectories:
@@ -224,9 +288,13 @@ def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protoco
     for trajectory in trajectories:
         codes = trajectory.codes
         if len(codes) != count or codes[0] != INIT:
-            raise InputError(f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames.")
+            raise InputError(
+                f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames."
+            )
         failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
-        overlap, eao_overlap = (frame_overlaps(sequence, trajectory, protocol, eao) for eao in (False, True))
+        overlap, eao_overlap = (
+            frame_overlaps(sequence, trajectory, protocol, eao) for eao in (False, True)
+        )
         for start in np.flatnonzero(codes == INIT).tolist():
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
@@ -239,8 +307,11 @@ def _reduce(sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protoco
     return [overlap_sum, overlap_count, failed, tags.sum(1), curve_sum, curve_weight]
 
 
-def _accuracy_sums(overlaps: np.ndarray, tags: np.ndarray, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and count, (A,) each, whose ratio is a sequence's accuracy, from (R, N) overlaps and (A, N) tags."""
+def _accuracy_sums(
+    overlaps: np.ndarray, tags: np.ndarray, protocol: Protocol
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and count, (A,) each, whose ratio is a sequence's accuracy, from (R, N) overlaps and (A,
+    N) tags."""
     known = np.isfinite(overlaps)
     values = np.where(known, overlaps, 0.0)
     if protocol.accuracy_over == "frames":  # of each frame's mean over the repetitions that saw it
@@ -250,23 +321,36 @@ def _accuracy_sums(overlaps: np.ndarray, tags: np.ndarray, protocol: Protocol) -
 
 
 def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, bool]]:
-    """(start, stop, survived) of every run from an initialisation: to the end, or past the next initialisation after a failure.
+    """(start, stop, survived) of every run from an initialisation: to the end, or past the next
+    initialisation after a failure.
 
-    A failure in the last frames, with no frame left to start again, ends no segment for PySOT (and VOT's MATLAB toolkit); with
-    the protocol's `late_failures` it does.
+    A failure in the last frames, with no frame left to start again, ends no segment for PySOT (and
+    VOT's MATLAB toolkit); with the protocol's `late_failures` it does.
     """
     failures = np.flatnonzero(codes == FAILURE)
-    starts = [0, *(int(failure) + protocol.skip for failure in failures if failure + protocol.skip <= len(codes))]
+    starts = [
+        0,
+        *(
+            int(failure) + protocol.skip
+            for failure in failures
+            if failure + protocol.skip <= len(codes)
+        ),
+    ]
     segments = [(start, following + 1, False) for start, following in zip(starts, starts[1:])]
     if starts[-1] < len(codes):
-        segments.append((starts[-1], len(codes), len(failures) < len(starts) or not protocol.late_failures))
+        segments.append(
+            (starts[-1], len(codes), len(failures) < len(starts) or not protocol.late_failures)
+        )
     return segments
 
 
-def _segment_means(values: np.ndarray, survived: bool, length: int) -> tuple[np.ndarray, np.ndarray]:
+def _segment_means(
+    values: np.ndarray, survived: bool, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Mean overlap of the first 1, 2, .. frames after the initial one, (L,), and where it is known.
 
-    After a failure overlaps are 0 for ever; a segment that lasted to the end of its sequence says nothing about longer ones.
+    After a failure overlaps are 0 for ever; a segment that lasted to the end of its sequence says
+    nothing about longer ones.
     """
     padded = np.zeros(length)
     padded[1 : len(values)] = values[1:]
@@ -276,9 +360,13 @@ def _segment_means(values: np.ndarray, survived: bool, length: int) -> tuple[np.
     return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
 
 
-def _resample(sequences: Seq[str], n: int, seed: int, groups: Mapping[str, str] | None) -> np.ndarray:
+def _resample(
+    sequences: Seq[str], n: int, seed: int, groups: Mapping[str, str] | None
+) -> np.ndarray:
     """(n, S) how often each sequence was drawn, by itself or with its group."""
-    names, member = np.unique([(groups or {}).get(name, name) for name in sequences], return_inverse=True)
+    names, member = np.unique(
+        [(groups or {}).get(name, name) for name in sequences], return_inverse=True
+    )
     if groups is None:
         member = np.arange(len(sequences))
     count = len(names)

@@ -1,7 +1,10 @@
-"""The reset-based (supervised) protocol and the one-pass run (sections 3.3.1 and 3.3.3), as data and two loops.
+"""The reset-based (supervised) protocol and the one-pass run (sections 3.3.1 and 3.3.3), as data
+and two loops.
 
-A tracker is any object with `init(frame_bgr, box_xywh)` and `track(frame_bgr)`; the result of track has `.box` (x, y, w, h).
+A tracker is any object with `init(frame_bgr, box_xywh)` and `track(frame_bgr)`; the result of track
+has `.box` (x, y, w, h).
 """
+
 from __future__ import annotations
 
 import time
@@ -27,23 +30,39 @@ class Protocol:
     burn_in: int = 10  # frames from an initialisation on that accuracy leaves out
     eao_low: int = 100  # bounds of the interval of lengths that EAO averages over, both included
     eao_high: int = 356
-    first_length: int = 1  # the length that the EAO curve starts with: does the initial frame count?
+    # The length that the EAO curve starts with: does the initial frame count?
+    first_length: int = 1
     overlap: str = "pixels"  # "pixels", or "area" for exact areas without bounds
     box_end: int = 0  # a box is rasterised from x to x + w + box_end
     image_end: int = 0  # regions are cut to 0 .. w + image_end, for accuracy
     eao_image_end: int = -1  # and for EAO
-    accuracy_over: str = "frames"  # mean over all frames, or over "sequences" weighted with their length
-    late_failures: bool = False  # does a failure count for EAO when too few frames are left to start again?
+    # Mean over all frames, or over "sequences" weighted with their length
+    accuracy_over: str = "frames"
+    # Does a failure count for EAO when too few frames are left to start again?
+    late_failures: bool = False
 
     def __post_init__(self) -> None:
-        if self.overlap not in ("pixels", "area") or self.accuracy_over not in ("frames", "sequences"):
-            raise ValueError(f"protocol '{self.name}': unknown overlap '{self.overlap}' or mean over '{self.accuracy_over}'")
+        if self.overlap not in ("pixels", "area") or self.accuracy_over not in (
+            "frames",
+            "sequences",
+        ):
+            raise ValueError(
+                f"protocol '{self.name}': unknown overlap '{self.overlap}' or mean over '{self.accuracy_over}'"
+            )
 
 
 PYSOT = Protocol()
-# votchallenge/toolkit: stack/vot2018/shortterm.yaml, analysis/supervised.py, region/raster.py. Accuracy and EAO agree within
-# 3e-4; single frames differ more, because the toolkit truncates boxes to pixels where PySOT (and this) rounds them.
-TOOLKIT = Protocol("toolkit", first_length=0, box_end=-1, image_end=-1, accuracy_over="sequences", late_failures=True)
+# votchallenge/toolkit: stack/vot2018/shortterm.yaml, analysis/supervised.py, region/raster.py.
+# Accuracy and EAO agree within 3e-4; single frames differ more, because the toolkit truncates
+# boxes to pixels where PySOT (and this) rounds them.
+TOOLKIT = Protocol(
+    "toolkit",
+    first_length=0,
+    box_end=-1,
+    image_end=-1,
+    accuracy_over="sequences",
+    late_failures=True,
+)
 PROTOCOLS = {protocol.name: protocol for protocol in (PYSOT, TOOLKIT)}
 
 
@@ -51,8 +70,9 @@ PROTOCOLS = {protocol.name: protocol for protocol in (PYSOT, TOOLKIT)}
 class Trajectory:
     """What a tracker did on one sequence.
 
-    entries: N float arrays as in raw files: one number is a code (1 initialised, 2 failure, 0 skipped), 4 a box (x, y, w, h),
-    8 a polygon. seconds: (N,) duration of the init or track call, 0 for skipped frames, NaN where it is not known.
+    entries: N float arrays as in raw files: one number is a code (1 initialised, 2 failure, 0
+    skipped), 4 a box (x, y, w, h), 8 a polygon. seconds: (N,) duration of the init or track call, 0
+    for skipped frames, NaN where it is not known.
     """
 
     entries: tuple[np.ndarray, ...]
@@ -68,17 +88,25 @@ class Trajectory:
 
 
 def region_overlaps(
-    predicted: Seq[np.ndarray], annotated: Seq[np.ndarray], size: tuple[int, int], protocol: Protocol, end: int | None = None
+    predicted: Seq[np.ndarray],
+    annotated: Seq[np.ndarray],
+    size: tuple[int, int],
+    protocol: Protocol,
+    end: int | None = None,
 ) -> np.ndarray:
-    """(N,) overlap of N pairs of regions as the protocol measures it, in images of size (w, h); end in place of image_end."""
+    """(N,) overlap of N pairs of regions as the protocol measures it, in images of size (w, h); end
+    in place of image_end."""
     p, q = region_corners(predicted, protocol.box_end), region_corners(annotated, protocol.box_end)
     if protocol.overlap == "area":
         return area_overlap(p, q)
     return pixel_overlap(p, q, np.add(size, protocol.image_end if end is None else end))
 
 
-def is_failure(box: np.ndarray, region: np.ndarray, size: tuple[int, int], protocol: Protocol) -> bool:
-    """Whether the tracker has lost an annotated region; a box that is not finite is lost as well."""
+def is_failure(
+    box: np.ndarray, region: np.ndarray, size: tuple[int, int], protocol: Protocol
+) -> bool:
+    """Whether the tracker has lost an annotated region; a box that is not finite is lost as
+    well."""
     if protocol.failure_overlap <= 0:
         p, q = region_corners([box, region], protocol.box_end)
         if surely_meet(p, q, size):
@@ -89,11 +117,15 @@ def is_failure(box: np.ndarray, region: np.ndarray, size: tuple[int, int], proto
 OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 
 
-def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None) -> Trajectory:
-    """Track with re-initialisation: a failure at frame i is marked 2, frames i + 1 .. i + skip - 1 are marked 0, and the tracker
-    starts again from the annotation at frame i + skip, marked 1 (PySOT's test.py, VOT's supervised experiment).
+def run_reset_based(
+    tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None
+) -> Trajectory:
+    """Track with re-initialisation: a failure at frame i is marked 2, frames i + 1 .. i + skip - 1
+    are marked 0, and the tracker starts again from the annotation at frame i + skip, marked 1
+    (PySOT's test.py, VOT's supervised experiment).
 
-    on_frame(index, frame, entry, box) sees every frame; box is the tracker's (at a failure the lost one), None if skipped.
+    on_frame(index, frame, entry, box) sees every frame; box is the tracker's (at a failure the lost
+    one), None if skipped.
     """
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
@@ -118,7 +150,8 @@ def run_reset_based(tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT
 
 
 def run_one_pass(tracker: Any, sequence: Sequence, on_frame: OnFrame | None = None) -> Trajectory:
-    """One-pass evaluation: initialised in the first frame, never again; every entry is a box, the first the initial one."""
+    """One-pass evaluation: initialised in the first frame, never again; every entry is a box, the
+    first the initial one."""
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
     for index, region in enumerate(sequence.regions):
@@ -138,17 +171,24 @@ def run_one_pass(tracker: Any, sequence: Sequence, on_frame: OnFrame | None = No
 def frames_per_second(trajectories: Iterable[Trajectory], tracked_only: bool = False) -> float:
     """Speed over trajectories, NaN where times are not known.
 
-    By PySOT's scheme every frame but the first counts, skipped ones too, over the time of all init and track calls, so that
-    failures look like speed (section 3.3.3); with `tracked_only`, track calls over the time of track calls.
+    By PySOT's scheme every frame but the first counts, skipped ones too, over the time of all init
+    and track calls, so that failures look like speed (section 3.3.3); with `tracked_only`, track
+    calls over the time of track calls.
     """
     frames, seconds = 0, 0.0
     for trajectory in trajectories:
         if tracked_only:
             tracked = (trajectory.codes != INIT) & (trajectory.codes != SKIPPED)
             tracked[0] = False
-            frames, seconds = frames + int(tracked.sum()), seconds + float(trajectory.seconds[tracked].sum())
+            frames, seconds = (
+                frames + int(tracked.sum()),
+                seconds + float(trajectory.seconds[tracked].sum()),
+            )
         else:
-            frames, seconds = frames + len(trajectory) - 1, seconds + float(trajectory.seconds.sum())
+            frames, seconds = (
+                frames + len(trajectory) - 1,
+                seconds + float(trajectory.seconds.sum()),
+            )
     return frames / seconds if seconds > 0 else float("nan")
 
 

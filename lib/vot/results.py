@@ -1,7 +1,10 @@
-"""Raw results as the VOT toolkit and PySOT write them: `<tracker>/baseline/<sequence>/<sequence>_001.txt`, a line a frame.
+"""Raw results as the VOT toolkit and PySOT write them:
+`<tracker>/baseline/<sequence>/<sequence>_001.txt`, a line a frame.
 
-A line is a code (1 initialised, 2 failure, 0 skipped), a box or a polygon. Durations go beside it as `<sequence>_001_time.value`.
+A line is a code (1 initialised, 2 failure, 0 skipped), a box or a polygon. Durations go beside it
+as `<sequence>_001_time.value`.
 """
+
 from __future__ import annotations
 
 import contextlib
@@ -22,42 +25,58 @@ def result_path(folder: str | Path, sequence: str, repetition: int = 1) -> Path:
 
 
 def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
-    """Write one raw file and, where durations are known, the times beside it; folders are made, nothing is left half-written.
+    """Write one raw file and, where durations are known, the times beside it; folders are made,
+    nothing is left half-written.
 
     Raises InputError where the place cannot be written to.
     """
     path = Path(path)
-    lines = [",".join(f"{value:.4f}" if len(entry) > 1 else f"{value:.0f}" for value in entry) for entry in trajectory.entries]
+    lines = [
+        ",".join(f"{value:.4f}" if len(entry) > 1 else f"{value:.0f}" for value in entry)
+        for entry in trajectory.entries
+    ]
     if np.isfinite(trajectory.seconds).all():
         write_text(_time_path(path), "".join(f"{value:.6f}\n" for value in trajectory.seconds))
     else:
         with contextlib.suppress(OSError):
             _time_path(path).unlink()  # an earlier run's
-    write_text(path, "".join(line + "\n" for line in lines))  # last, so that its presence means complete
+    # last, so that its presence means complete
+    write_text(path, "".join(line + "\n" for line in lines))
 
 
 def read_trajectory(path: str | Path) -> Trajectory:
-    """Read one raw file. Raises InputError where it is missing or a line is neither a code nor a box nor a polygon."""
+    """Read one raw file. Raises InputError where it is missing or a line is neither a code nor a
+    box nor a polygon."""
     path = Path(path)
     rows = read_numbers(path)
     for number, row in enumerate(rows, 1):
         if len(row) not in (1, 4, 8):
-            raise InputError(f"{path}: line {number} has {len(row)} numbers where a code has 1, a box 4 and a polygon 8.")
+            raise InputError(
+                f"{path}: line {number} has {len(row)} numbers where a code has 1, a box 4 and a polygon 8."
+            )
         if len(row) == 1 and row[0] not in (SKIPPED, INIT, FAILURE):
-            raise InputError(f"{path}: line {number} is {row[0]:g}, which is no code of the VOT toolkit.")
+            raise InputError(
+                f"{path}: line {number} is {row[0]:g}, which is no code of the VOT toolkit."
+            )
         if not all(map(math.isfinite, row)):
             raise InputError(f"{path}: line {number} has a number that is not finite.")
-    times = [value for row in read_numbers(_time_path(path)) for value in row] if _time_path(path).is_file() else []
+    times = (
+        [value for row in read_numbers(_time_path(path)) for value in row]
+        if _time_path(path).is_file()
+        else []
+    )
     seconds = np.array(times, float) if len(times) == len(rows) else np.full(len(rows), np.nan)
     return Trajectory(tuple(np.array(row) for row in rows), seconds)
 
 
 def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Trajectory]]:
-    """All repetitions of every sequence of the dataset: name -> trajectories, each as long as its sequence.
+    """All repetitions of every sequence of the dataset: name -> trajectories, each as long as its
+    sequence.
 
-    folder: a tracker's, with `baseline/<sequence>/<sequence>_*.txt` inside (or the baseline folder itself), or with
-    `<sequence>.txt` as PySOT writes one-pass results. Results of further sequences are left alone. Raises InputError for
-    results of another dataset, a missing sequence, or a file with too few or too many lines.
+    folder: a tracker's, with `baseline/<sequence>/<sequence>_*.txt` inside (or the baseline folder
+    itself), or with `<sequence>.txt` as PySOT writes one-pass results. Results of further sequences
+    are left alone. Raises InputError for results of another dataset, a missing sequence, or a file
+    with too few or too many lines.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -65,15 +84,26 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
     files = {sequence.name: _files(folder, sequence.name) for sequence in dataset.sequences}
     missing = [name for name, found in files.items() if not found]
     if len(missing) == len(files):
-        raise InputError(f"Results folder {folder} has no sequence of {dataset.name}: its results are of another dataset.")
+        raise InputError(
+            f"Results folder {folder} has no sequence of {dataset.name}: its results are of another dataset."
+        )
     if missing:
-        raise InputError(f"Results folder {folder} lacks {len(missing)} of {len(files)} sequences, the first is '{missing[0]}'.")
-    return {sequence.name: [_read_checked(file, sequence) for file in files[sequence.name]] for sequence in dataset.sequences}
+        raise InputError(
+            f"Results folder {folder} lacks {len(missing)} of {len(files)} sequences, the first is '{missing[0]}'."
+        )
+    return {
+        sequence.name: [_read_checked(file, sequence) for file in files[sequence.name]]
+        for sequence in dataset.sequences
+    }
 
 
 def _files(folder: Path, name: str) -> list[Path]:
     for parent in (folder / "baseline" / name, folder / name):
-        found = sorted(file for file in parent.glob("*.txt") if file.stem[:-4] == name and file.stem[-3:].isdigit())
+        found = sorted(
+            file
+            for file in parent.glob("*.txt")
+            if file.stem[:-4] == name and file.stem[-3:].isdigit()
+        )
         if found:
             return found
     return [folder / f"{name}.txt"] if (folder / f"{name}.txt").is_file() else []
@@ -82,7 +112,9 @@ def _files(folder: Path, name: str) -> list[Path]:
 def _read_checked(path: Path, sequence: Sequence) -> Trajectory:
     trajectory = read_trajectory(path)
     if len(trajectory) != len(sequence):
-        raise InputError(f"{path} has {len(trajectory)} lines where sequence '{sequence.name}' has {len(sequence)} frames.")
+        raise InputError(
+            f"{path} has {len(trajectory)} lines where sequence '{sequence.name}' has {len(sequence)} frames."
+        )
     if trajectory.codes[0] not in (INIT, -1):
         raise InputError(f"{path}: line 1 is neither an initialisation nor a box.")
     return trajectory

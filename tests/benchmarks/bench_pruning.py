@@ -1,7 +1,9 @@
-"""Exact channel scores against the plain method, a whole forward pass for every mask, on the same masks in one run.
+"""Exact channel scores against the plain method, a whole forward pass for every mask, on the same
+masks in one run.
 
     python tests/benchmarks/bench_pruning.py [--pictures 32] [--masks 4]
 """
+
 from __future__ import annotations
 
 import argparse
@@ -25,7 +27,9 @@ def main() -> None:
     classifier = load_classifier(options.weights, 64)
     pictures = pruning.sample(config, options.pictures)
     layers = pruning.mask_layers(classifier.config)
-    scorers = {precision: pruning.Scorer(classifier, pictures, precision) for precision in ("fp32", "bf16")}
+    scorers = {
+        precision: pruning.Scorer(classifier, pictures, precision) for precision in ("fp32", "bf16")
+    }
     with torch.inference_mode():
         p = torch.log_softmax(classifier(pictures).double(), 1)
     seconds = dict.fromkeys(("plain", *scorers), 0.0)
@@ -47,13 +51,17 @@ def main() -> None:
                 seconds["plain"] += weight * (time.perf_counter() - begin)
             scores["plain"].append(float((p.exp() * (p - q)).sum(1).mean()))
     plain = np.array(scores["plain"])
-    print(f"{len(plain)} of {sum(layers.values())} masks, {options.pictures} pictures, {torch.get_num_threads()} threads; "
-          "all masks would take:")
+    print(
+        f"{len(plain)} of {sum(layers.values())} masks, {options.pictures} pictures, {torch.get_num_threads()} threads; "
+        "all masks would take:"
+    )
     for name, total in seconds.items():
         own = np.array(scores[name])
         rank = pruning.rank_correlation({"": own}, {"": plain})
-        print(f"{name:>6} {total / 60:6.1f} min {seconds['plain'] / total:6.2f}x   largest difference "
-              f"{np.abs(own - plain).max():.1e}, rank correlation {rank:.5f}")
+        print(
+            f"{name:>6} {total / 60:6.1f} min {seconds['plain'] / total:6.2f}x   largest difference "
+            f"{np.abs(own - plain).max():.1e}, rank correlation {rank:.5f}"
+        )
 
 
 if __name__ == "__main__":

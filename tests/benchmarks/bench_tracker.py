@@ -1,9 +1,11 @@
 """Time of the tracker's loop: `python tests/benchmarks/bench_tracker.py [--frames 20]`.
 
-The full-size network in PyTorch FP32, and what the tracker does outside the network (crop, decode, penalties), on 480x360 frames.
-PySOT's own loop took 582 to 597 ms a frame on two cores of an EPYC (Zen 4), of which 0.9 to 1.6 ms outside the network; that is
-another machine than this one, so the network's own forward pass in the same run is printed as well, as the fair base of a ratio.
+The full-size network in PyTorch FP32, and what the tracker does outside the network (crop, decode,
+penalties), on 480x360 frames. PySOT's own loop took 582 to 597 ms a frame on two cores of an EPYC
+(Zen 4), of which 0.9 to 1.6 ms outside the network; that is another machine than this one, so the
+network's own forward pass in the same run is printed as well, as the fair base of a ratio.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -88,8 +90,12 @@ def main():
     replay.init(frames[0], [200, 150, 60, 50])
     follow(replay, frames)
     outside, own = milliseconds(follow(replay, frames * 50))
-    print(f"full-size network, PyTorch {torch.__version__}, {options.threads} threads, {options.frames} frames of 480x360")
-    print(f"  whole frame              {whole}; to PySOT's {PYSOT_MS:.0f} ms {total / PYSOT_MS:.2f} (at most {ALLOWED})")
+    print(
+        f"full-size network, PyTorch {torch.__version__}, {options.threads} threads, {options.frames} frames of 480x360"
+    )
+    print(
+        f"  whole frame              {whole}; to PySOT's {PYSOT_MS:.0f} ms {total / PYSOT_MS:.2f} (at most {ALLOWED})"
+    )
     print(f"  inside the network       {inside}; loop / network {total / base:.3f}")
     print(f"  outside the network      {outside} (at most {OUTSIDE_MS})")
     return 0 if total <= ALLOWED * PYSOT_MS and own <= OUTSIDE_MS else 1

@@ -1,12 +1,15 @@
-"""Batches killed at random moments: `python tests/benchmarks/kill_batch.py [--kills 20] [--seed 0] [--csv FILE]`.
+"""Batches killed at random moments: `python tests/benchmarks/kill_batch.py [--kills 20] [--seed 0]
+[--csv FILE]`.
 
-Small forms of the notebooks of sections 4.1 and 4.2 (tracking with PyTorch and OpenVINO, speed of a narrow network, a
-calibration made from the frames that are tested) on two generated sequences, in a copy of lib/ with runs and a cache of its own.
-One run is left alone; others are killed (SIGKILL) and started again until they are done, each with an empty cache, and must come
-to the same tables apart from times. After every kill all files must be whole and no kernel be left. Exits with 1 where that
-fails. OpenVINO numbers the layers of all that a process builds, so the same plan is some bytes longer when built later: sizes may
-differ by a thousandth.
+Small forms of the notebooks of sections 4.1 and 4.2 (tracking with PyTorch and OpenVINO, speed of a
+narrow network, a calibration made from the frames that are tested) on two generated sequences, in a
+copy of lib/ with runs and a cache of its own. One run is left alone; others are killed (SIGKILL)
+and started again until they are done, each with an empty cache, and must come to the same tables
+apart from times. After every kill all files must be whole and no kernel be left. Exits with 1 where
+that fails. OpenVINO numbers the layers of all that a process builds, so the same plan is some bytes
+longer when built later: sizes may differ by a thousandth.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -29,7 +32,8 @@ import pandas as pd
 from lib.demo import list_specs, make_benchmark
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started")  # columns that no two runs have the same
+# Columns that no two runs have the same
+TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started")
 SIZE = "plan_mb"
 FRAMES, WIDTH = 30, 0.125  # of a sequence, and of the network that is timed
 SHARE = 0.6  # of the undisturbed time, before which a kill comes
@@ -39,15 +43,24 @@ from lib.siamrpn.network import NetworkConfig
 data = variants.open_dataset(dataset, run)"""
 SECTION = "runs.write_section(run, '{}', [one.row() for one in measured]);"
 NOTEBOOKS = {
-    "04_1_baseline": ["measured = quality.measure(variants.baseline(weights), data, run)",
-                      f"large = full_size.baseline_speed(run, [(1, NetworkConfig.resnet50({WIDTH}))], rounds=1)",
-                      "runs.write_section(run, '04_1_baseline', [measured[0].row(), large]);"],
-    "04_2_engines": ["measured = quality.measure(variants.engines(weights, framework)[::2], data, run)",
-                     SECTION.format("04_2_engines")],
-    "04_2_1_calibration": ["measured = quality.measure(variants.calibrations(weights, framework)[3:4], data, run)",
-                           SECTION.format("04_2_calibration")],
-    "B_runs": ["from lib import environment", "from lib.chapters import appendix_runs",
-               "appendix_runs.all_runs(environment.device())"],
+    "04_1_baseline": [
+        "measured = quality.measure(variants.baseline(weights), data, run)",
+        f"large = full_size.baseline_speed(run, [(1, NetworkConfig.resnet50({WIDTH}))], rounds=1)",
+        "runs.write_section(run, '04_1_baseline', [measured[0].row(), large]);",
+    ],
+    "04_2_engines": [
+        "measured = quality.measure(variants.engines(weights, framework)[::2], data, run)",
+        SECTION.format("04_2_engines"),
+    ],
+    "04_2_1_calibration": [
+        "measured = quality.measure(variants.calibrations(weights, framework)[3:4], data, run)",
+        SECTION.format("04_2_calibration"),
+    ],
+    "B_runs": [
+        "from lib import environment",
+        "from lib.chapters import appendix_runs",
+        "appendix_runs.all_runs(environment.device())",
+    ],
 }
 PARAMETERS = "dataset = 'demo'\nweights = 'demo'\nframework = 'auto'\nrun = 'local'"
 
@@ -61,12 +74,25 @@ def make_book(root: Path) -> None:
     make_sequences(root / "sequences")
     for name, cells in NOTEBOOKS.items():
         tagged = [(["parameters"], PARAMETERS), ([], HEAD), *(([], cell) for cell in cells)]
-        code = [{"cell_type": "code", "id": f"c{number}", "metadata": {"tags": tags}, "source": source, "outputs": [],
-                 "execution_count": None} for number, (tags, source) in enumerate(tagged)]
+        code = [
+            {
+                "cell_type": "code",
+                "id": f"c{number}",
+                "metadata": {"tags": tags},
+                "source": source,
+                "outputs": [],
+                "execution_count": None,
+            }
+            for number, (tags, source) in enumerate(tagged)
+        ]
         notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": code}
         (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook))
-    (root / "_toc.yml").write_text("root: intro\nchapters:\n" + "".join(f"- file: notebooks/{name}\n" for name in NOTEBOOKS))
-    (root / "profiles" / "demo.yaml").write_text(f"dataset: {root}/sequences\nframework: openvino\n")
+    (root / "_toc.yml").write_text(
+        "root: intro\nchapters:\n" + "".join(f"- file: notebooks/{name}\n" for name in NOTEBOOKS)
+    )
+    (root / "profiles" / "demo.yaml").write_text(
+        f"dataset: {root}/sequences\nframework: openvino\n"
+    )
 
 
 def make_sequences(folder: Path) -> None:
@@ -80,7 +106,9 @@ def make_sequences(folder: Path) -> None:
 
 
 def start(root: Path, run: str) -> subprocess.Popen[bytes]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("SIAMBOOK_")}
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith("SIAMBOOK_")
+    }
     environ.update(PYTHONPATH=str(root), OMP_NUM_THREADS="1")
     command = [sys.executable, "-m", "lib.cli", "run", "--run", run]
     with open(root / f"{run}.log", "ab") as log:
@@ -88,7 +116,8 @@ def start(root: Path, run: str) -> subprocess.Popen[bytes]:
 
 
 def below(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have: kernels, and who measures for them."""
+    """The processes that a process has started, and those that they have: kernels, and who measures
+    for them."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -117,11 +146,16 @@ def left(kernels: list[int], seconds: float = 2.0) -> int:
 def broken(folder: Path) -> list[str]:
     """Files that are not whole; temporary ones, whose names begin with a dot, may be anything."""
     found = []
-    for path in (each for each in sorted(folder.rglob("*")) if each.is_file() and not each.name.startswith(".")):
+    for path in (
+        each
+        for each in sorted(folder.rglob("*"))
+        if each.is_file() and not each.name.startswith(".")
+    ):
         try:
             if path.suffix in (".json", ".ipynb"):
                 json.loads(path.read_text(encoding="utf-8"))
-            elif path.suffix == ".csv" and not path.stem.endswith("_lost"):  # which is empty where nothing was lost
+            # Which is empty where nothing was lost
+            elif path.suffix == ".csv" and not path.stem.endswith("_lost"):
                 pd.read_csv(path, comment="#")
         except ValueError as error:
             found.append(f"{path}: {' '.join(str(error).split())}")
@@ -129,9 +163,13 @@ def broken(folder: Path) -> list[str]:
 
 
 def tables(run: Path) -> dict[str, pd.DataFrame]:
-    """What must be the same: the sections' tables and the state of the notebooks without times, and the raw results."""
+    """What must be the same: the sections' tables and the state of the notebooks without times, and
+    the raw results."""
     found = {path.name: pd.read_csv(path) for path in sorted(run.glob("[!.]*.csv"))}
-    found = {name: table[[column for column in table if not TIMES.fullmatch(column)]] for name, table in found.items()}
+    found = {
+        name: table[[column for column in table if not TIMES.fullmatch(column)]]
+        for name, table in found.items()
+    }
     for path in sorted(run.rglob("*_001.txt")):
         found[str(path.relative_to(run))] = pd.DataFrame(path.read_text().splitlines())
     return found
@@ -174,15 +212,22 @@ def main() -> int:
         if start(root, "undisturbed").wait():
             sys.exit((root / "undisturbed.log").read_text())
         undisturbed = time.monotonic() - undisturbed
-        expected, took = tables(runs / "undisturbed"), pd.read_csv(runs / "undisturbed" / "notebooks.csv")
-        print(f"seed {options.seed}; undisturbed: {undisturbed:.0f} s "
-              f"({', '.join(f'{name} {seconds:.0f}' for name, seconds in zip(took['notebook'], took['seconds']))}), "
-              f"{len(expected)} tables and raw files", flush=True)
+        expected, took = (
+            tables(runs / "undisturbed"),
+            pd.read_csv(runs / "undisturbed" / "notebooks.csv"),
+        )
+        print(
+            f"seed {options.seed}; undisturbed: {undisturbed:.0f} s "
+            f"({', '.join(f'{name} {seconds:.0f}' for name, seconds in zip(took['notebook'], took['seconds']))}), "
+            f"{len(expected)} tables and raw files",
+            flush=True,
+        )
         shutil.rmtree(root / "data" / "cache")
         while True:
             run = f"killed-{number}"
             killing = len(kills) < options.kills and time.monotonic() - begin < 60 * options.minutes
-            delay = SHARE * undisturbed * draw.random() ** 2  # mostly early, so that notebooks are left and begun, too
+            # Mostly early, so that notebooks are left and begun, too
+            delay = SHARE * undisturbed * draw.random() ** 2
             process = start(root, run)
             try:
                 status = process.wait(delay if killing else None)
@@ -190,20 +235,33 @@ def main() -> int:
                 kernels = below(process.pid)
                 process.kill()
                 process.wait()
-                row: dict[str, Any] = {"kill": len(kills) + 1, "run": run, "after_s": round(delay, 2), "in": where(runs / run),
-                                       "kernels": len(kernels), "left": left(kernels), "broken": broken(root / "data" / "runs")}
+                row: dict[str, Any] = {
+                    "kill": len(kills) + 1,
+                    "run": run,
+                    "after_s": round(delay, 2),
+                    "in": where(runs / run),
+                    "kernels": len(kernels),
+                    "left": left(kernels),
+                    "broken": broken(root / "data" / "runs"),
+                }
                 kills.append(row)
                 print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-                faults += [f"kill {row['kill']}: {row['left']} kernels left"] * bool(row["left"]) + row["broken"]
+                faults += [f"kill {row['kill']}: {row['left']} kernels left"] * bool(
+                    row["left"]
+                ) + row["broken"]
                 continue
             faults += [f"{run}: {(root / f'{run}.log').read_text()}"] * bool(status)
-            faults += [f"{run}: {difference}" for difference in differences(tables(runs / run), expected)]
+            faults += [
+                f"{run}: {difference}" for difference in differences(tables(runs / run), expected)
+            ]
             print(f"{run} is done", flush=True)
             if not killing:
                 break
             shutil.rmtree(root / "data" / "cache", ignore_errors=True)
             number += 1
-        stray = [path for path in (root / "data").rglob(".*") if path.name not in (".lock", ".batch")]
+        stray = [
+            path for path in (root / "data").rglob(".*") if path.name not in (".lock", ".batch")
+        ]
     for fault in faults:
         print(fault)
     if options.csv:
@@ -211,9 +269,11 @@ def main() -> int:
             writer = csv.DictWriter(stream, list(kills[0]))
             writer.writeheader()
             writer.writerows(kills)
-    print(f"{len(kills)} kills with seed {options.seed} in {number} runs, {(time.monotonic() - begin) / 60:.1f} minutes: "
-          f"{len(expected)} tables and raw files of each are those of an undisturbed run but for {len(faults)} faults; "
-          f"{len(stray)} temporary files left by kills")
+    print(
+        f"{len(kills)} kills with seed {options.seed} in {number} runs, {(time.monotonic() - begin) / 60:.1f} minutes: "
+        f"{len(expected)} tables and raw files of each are those of an undisturbed run but for {len(faults)} faults; "
+        f"{len(stray)} temporary files left by kills"
+    )
     print("\n".join(sorted({re.sub(r"\d{3,}", "PID", path.name) for path in stray})))
     return 1 if faults else 0
 

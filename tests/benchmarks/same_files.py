@@ -1,8 +1,10 @@
-"""Whether raw files are the same, byte for byte: with 1 worker, 2 workers, a Dask cluster of 2, and after ten kills at random.
+"""Whether raw files are the same, byte for byte: with 1 worker, 2 workers, a Dask cluster of 2, and
+after ten kills at random.
 
     python tests/benchmarks/same_files.py [SEQUENCES] [KILLS]
 
-Prints a digest of all raw files of each way, and how often and when the measurement was killed; takes some minutes.
+Prints a digest of all raw files of each way, and how often and when the measurement was killed;
+takes some minutes.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ def digest(run: Path) -> str:
     return f"{sha.hexdigest()[:16]} ({len(files)} files)"
 
 
-def start(script: Path, folder: Path, run: Path, workers: int, scheduler: str = "") -> subprocess.Popen:
+def start(
+    script: Path, folder: Path, run: Path, workers: int, scheduler: str = ""
+) -> subprocess.Popen:
     command = [sys.executable, str(script), str(folder), str(run), str(workers), scheduler]
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
 
@@ -49,12 +53,36 @@ def start(script: Path, folder: Path, run: Path, workers: int, scheduler: str = 
 def on_dask(script: Path, folder: Path, run: Path) -> None:
     """A scheduler and two workers on this machine, for one measurement."""
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard"]
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_scheduler",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--no-dashboard",
+    ]
     scheduler = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ, cwd=ROOT)
     assert scheduler.stderr is not None
-    address = next(found[0] for line in scheduler.stderr if (found := re.search(r"tcp://127\.0\.0\.1:\d+", line)))
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1", "--nworkers", "2"]
-    workers = subprocess.Popen([*command, "--no-dashboard"], stderr=subprocess.DEVNULL, env=environ, cwd=ROOT)
+    address = next(
+        found[0]
+        for line in scheduler.stderr
+        if (found := re.search(r"tcp://127\.0\.0\.1:\d+", line))
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "distributed.cli.dask_worker",
+        address,
+        "--nthreads",
+        "1",
+        "--nworkers",
+        "2",
+    ]
+    workers = subprocess.Popen(
+        [*command, "--no-dashboard"], stderr=subprocess.DEVNULL, env=environ, cwd=ROOT
+    )
     try:
         assert start(script, folder, run, 0, address).wait() == 0
     finally:
@@ -75,7 +103,10 @@ def main(count: int = 4, kills: int = 10) -> None:
             begin = time.perf_counter()
             assert start(script, folder, runs / str(workers), workers).wait() == 0
             took[workers] = time.perf_counter() - begin
-            print(f"{workers} worker(s): {digest(runs / str(workers))}, {took[workers]:.0f} s", flush=True)
+            print(
+                f"{workers} worker(s): {digest(runs / str(workers))}, {took[workers]:.0f} s",
+                flush=True,
+            )
         on_dask(script, folder, runs / "dask")
         print(f"Dask, 2 workers: {digest(runs / 'dask')}", flush=True)
         when = []
@@ -89,7 +120,9 @@ def main(count: int = 4, kills: int = 10) -> None:
                 process.wait()
                 when.append(f"{wait:.0f} s: {len(list((runs / 'killed').rglob('*_001.txt')))}")
         assert start(script, folder, runs / "killed", 2).wait() == 0
-        print(f"killed {len(when)} times (after: files there) {', '.join(when)}: {digest(runs / 'killed')}")
+        print(
+            f"killed {len(when)} times (after: files there) {', '.join(when)}: {digest(runs / 'killed')}"
+        )
 
 
 if __name__ == "__main__":

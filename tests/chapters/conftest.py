@@ -1,4 +1,6 @@
-"""Fixtures of the chapters' tests: one run for all of them, on the small benchmark, measured in the process that tests."""
+"""Fixtures of the chapters' tests: one run for all of them, on the small benchmark, measured in the
+process that tests."""
+
 from __future__ import annotations
 
 from typing import Iterator
@@ -10,7 +12,8 @@ from .helpers import in_this_process
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A run that every test may add variants to, and none may change: what one has tracked, another one loads."""
+    """A run that every test may add variants to, and none may change: what one has tracked, another
+    one loads."""
     return str(tmp_path_factory.mktemp("runs") / "small")
 
 

@@ -1,4 +1,6 @@
-"""Chapter 2: equations and figures on real frames, references, glossary, and the table of what is made again where."""
+"""Chapter 2: equations and figures on real frames, references, glossary, and the table of what is
+made again where."""
+
 from __future__ import annotations
 
 import json
@@ -56,17 +58,26 @@ def random() -> np.random.RandomState:
     return np.random.RandomState(3)
 
 
-# -- Equations -----------------------------------------------------------------------------------------------------------------
+# -- Equations -------------------------------------------------------------------------------------
 
 
 def slide(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """Sums of products at every place, one at a time."""
     (height, width), (rows, columns) = x.shape, kernel.shape
-    return np.array([[sum(x[i + k, j + m] * kernel[k, m] for k in range(rows) for m in range(columns))
-                      for j in range(width - columns + 1)] for i in range(height - rows + 1)])
+    return np.array(
+        [
+            [
+                sum(x[i + k, j + m] * kernel[k, m] for k in range(rows) for m in range(columns))
+                for j in range(width - columns + 1)
+            ]
+            for i in range(height - rows + 1)
+        ]
+    )
 
 
-def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(random: np.random.RandomState) -> None:
+def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(
+    random: np.random.RandomState,
+) -> None:
     x, kernel = random.normal(size=(3, 3)), random.normal(size=(2, 2))
     y = ch02_theory.equation_2_1(x, kernel)
     assert y == pytest.approx(slide(x, kernel))
@@ -74,30 +85,44 @@ def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(random: 
 
 
 def test_residual_blocks_compute_what_layers_do(random: np.random.RandomState) -> None:
-    x, first, second, projection = (random.normal(size=size) for size in (4, (5, 4), (6, 5), (6, 4)))
+    x, first, second, projection = (
+        random.normal(size=size) for size in (4, (5, 4), (6, 5), (6, 4))
+    )
     hidden = np.array([max(0.0, sum(first[i, j] * x[j] for j in range(4))) for i in range(5)])
-    assert ch02_theory.residual(x, first, second, projection) == pytest.approx(second @ hidden + projection @ x)
-    assert ch02_theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), "a block that adds nothing hands its input on"
+    assert ch02_theory.residual(x, first, second, projection) == pytest.approx(
+        second @ hidden + projection @ x
+    )
+    assert ch02_theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), (
+        "a block that adds nothing hands its input on"
+    )
 
 
-def test_the_correlation_of_equation_2_5_sums_over_channels_and_adds_b(random: np.random.RandomState) -> None:
+def test_the_correlation_of_equation_2_5_sums_over_channels_and_adds_b(
+    random: np.random.RandomState,
+) -> None:
     z, x = random.normal(size=(3, 2, 4)), random.normal(size=(3, 6, 7))
     expected = sum(slide(x[c], z[c]) for c in range(3)) + 1.5
     assert ch02_theory.correlation(z, x, 1.5) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["cls", "loc"])
-def test_equation_2_6_is_what_the_networks_branch_computes(network: SiamRPN, pair: ch02_theory.Pair, name: str) -> None:
+def test_equation_2_6_is_what_the_networks_branch_computes(
+    network: SiamRPN, pair: ch02_theory.Pair, name: str
+) -> None:
     kernel, maps, branch = ch02_theory.branch_features(network, pair, name)
     with torch.inference_mode():
         expected = branch(torch.tensor(kernel)[None], torch.tensor(maps)[None])[0].numpy()
     assert len(expected) == {"cls": 2, "loc": 4}[name] * network.config.anchors
-    assert ch02_theory.region_outputs(kernel, maps, branch) == pytest.approx(expected, abs=1e-4 * float(np.abs(expected).max()))
+    assert ch02_theory.region_outputs(kernel, maps, branch) == pytest.approx(
+        expected, abs=1e-4 * float(np.abs(expected).max())
+    )
 
 
 def test_losses_normalisation_and_divergence_by_hand() -> None:
     assert ch02_theory.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
-    assert ch02_theory.binary_cross_entropy(np.array([1.0, 0.0]), np.array([0.5, 0.75])) == pytest.approx(np.log(2) * 1.5)
+    assert ch02_theory.binary_cross_entropy(
+        np.array([1.0, 0.0]), np.array([0.5, 0.75])
+    ) == pytest.approx(np.log(2) * 1.5)
     x = np.array([[[[1.0, 3.0]]], [[[5.0, 7.0]]]])
     normal = ch02_theory.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
     assert normal.ravel() == pytest.approx(1 + 2 * np.array([-3, -1, 1, 3]) / np.sqrt(5))
@@ -114,7 +139,7 @@ def test_a_disagreement_stops_the_page() -> None:
             ch02_theory.agreement("Equation", one, other)
 
 
-# -- A real pair of frames -----------------------------------------------------------------------------------------------------
+# -- A real pair of frames -------------------------------------------------------------------------
 
 
 def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: ch02_theory.Pair) -> None:
@@ -135,8 +160,11 @@ def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: ch02_theor
     assert pair.box[2] - pair.box[0] == pytest.approx((width - 1) * scale)
 
 
-def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(network: SiamRPN, pair: ch02_theory.Pair) -> None:
-    """A claim about this pair and these weights: both responses have their peak within a position of the annotation."""
+def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(
+    network: SiamRPN, pair: ch02_theory.Pair
+) -> None:
+    """A claim about this pair and these weights: both responses have their peak within a position
+    of the annotation."""
     away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
     response = ch02_theory.correlation(*ch02_theory.features(network, pair))
     found = ch02_theory.proposals(network, pair)
@@ -160,7 +188,9 @@ def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: ch02_theo
     assert anchors.positive[anchors.best] and (anchors.overlap[rest] > ch02_theory.POSITIVE).all()
     assert (anchors.overlap[~anchors.positive] <= ch02_theory.POSITIVE).all()
     middle = anchors.boxes[:, 12, 12].reshape(-1, 2, 2).mean(1)
-    assert middle == pytest.approx(SEARCH_SIZE // 2), "the middle position looks at the middle of the crop"
+    assert middle == pytest.approx(SEARCH_SIZE // 2), (
+        "the middle position looks at the middle of the crop"
+    )
 
 
 def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
@@ -169,17 +199,39 @@ def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
         assert one.sequence.tags[tag][one.after]
     assert len(found) == 3
     hidden, turned, _ = found
-    [before] = [index for index in range(hidden.after) if hidden.sequence.tags["occlusion"][index + 1:hidden.after + 1].all()
-                and not hidden.sequence.tags["occlusion"][index]]
+    [before] = [
+        index
+        for index in range(hidden.after)
+        if hidden.sequence.tags["occlusion"][index + 1 : hidden.after + 1].all()
+        and not hidden.sequence.tags["occlusion"][index]
+    ]
     pixels = [ch02_theory.target_pixels(hidden.sequence, index) for index in (before, hidden.after)]
-    assert f"by {np.corrcoef(*pixels)[0, 1]:.2f} with" in hidden.measured and np.corrcoef(*pixels)[0, 1] < 0.5, "it is covered"
+    assert (
+        f"by {np.corrcoef(*pixels)[0, 1]:.2f} with" in hidden.measured
+        and np.corrcoef(*pixels)[0, 1] < 0.5
+    ), "it is covered"
     assert "turned by" in turned.measured and "times the area" in turned.measured
     rival = ch02_theory.find_rival(data)
     assert "no frame" not in ch02_theory.challenges_text(found, rival)
-    assert "(b) rotation, scale: no frame of this dataset is tagged size change" in ch02_theory.challenges_text(found[:1], rival)
-    without = Dataset("x", data.path, tuple(
-        type(sequence)(sequence.name, sequence.frames, sequence.regions, {tag: np.zeros(len(sequence), bool) for tag in TAGS},
-                       sequence.width, sequence.height) for sequence in data))
+    assert (
+        "(b) rotation, scale: no frame of this dataset is tagged size change"
+        in ch02_theory.challenges_text(found[:1], rival)
+    )
+    without = Dataset(
+        "x",
+        data.path,
+        tuple(
+            type(sequence)(
+                sequence.name,
+                sequence.frames,
+                sequence.regions,
+                {tag: np.zeros(len(sequence), bool) for tag in TAGS},
+                sequence.width,
+                sequence.height,
+            )
+            for sequence in data
+        ),
+    )
     assert ch02_theory.challenges(without) == [], "what no frame shows is left out"
 
 
@@ -188,39 +240,57 @@ def test_the_similar_place_does_not_touch_the_target(data: Dataset) -> None:
     x, y, width, height = rival.box
     left, top, *_ = np.round(axis_aligned_box(rival.sequence.regions[0]))
     assert abs(x - left) >= width or abs(y - top) >= height
-    assert 0.3 < rival.score <= 1 and rival.score < np.nanmax(rival.scores), "nothing is as like the target as the target"
+    assert 0.3 < rival.score <= 1 and rival.score < np.nanmax(rival.scores), (
+        "nothing is as like the target as the target"
+    )
 
 
-def test_a_channel_is_put_back_after_it_was_left_out(network: SiamRPN, pair: ch02_theory.Pair) -> None:
+def test_a_channel_is_put_back_after_it_was_left_out(
+    network: SiamRPN, pair: ch02_theory.Pair
+) -> None:
     before = {name: value.clone() for name, value in network.state_dict().items()}
     scores = ch02_theory.channel_scores(network, pair, 2)
     assert scores.shape == (2,) and (scores > 0).all()
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-# -- Depth ---------------------------------------------------------------------------------------------------------------------
+# -- Depth -----------------------------------------------------------------------------------------
 
 
 def test_training_and_test_patches_share_no_pixel(data: Dataset) -> None:
-    train, test = ch02_theory.frame_patches(data, right=False, each=20), ch02_theory.frame_patches(data, right=True, each=20)
-    assert train.x.shape == (200, 64) and train.y.bincount().tolist() == [20] * 10 and train.names == test.names
+    train, test = (
+        ch02_theory.frame_patches(data, right=False, each=20),
+        ch02_theory.frame_patches(data, right=True, each=20),
+    )
+    assert (
+        train.x.shape == (200, 64)
+        and train.y.bincount().tolist() == [20] * 10
+        and train.names == test.names
+    )
     assert float(train.x.mean(1).abs().max()) < 1e-5
     assert not {tuple(row) for row in train.x.tolist()} & {tuple(row) for row in test.x.tolist()}
 
 
 def test_learning_is_repeatable_and_learns(data: Dataset) -> None:
-    train, test = ch02_theory.frame_patches(data, right=False, each=50), ch02_theory.frame_patches(data, right=True, each=50)
+    train, test = (
+        ch02_theory.frame_patches(data, right=False, each=50),
+        ch02_theory.frame_patches(data, right=True, each=50),
+    )
     torch.manual_seed(99)
     one = ch02_theory.learn(train, test, 4, True, steps=60)
     torch.rand(5)
     two = ch02_theory.learn(train, test, 4, True, steps=60)
     assert one.train == two.train and one.steps == [0, 30, 60]
     assert one.train[-1] < one.train[0] - 0.2
-    layers = [module for module in ch02_theory.Deep(8, 3, 20, False).modules() if isinstance(module, nn.Linear)]
+    layers = [
+        module
+        for module in ch02_theory.Deep(8, 3, 20, False).modules()
+        if isinstance(module, nn.Linear)
+    ]
     assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
 
 
-# -- Figures -------------------------------------------------------------------------------------------------------------------
+# -- Figures ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -230,19 +300,35 @@ def drawn(data: Dataset, network: SiamRPN, pair: ch02_theory.Pair) -> dict[str, 
     runs = {"one": ch02_theory.learn(train, train, 4, True, steps=30)}
     deep = runs["one"].network
     return {
-        "fully_connected": ch02_theory.fully_connected(np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note),
+        "fully_connected": ch02_theory.fully_connected(
+            np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note
+        ),
         "neuron": ch02_theory.neuron(np.array([1.0, 2.0]), np.array([0.5, -1.0]), note),
-        "local_connections": ch02_theory.local_connections(pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note),
-        "convolution": ch02_theory.convolution(random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note),
+        "local_connections": ch02_theory.local_connections(
+            pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note
+        ),
+        "convolution": ch02_theory.convolution(
+            random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note
+        ),
         "activation_functions": ch02_theory.activation_functions(ch02_theory.activations(), note),
         "pooling": ch02_theory.pooling(np.arange(16).reshape(4, 4), note),
         "depth_errors": ch02_theory.depth_errors(runs, note),
         "residual_block": ch02_theory.residual_block(deep.blocks[0], deep.stem(train.x), note),
-        "bottleneck": ch02_theory.bottleneck(network.backbone.layer1[1], ch02_theory.block_input(network, pair), note),
-        "region_proposals": ch02_theory.region_proposals(pair, ch02_theory.pair_anchors(network, pair), network.config.rpn, note),
-        "tracking_challenges": ch02_theory.tracking_challenges(ch02_theory.challenges(data), ch02_theory.find_rival(data), note),
-        "siamfc": ch02_theory.siamfc(pair, *(parts := ch02_theory.features(network, pair)), ch02_theory.correlation(*parts),
-                                     note),
+        "bottleneck": ch02_theory.bottleneck(
+            network.backbone.layer1[1], ch02_theory.block_input(network, pair), note
+        ),
+        "region_proposals": ch02_theory.region_proposals(
+            pair, ch02_theory.pair_anchors(network, pair), network.config.rpn, note
+        ),
+        "tracking_challenges": ch02_theory.tracking_challenges(
+            ch02_theory.challenges(data), ch02_theory.find_rival(data), note
+        ),
+        "siamfc": ch02_theory.siamfc(
+            pair,
+            *(parts := ch02_theory.features(network, pair)),
+            ch02_theory.correlation(*parts),
+            note,
+        ),
         "siamrpn": ch02_theory.siamrpn(pair, ch02_theory.proposals(network, pair), note),
         "curl_blocks": ch02_theory.curl_blocks(network, 1, note),
         "channel_figure": ch02_theory.channel_figure(np.array([2e-6, 1e-6]), note),
@@ -250,7 +336,11 @@ def drawn(data: Dataset, network: SiamRPN, pair: ch02_theory.Pair) -> dict[str, 
 
 
 def texts(figure: Figure) -> str:
-    return "\n".join(text.get_text() for axis in figure.axes for text in [*axis.texts, axis.title, axis._left_title])
+    return "\n".join(
+        text.get_text()
+        for axis in figure.axes
+        for text in [*axis.texts, axis.title, axis._left_title]
+    )
 
 
 def test_every_figure_draws_with_its_note(drawn: dict[str, Figure]) -> None:
@@ -260,21 +350,30 @@ def test_every_figure_draws_with_its_note(drawn: dict[str, Figure]) -> None:
 
 
 def test_figures_print_what_they_compute(drawn: dict[str, Figure], network: SiamRPN) -> None:
-    assert "-1.50" in texts(drawn["neuron"]) and f"{1 / (1 + np.exp(1.5)):.2f}" in texts(drawn["neuron"])
+    assert "-1.50" in texts(drawn["neuron"]) and f"{1 / (1 + np.exp(1.5)):.2f}" in texts(
+        drawn["neuron"]
+    )
     assert {"5", "7", "13", "15", "2.5", "12.5"} <= set(texts(drawn["pooling"]).split("\n"))
     inside, outside = network.config.stages[0].blocks[0][0], network.config.stages[0].channels
-    assert f"{outside} → {inside}" in texts(drawn["bottleneck"]) and f"{inside}×63×63" in texts(drawn["bottleneck"])
+    assert f"{outside} → {inside}" in texts(drawn["bottleneck"]) and f"{inside}×63×63" in texts(
+        drawn["bottleneck"]
+    )
     numbers = texts(drawn["curl_blocks"]).split("\n")
-    assert numbers.count(str(outside)) == 4, "three convolutions give the sum's channels, and one takes them"
+    assert numbers.count(str(outside)) == 4, (
+        "three convolutions give the sum's channels, and one takes them"
+    )
 
 
 def test_the_full_networks_counts_are_the_thesiss() -> None:
-    """Figure 2.14 is iterated 256 times for its block (section 2.3.1), and 3,072 and 27 are section 2.1.1's."""
+    """Figure 2.14 is iterated 256 times for its block (section 2.3.1), and 3,072 and 27 are section
+    2.1.1's."""
     assert NetworkConfig.resnet50().stages[0].channels == 256
-    assert "3,072" in ch02_theory.connections_text() and ch02_theory.connections_text().endswith("27.")
+    assert "3,072" in ch02_theory.connections_text() and ch02_theory.connections_text().endswith(
+        "27."
+    )
 
 
-# -- Pages ---------------------------------------------------------------------------------------------------------------------
+# -- Pages -----------------------------------------------------------------------------------------
 
 
 def cells(page: str) -> list[dict[str, Any]]:
@@ -301,7 +400,11 @@ def test_every_equation_stands_as_latex_and_is_checked() -> None:
     for number in range(1, 9):
         assert f"\\tag{{2.{number}}}" in text
     assert set(re.findall(r'agreement\(f?"(Equation 2\.\d|Mean squared|Binary)', text)) == {
-        "Equation 2.1", "Mean squared", "Binary", *(f"Equation 2.{number}" for number in range(3, 9))}
+        "Equation 2.1",
+        "Mean squared",
+        "Binary",
+        *(f"Equation 2.{number}" for number in range(3, 9)),
+    }
 
 
 def listing() -> list[str]:
@@ -318,10 +421,20 @@ def thesis(shared: Path) -> str:
 
 
 def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
-    tables, figures = thesis.split("\nList of Tables\n")[1].split("\nAcronyms\n")[0].split("\nList of Figures\n")
-    listed = [f"{kind} {number}" for kind, text in (("figure", figures), ("table", tables))  # of chapter 4 some are garbled,
-              for number in re.findall(r"^([2-4]\.\d+)\t", text, re.MULTILINE)]           # and captions have them
-    captioned = {f"{kind.lower()} {number}" for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis, re.MULTILINE)}
+    tables, figures = (
+        thesis.split("\nList of Tables\n")[1].split("\nAcronyms\n")[0].split("\nList of Figures\n")
+    )
+    # Of chapter 4 some are garbled,
+    listed = [
+        f"{kind} {number}"
+        for kind, text in (("figure", figures), ("table", tables))
+        # And captions have them
+        for number in re.findall(r"^([2-4]\.\d+)\t", text, re.MULTILINE)
+    ]
+    captioned = {
+        f"{kind.lower()} {number}"
+        for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis, re.MULTILINE)
+    }
     rows = set(appendix_reproduction.rows()["item"])
     assert {*listed, *captioned} == rows and len(listed) > 30
 
@@ -332,13 +445,27 @@ def test_every_row_is_made_where_it_says() -> None:
     for row in rows.to_dict("records"):
         if row["state"] in appendix_reproduction.WITH_PAGE:
             assert row["page"] in toc, row["item"]
-            assert shows(Path(row["page"]).name, row["item"]), f"{row['page']} has no caption with {row['item']}"
-            assert row["data"] and row["scale"] in ("none", "demo", "thesis", "reported"), row["item"]
+            assert shows(Path(row["page"]).name, row["item"]), (
+                f"{row['page']} has no caption with {row['item']}"
+            )
+            assert row["data"] and row["scale"] in ("none", "demo", "thesis", "reported"), row[
+                "item"
+            ]
         else:
             assert not row["page"], row["item"]
-            at = [page for page in toc if page.startswith("notebooks/")
-                  and re.search(rf"^As {row['item']}(?!\d)|^{row['item']}(?!\d)", captions(Path(page).name), re.MULTILINE | re.I)]
-            assert not at, f"data/reproduction.csv says '{row['state']}' of {row['item']}, which {at} shows"
+            at = [
+                page
+                for page in toc
+                if page.startswith("notebooks/")
+                and re.search(
+                    rf"^As {row['item']}(?!\d)|^{row['item']}(?!\d)",
+                    captions(Path(page).name),
+                    re.MULTILINE | re.I,
+                )
+            ]
+            assert not at, (
+                f"data/reproduction.csv says '{row['state']}' of {row['item']}, which {at} shows"
+            )
 
 
 def test_the_table_links_pages_and_names_what_is_missing() -> None:
@@ -352,7 +479,7 @@ def test_the_table_links_pages_and_names_what_is_missing() -> None:
     assert all(item in text for item in rows["item"][rows["state"] == "not yet"])
 
 
-# -- References and glossary ---------------------------------------------------------------------------------------------------
+# -- References and glossary -----------------------------------------------------------------------
 
 
 def entries() -> dict[str, dict[str, str]]:
@@ -370,10 +497,20 @@ def plain(text: str) -> str:
 
 
 def test_what_pages_cite_is_in_the_bibliography() -> None:
-    texts = [path.read_text(encoding="utf-8") for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book").glob("*.md")]]
-    cited = {key.strip() for text in texts for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text) for key in keys.split(",")}
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "book").glob("*.md")]
+    ]
+    cited = {
+        key.strip()
+        for text in texts
+        for keys in re.findall(r"\{cite(?::\w+)?\}`([^`]+)`", text)
+        for key in keys.split(",")
+    }
     assert cited <= set(entries()) and len(cited) > 50
-    assert sum("{bibliography}" in text for text in texts) == 1, "a second bibliography would warn of double entries"
+    assert sum("{bibliography}" in text for text in texts) == 1, (
+        "a second bibliography would warn of double entries"
+    )
 
 
 def test_references_are_the_thesiss_under_its_numbers(thesis: str) -> None:
@@ -387,7 +524,8 @@ def test_references_are_the_thesiss_under_its_numbers(thesis: str) -> None:
             assert "bertinetto" in plain(printed[number - 1])
             continue
         assert plain(entry["title"]) in plain(printed[number - 1]), key
-        years = {int(year) for year in re.findall(r"\b(?:19|20)\d\d\b", printed[number - 1])}  # of the preprint or of the paper
+        # Of the preprint or of the paper
+        years = {int(year) for year in re.findall(r"\b(?:19|20)\d\d\b", printed[number - 1])}
         assert not years or years & {int(entry["year"]), int(entry["year"]) - 1}, key
 
 
@@ -398,7 +536,11 @@ def glossary() -> dict[str, str]:
 
 def test_the_glossary_has_every_acronym_of_the_thesis(thesis: str) -> None:
     listed = thesis.split("\nAcronyms\n")[1].split("Chapter 1")[0]
-    found = [part.split(maxsplit=1) for part in listed.replace("*", "").split(".") if len(part.split()) > 1]
+    found = [
+        part.split(maxsplit=1)
+        for part in listed.replace("*", "").split(".")
+        if len(part.split()) > 1
+    ]
     assert len(found) == 19
     for acronym, name in found:
         assert glossary()[acronym].startswith(f"{' '.join(name.split())}: "), acronym
@@ -413,11 +555,15 @@ def test_the_glossary_names_the_thesiss_sections(thesis: str) -> None:
     for term, text in glossary().items():
         said = re.search(r"In the thesis in ([\d., ]+);", text)
         named = re.findall(r"\d(?:\.\d)*", said[1]) if said else []
-        words = re.compile("|".join(rf"(?<![A-Za-z]){word}(?![a-rt-z])" for word in term.split(", ")))
+        words = re.compile(
+            "|".join(rf"(?<![A-Za-z]){word}(?![a-rt-z])" for word in term.split(", "))
+        )
         used = [number for number, part in parts.items() if words.search(part)]
         for number in named:
             assert any(within(other, number) for other in used), f"{term}: not in {number}"
-        assert [other for other in used if not any(within(other, number) for number in named)] == [], term
+        assert [
+            other for other in used if not any(within(other, number) for number in named)
+        ] == [], term
 
 
 def within(section: str, outer: str) -> bool:
@@ -432,7 +578,9 @@ def test_the_glossarys_pages_use_the_term() -> None:
             assert f"notebooks/{page}" in listing(), page
             words = [*term.split(", "), *([text.split(": ")[0]] if ": " in text else [])]
             used = spelled_alike(source(page) + captions(page))
-            assert any(re.search(rf"\b{re.escape(spelled_alike(word))}", used) for word in words), f"{term} in {page}"
+            assert any(re.search(rf"\b{re.escape(spelled_alike(word))}", used) for word in words), (
+                f"{term} in {page}"
+            )
 
 
 def spelled_alike(text: str) -> str:
@@ -453,12 +601,19 @@ def test_the_index_of_a_hand_made_dataset_is_refused_without_a_pair(tmp_path: Pa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_runs_on_real_frames(shared: Path, page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Every cell, on two VOT2018 sequences: all figures are drawn, all equations agree, and nothing is printed."""
+def test_a_page_runs_on_real_frames(
+    shared: Path, page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every cell, on two VOT2018 sequences: all figures are drawn, all equations agree, and nothing
+    is printed."""
     sequences = shared / "sequences" / "VOT2018"
     if not sequences.is_dir():
-        pytest.skip(f"the two real VOT2018 sequences are not on this machine: {sequences} does not exist")
+        pytest.skip(
+            f"the two real VOT2018 sequences are not on this machine: {sequences} does not exist"
+        )
     shown = helpers.cells(page, dataset=str(sequences))
     assert capsys.readouterr() == ("", "")
     assert all(isinstance(value, Figure) for cell, value in shown if "mystnb" in cell["metadata"])
-    assert sum("agree in" in str(value) for _, value in shown) == source(page).count("theory.agreement(")
+    assert sum("agree in" in str(value) for _, value in shown) == source(page).count(
+        "theory.agreement("
+    )

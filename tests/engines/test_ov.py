@@ -1,4 +1,6 @@
-"""OpenVINO's engines, really compiled: PyTorch's boxes, the precision that runs, plans that survive damage, kernels inside."""
+"""OpenVINO's engines, really compiled: PyTorch's boxes, the precision that runs, plans that survive
+damage, kernels inside."""
+
 from __future__ import annotations
 
 import hashlib
@@ -21,7 +23,14 @@ from lib.engines import ov  # noqa: E402
 from lib.engines.base import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
 from lib.engines.pytorch import torch_network  # noqa: E402
 from lib.errors import InputError  # noqa: E402
-from lib.export import export_network, random_feeds, run_onnx, save_model, to_fp16, with_constant_kernels  # noqa: E402
+from lib.export import (  # noqa: E402
+    export_network,
+    random_feeds,
+    run_onnx,
+    save_model,
+    to_fp16,
+    with_constant_kernels,
+)
 from lib.measure.speed import full_size_network  # noqa: E402
 from lib.quantize import observe, quantisable, to_int8  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
@@ -34,8 +43,10 @@ CHANNELS = 32
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")  # asked of OpenVINO, not of lib/
-HALF = next((name.lower() for name in ("BF16", "FP16") if name in CAPABILITIES), "fp32")  # what FP16 runs in
+# Asked of OpenVINO, not of lib/
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+# what FP16 runs in
+HALF = next((name.lower() for name in ("BF16", "FP16") if name in CAPABILITIES), "fp32")
 HERE = [precision for precision in PRECISIONS if precision != "int8" or "INT8" in CAPABILITIES]
 
 
@@ -52,21 +63,35 @@ def models(network):
     """name, precision -> model."""
     found = {}
     for name, model in export_network(network).items():
-        histograms = observe(model, [random_feeds(name, CHANNELS, seed) for seed in (0, 1)], quantisable(model))
+        histograms = observe(
+            model, [random_feeds(name, CHANNELS, seed) for seed in (0, 1)], quantisable(model)
+        )
         bounds = {tensor: histogram.largest for tensor, histogram in histograms.items()}
-        found.update({(name, "fp32"): model, (name, "fp16"): to_fp16(model), (name, "int8"): to_int8(model, bounds)})
+        found.update(
+            {
+                (name, "fp32"): model,
+                (name, "fp16"): to_fp16(model),
+                (name, "int8"): to_int8(model, bounds),
+            }
+        )
     return found
 
 
 @pytest.fixture(scope="module")
 def files(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
-    return {key: save_model(model, folder / f"{'-'.join(key)}.onnx") for key, model in models.items()}
+    return {
+        key: save_model(model, folder / f"{'-'.join(key)}.onnx") for key, model in models.items()
+    }
 
 
 @pytest.fixture(scope="module")
 def engines(files):
-    return {(name, precision): ov.build(path, name, precision) for (name, precision), path in files.items() if precision in HERE}
+    return {
+        (name, precision): ov.build(path, name, precision)
+        for (name, precision), path in files.items()
+        if precision in HERE
+    }
 
 
 def together(engines, precision):
@@ -74,10 +99,12 @@ def together(engines, precision):
 
 
 def crops(seed):
-    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds("search", CHANNELS, seed)["search"]
+    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds(
+        "search", CHANNELS, seed
+    )["search"]
 
 
-# -- What comes out ------------------------------------------------------------------------------------------------------------
+# -- What comes out --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -89,27 +116,39 @@ def test_fp32_engines_agree_with_onnx_runtime_within_a_ten_thousandth(models, en
     for tensor, expected in zip(OUTPUTS[name], run_onnx(models[name, "fp32"], feeds)):
         assert engine.outputs[tensor].shape == expected.shape
         assert np.abs(answer[tensor] - expected).max() < 1e-4 * np.ptp(expected)
-    assert {tensor: spec.shape for tensor, spec in engine.inputs.items()} == {key: value.shape for key, value in feeds.items()}
+    assert {tensor: spec.shape for tensor, spec in engine.inputs.items()} == {
+        key: value.shape for key, value in feeds.items()
+    }
 
 
-# A processor without VNNI adds pairs of 8-bit products in 16 bits, which saturate: its INT8 is farther from FP32.
+# A processor without VNNI adds pairs of 8-bit products in 16 bits, which saturate: its INT8 is
+# farther from FP32.
 @pytest.mark.parametrize("precision, share", [("fp16", 0.05), ("int8", 0.25)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_lower_precisions_are_near_fp32_and_not_equal_to_it(models, engines, name, precision, share):
+def test_lower_precisions_are_near_fp32_and_not_equal_to_it(
+    models, engines, name, precision, share
+):
     if precision not in HERE:
         pytest.skip(f"this processor has no {precision}")
     feeds = random_feeds(name, CHANNELS)
     exact = dict(zip(OUTPUTS[name], run_onnx(models[name, "fp32"], feeds)))
     answer = engines[name, precision](feeds)
-    errors = [np.sqrt(np.mean((answer[tensor] - exact[tensor]) ** 2)) / np.ptp(exact[tensor]) for tensor in OUTPUTS[name]]
+    errors = [
+        np.sqrt(np.mean((answer[tensor] - exact[tensor]) ** 2)) / np.ptp(exact[tensor])
+        for tensor in OUTPUTS[name]
+    ]
     assert 1e-6 < max(errors) < share
 
 
 @pytest.mark.slow
 def test_boxes_over_a_real_sequence_are_pytorchs_within_a_twentieth_of_a_pixel(shared, tmp_path):
     network = load_network(DEMO_WEIGHTS)
-    compiled = EngineNetwork({name: ov.build(save_model(model, tmp_path / f"{name}.onnx"), name, "fp32")
-                              for name, model in export_network(network).items()})
+    compiled = EngineNetwork(
+        {
+            name: ov.build(save_model(model, tmp_path / f"{name}.onnx"), name, "fp32")
+            for name, model in export_network(network).items()
+        }
+    )
     [sequence] = load_dataset(shared / "sequences" / "OTB" / "Crossing")
     frames = [sequence.frame(index) for index in range(21)]
     boxes = []
@@ -121,7 +160,8 @@ def test_boxes_over_a_real_sequence_are_pytorchs_within_a_twentieth_of_a_pixel(s
     assert np.abs(boxes[0] - boxes[1]).max() < 0.05
     centre = boxes[1][:, :2] + boxes[1][:, 2:] / 2
     annotated = np.array([region[:2] + region[2:] / 2 for region in sequence.regions[1:21]])
-    assert np.median(np.linalg.norm(centre - annotated, axis=1)) < 10  # and it did follow the target
+    # And it did follow the target
+    assert np.median(np.linalg.norm(centre - annotated, axis=1)) < 10
 
 
 def test_kernels_of_one_target_stay_valid_after_another_is_taken(engines):
@@ -164,13 +204,17 @@ def test_an_array_that_changes_in_place_is_read_again(engines, kind):
 
 
 def test_a_target_network_of_another_framework_hands_its_kernels_over(network, engines):
-    mixed = EngineNetwork({**together(engines, "fp32").engines, "target": torch_network(network).target})
+    mixed = EngineNetwork(
+        {**together(engines, "fp32").engines, "target": torch_network(network).target}
+    )
     exemplar, search = crops(3)
-    own, theirs = (each.track(each.template(exemplar), search) for each in (mixed, together(engines, "fp32")))
+    own, theirs = (
+        each.track(each.template(exemplar), search) for each in (mixed, together(engines, "fp32"))
+    )
     assert all(np.abs(one - other).max() < 1e-4 * np.ptp(other) for one, other in zip(own, theirs))
 
 
-# -- Precision -----------------------------------------------------------------------------------------------------------------
+# -- Precision -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
@@ -179,20 +223,29 @@ def test_fp32_runs_in_fp32_only(engines, name, convolutions):
 
 
 @pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
-def test_fp16_runs_in_the_sixteen_bits_that_the_processor_has_and_else_says_fp32(engines, name, convolutions):
+def test_fp16_runs_in_the_sixteen_bits_that_the_processor_has_and_else_says_fp32(
+    engines, name, convolutions
+):
     assert engines[name, "fp16"].executed() == {HALF: convolutions}
     assert engines[name, "fp16"].precision == "fp16"
 
 
 @pytest.mark.skipif("int8" not in HERE, reason="this processor has no INT8")
-@pytest.mark.parametrize("name, integers, convolutions", [("target", 62, 62), ("search", 62, 62), ("xcorr", 12, 18)])
-def test_int8_runs_mostly_in_int8_and_the_correlations_in_floating_point(engines, name, integers, convolutions):
+@pytest.mark.parametrize(
+    "name, integers, convolutions", [("target", 62, 62), ("search", 62, 62), ("xcorr", 12, 18)]
+)
+def test_int8_runs_mostly_in_int8_and_the_correlations_in_floating_point(
+    engines, name, integers, convolutions
+):
     executed = engines[name, "int8"].executed()
     assert sum(executed.values()) == convolutions
     assert executed["int8"] >= 0.9 * integers
     if name == "xcorr":
-        correlations = {layer.precision for layer in engines[name, "int8"].profile(random_feeds(name, CHANNELS), 1)
-                        if layer.type == "correlation"}
+        correlations = {
+            layer.precision
+            for layer in engines[name, "int8"].profile(random_feeds(name, CHANNELS), 1)
+            if layer.type == "correlation"
+        }
         assert correlations <= {"fp32", "fp16", "bf16"}
 
 
@@ -200,27 +253,37 @@ def test_int8_runs_mostly_in_int8_and_the_correlations_in_floating_point(engines
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_precision_told_is_that_of_the_kernels_that_the_profiler_saw(engines, name, precision):
     engine = engines[name, precision]
-    seen = Counter(layer.precision for layer in engine.profile(random_feeds(name, CHANNELS), 1)
-                   if layer.type in ("convolution", "correlation"))
+    seen = Counter(
+        layer.precision
+        for layer in engine.profile(random_feeds(name, CHANNELS), 1)
+        if layer.type in ("convolution", "correlation")
+    )
     assert seen == engine.executed()
 
 
 def with_capabilities(monkeypatch, *capabilities):
     """A processor that can do only this."""
+
     def get_property(device, name):
         assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
         return list(capabilities)
+
     monkeypatch.setattr(ov, "core", lambda: SimpleNamespace(get_property=get_property))
 
 
-@pytest.mark.parametrize("capabilities, hints", [
-    (("FP32", "INT8", "BF16", "FP16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
-    (("FP32", "INT8", "BF16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
-    (("FP32", "INT8", "FP16"), {"fp32": "f32", "fp16": "f16", "int8": "f16"}),
-    (("FP32", "INT8"), {"fp32": "f32", "fp16": "f32", "int8": "f32"}),
-    (("FP32",), {"fp32": "f32", "fp16": "f32"}),
-])
-def test_fp16_becomes_fp32_where_the_processor_lacks_it_and_int8_is_refused(monkeypatch, capabilities, hints):
+@pytest.mark.parametrize(
+    "capabilities, hints",
+    [
+        (("FP32", "INT8", "BF16", "FP16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
+        (("FP32", "INT8", "BF16"), {"fp32": "f32", "fp16": "bf16", "int8": "bf16"}),
+        (("FP32", "INT8", "FP16"), {"fp32": "f32", "fp16": "f16", "int8": "f16"}),
+        (("FP32", "INT8"), {"fp32": "f32", "fp16": "f32", "int8": "f32"}),
+        (("FP32",), {"fp32": "f32", "fp16": "f32"}),
+    ],
+)
+def test_fp16_becomes_fp32_where_the_processor_lacks_it_and_int8_is_refused(
+    monkeypatch, capabilities, hints
+):
     with_capabilities(monkeypatch, *capabilities)
     for precision in PRECISIONS:
         if precision in hints:
@@ -228,11 +291,15 @@ def test_fp16_becomes_fp32_where_the_processor_lacks_it_and_int8_is_refused(monk
         else:
             with pytest.raises(InputError, match="this processor has no INT8"):
                 ov.hint(precision)
-    with pytest.raises(InputError, match=r"unknown precision 'int4' \(there are fp32, fp16, int8\)"):
+    with pytest.raises(
+        InputError, match=r"unknown precision 'int4' \(there are fp32, fp16, int8\)"
+    ):
         ov.hint("int4")
 
 
-def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(files, tmp_path, monkeypatch):
+def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(
+    files, tmp_path, monkeypatch
+):
     real = ov.core()
 
     class Lesser:
@@ -242,7 +309,9 @@ def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(files, t
             return getattr(real, name)
 
         def get_property(self, device, name):
-            return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else real.get_property(device, name)
+            return (
+                ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else real.get_property(device, name)
+            )
 
     monkeypatch.setattr(ov, "version", lambda: "1.0")
     monkeypatch.setattr(ov, "core", Lesser)
@@ -250,10 +319,12 @@ def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(files, t
         ov.build(files["xcorr", "int8"], "xcorr", "int8", tmp_path)
     assert not list(tmp_path.iterdir())
     for precision in ("fp32", "fp16"):
-        assert ov.build(files["xcorr", precision], "xcorr", precision, tmp_path).executed() == {"fp32": 18}
+        assert ov.build(files["xcorr", precision], "xcorr", precision, tmp_path).executed() == {
+            "fp32": 18
+        }
 
 
-# -- Plans ---------------------------------------------------------------------------------------------------------------------
+# -- Plans -----------------------------------------------------------------------------------------
 
 
 def answers(engine):
@@ -262,12 +333,15 @@ def answers(engine):
 
 
 def same(one, other):
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one
+    )
 
 
 @pytest.fixture
 def kept(files, tmp_path):
-    """A folder with the plan of the FP32 search network, the plan's path, and what the engine answered when it was built."""
+    """A folder with the plan of the FP32 search network, the plan's path, and what the engine
+    answered when it was built."""
     folder = tmp_path / "plans"
     engine = ov.build(files["search", "fp32"], "search", "fp32", folder)
     [path] = folder.iterdir()
@@ -295,11 +369,15 @@ def test_another_precision_or_model_has_a_plan_of_its_own(files, models, kept, t
     other = onnx.ModelProto()
     other.CopyFrom(models["search", "fp32"])
     weight = other.graph.initializer[0]
-    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.01, weight.name))
+    weight.CopyFrom(
+        onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.01, weight.name)
+    )
     changed = ov.build(save_model(other, tmp_path / "other.onnx"), "search", "fp32", folder)
     assert len(list(folder.iterdir())) == len(HERE) + 1
     assert path.exists()
-    assert not same(answers(changed), answers(ov.build(files["search", "fp32"], "search", "fp32", folder)))
+    assert not same(
+        answers(changed), answers(ov.build(files["search", "fp32"], "search", "fp32", folder))
+    )
 
 
 def flip_a_bit(path):
@@ -308,17 +386,26 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage, reason", [
-    (flip_a_bit, "it is damaged: its checksum differs"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1000]), r"it has \d+ bytes of \d+"),
-    (lambda path: path.write_text("somebody's notes"), "it is no plan of this project"),
-], ids=["a flipped bit", "cut short", "text"])
-def test_a_damaged_plan_is_built_again_and_the_results_are_right(files, kept, capsys, damage, reason):
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (flip_a_bit, "it is damaged: its checksum differs"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1000]), r"it has \d+ bytes of \d+"),
+        (lambda path: path.write_text("somebody's notes"), "it is no plan of this project"),
+    ],
+    ids=["a flipped bit", "cut short", "text"],
+)
+def test_a_damaged_plan_is_built_again_and_the_results_are_right(
+    files, kept, capsys, damage, reason
+):
     folder, path, built = kept
     damage(path)
     again = ov.build(files["search", "fp32"], "search", "fp32", folder)
     said = capsys.readouterr().err
-    assert re.fullmatch(rf"{re.escape(str(path))}: built again, because the plan kept there cannot be used \({reason}\)\n", said)
+    assert re.fullmatch(
+        rf"{re.escape(str(path))}: built again, because the plan kept there cannot be used \({reason}\)\n",
+        said,
+    )
     assert same(answers(again), answers(built))
     ov.build(files["search", "fp32"], "search", "fp32", folder)
     assert capsys.readouterr().err == ""
@@ -338,7 +425,8 @@ def test_another_precisions_plan_under_this_ones_name_is_not_run(files, kept, ca
 
 
 def test_a_plan_that_openvino_itself_refuses_is_built_again(files, kept, capsys, monkeypatch):
-    """A whole and honest file whose contents no OpenVINO takes, as after a change inside of OpenVINO that its version hides."""
+    """A whole and honest file whose contents no OpenVINO takes, as after a change inside of
+    OpenVINO that its version hides."""
     folder, path, built = kept
     head = json.loads(path.read_bytes().split(b"\n", 1)[0])
     data = b"not what OpenVINO exports" * 100
@@ -362,12 +450,17 @@ def test_the_size_of_a_plan_is_known_also_where_none_is_kept(engines, kept):
     assert engines["search", "fp32"].plan_bytes == pytest.approx(kept[2].plan_bytes, rel=0.05)
 
 
-# -- Kernels inside ------------------------------------------------------------------------------------------------------------
+# -- Kernels inside --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", HERE)
-def test_kernels_inside_answer_as_kernels_as_inputs_also_after_a_second_refit(models, engines, tmp_path, precision):
-    targets = [{name: random_feeds("xcorr", CHANNELS, seed)[name] - 0.4 for name in KERNELS} for seed in (1, 2, 3)]
+def test_kernels_inside_answer_as_kernels_as_inputs_also_after_a_second_refit(
+    models, engines, tmp_path, precision
+):
+    targets = [
+        {name: random_feeds("xcorr", CHANNELS, seed)[name] - 0.4 for name in KERNELS}
+        for seed in (1, 2, 3)
+    ]
     maps = {name: random_feeds("xcorr", CHANNELS, 1)[name] for name in MAPS}
     model = with_constant_kernels(models["xcorr", precision], targets[0])
     fitted = ov.build(save_model(model, tmp_path / "xcorr.onnx"), "xcorr", precision, refit=True)
@@ -380,7 +473,9 @@ def test_kernels_inside_answer_as_kernels_as_inputs_also_after_a_second_refit(mo
         own = fitted.keep(fitted(maps))
         theirs = engines["xcorr", precision]({**kernels, **maps})
         for name in ("cls", "loc"):
-            assert np.abs(own[name] - theirs[name]).max() <= (1e-4 if precision == "fp32" else 0.02) * np.ptp(theirs[name])
+            assert np.abs(own[name] - theirs[name]).max() <= (
+                1e-4 if precision == "fp32" else 0.02
+            ) * np.ptp(theirs[name])
         told.append(own["cls"])
     assert not np.array_equal(told[0], told[1]) and not np.array_equal(told[1], told[2])
     assert fitted.executed() == engines["xcorr", precision].executed()
@@ -388,7 +483,9 @@ def test_kernels_inside_answer_as_kernels_as_inputs_also_after_a_second_refit(mo
 
 def test_a_tracker_network_refits_when_the_target_changes_and_only_then(models, engines, tmp_path):
     kernels = {name: random_feeds("xcorr", CHANNELS)[name] for name in KERNELS}
-    path = save_model(with_constant_kernels(models["xcorr", "fp32"], kernels), tmp_path / "xcorr.onnx")
+    path = save_model(
+        with_constant_kernels(models["xcorr", "fp32"], kernels), tmp_path / "xcorr.onnx"
+    )
     fitted = ov.build(path, "xcorr", "fp32", refit=True)
     usual = together(engines, "fp32")
     network = EngineNetwork({**usual.engines, "xcorr": fitted})
@@ -407,7 +504,7 @@ def test_a_tracker_network_refits_when_the_target_changes_and_only_then(models, 
         assert all(np.abs(a - b).max() < 1e-4 * np.ptp(b) for a, b in zip(own, expected))
 
 
-# -- Layers --------------------------------------------------------------------------------------------------------------------
+# -- Layers ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", HERE)
@@ -425,7 +522,8 @@ def test_a_layers_time_is_the_mean_of_the_calls_in_seconds(engines, monkeypatch)
     engine, told = engines["search", "fp32"], iter(range(1, 4))
 
     class Request:
-        """Tells of one layer: 1 ms in the first call that is profiled, 2 ms and 3 ms in the next."""
+        """Tells of one layer: 1 ms in the first call that is profiled, 2 ms and 3 ms in the
+        next."""
 
         def __init__(self):
             self.profiling_info = []
@@ -433,11 +531,18 @@ def test_a_layers_time_is_the_mean_of_the_calls_in_seconds(engines, monkeypatch)
         def infer(self, feeds, **how):
             number = next(told, 0) if self.profiling_info else 0  # the first call only warms up
             layer = {"node_name": "one", "node_type": "Convolution", "exec_type": "jit_f32"}
-            self.profiling_info = [SimpleNamespace(real_time=timedelta(milliseconds=number), **layer)]
+            self.profiling_info = [
+                SimpleNamespace(real_time=timedelta(milliseconds=number), **layer)
+            ]
 
     monkeypatch.setattr(engine, "_request", Request())
     [layer] = engine.profile({"search": crops(1)[1]}, 3)
-    assert (layer.name, layer.type, layer.precision, layer.seconds) == ("one", "convolution", "fp32", pytest.approx(0.002))
+    assert (layer.name, layer.type, layer.precision, layer.seconds) == (
+        "one",
+        "convolution",
+        "fp32",
+        pytest.approx(0.002),
+    )
 
 
 @pytest.mark.parametrize("precision", HERE)
@@ -450,7 +555,9 @@ def test_there_are_six_correlations_in_the_xcorr_network_and_none_elsewhere(engi
 @pytest.mark.parametrize("precision", HERE)
 def test_a_correlation_is_one_also_with_the_kernels_inside(models, tmp_path, precision):
     feeds = random_feeds("xcorr", CHANNELS)
-    model = with_constant_kernels(models["xcorr", precision], {name: feeds[name] for name in KERNELS})
+    model = with_constant_kernels(
+        models["xcorr", precision], {name: feeds[name] for name in KERNELS}
+    )
     fitted = ov.build(save_model(model, tmp_path / "xcorr.onnx"), "xcorr", precision, refit=True)
     for _ in range(2):
         layers = fitted.profile({name: feeds[name] for name in MAPS}, 1)
@@ -458,14 +565,20 @@ def test_a_correlation_is_one_also_with_the_kernels_inside(models, tmp_path, pre
         fitted.refit({name: feeds[name] for name in KERNELS})
 
 
-# -- Bad input -----------------------------------------------------------------------------------------------------------------
+# -- Bad input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda feeds: feeds.pop("kernel_loc4"), "lacks 'kernel_loc4'"),
-    (lambda feeds: feeds.update(exemplar=feeds["map_cls2"]), "has no input 'exemplar'"),
-    (lambda feeds: feeds.update(map_cls2=feeds["map_cls2"][:, :16]), r"of shape \(1, 32, 29, 29\), not \(1, 16, 29, 29\)"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda feeds: feeds.pop("kernel_loc4"), "lacks 'kernel_loc4'"),
+        (lambda feeds: feeds.update(exemplar=feeds["map_cls2"]), "has no input 'exemplar'"),
+        (
+            lambda feeds: feeds.update(map_cls2=feeds["map_cls2"][:, :16]),
+            r"of shape \(1, 32, 29, 29\), not \(1, 16, 29, 29\)",
+        ),
+    ],
+)
 def test_a_wrong_call_is_one_sentence(engines, change, words):
     feeds = dict(random_feeds("xcorr", CHANNELS))
     change(feeds)
@@ -473,7 +586,9 @@ def test_a_wrong_call_is_one_sentence(engines, change, words):
         engines["xcorr", "fp32"](feeds)
 
 
-@pytest.mark.parametrize("content", [b"", b"no model at all", None], ids=["empty", "text", "cut short"])
+@pytest.mark.parametrize(
+    "content", [b"", b"no model at all", None], ids=["empty", "text", "cut short"]
+)
 def test_a_file_that_is_no_model_is_one_sentence(files, tmp_path, content):
     path = tmp_path / "search.onnx"
     path.write_bytes(files["search", "fp32"].read_bytes()[:50000] if content is None else content)
@@ -492,8 +607,15 @@ def test_a_missing_package_is_one_sentence_with_the_command(files, monkeypatch):
     ov.core.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     try:
-        for call in (ov.version, lambda: ov.hint("fp32"), lambda: ov.build(files["xcorr", "fp32"], "xcorr", "fp32")):
-            with pytest.raises(InputError, match=r"^the framework OpenVINO is not installed: pip install -e '\.\[engines\]'$"):
+        for call in (
+            ov.version,
+            lambda: ov.hint("fp32"),
+            lambda: ov.build(files["xcorr", "fp32"], "xcorr", "fp32"),
+        ):
+            with pytest.raises(
+                InputError,
+                match=r"^the framework OpenVINO is not installed: pip install -e '\.\[engines\]'$",
+            ):
                 call()
     finally:
         ov.core.cache_clear()

@@ -1,4 +1,6 @@
-"""Kept plans: the same key is loaded, anything else is built; no damage on disk gets into an engine, no full disk stops one."""
+"""Kept plans: the same key is loaded, anything else is built; no damage on disk gets into an
+engine, no full disk stops one."""
+
 from __future__ import annotations
 
 import hashlib
@@ -15,7 +17,13 @@ from lib.engines import plans
 from lib.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
-KEY = {"model": "0123456789abcdef", "precision": "int8", "framework": "Test 1.0", "device": "CPU", "options": "[]"}
+KEY = {
+    "model": "0123456789abcdef",
+    "precision": "int8",
+    "framework": "Test 1.0",
+    "device": "CPU",
+    "options": "[]",
+}
 DATA = bytes(range(256)) * 40
 
 
@@ -47,7 +55,11 @@ def kept(tmp_path):
 
 def test_digests_are_the_start_of_sha256_of_bytes_and_of_files(tmp_path):
     (tmp_path / "file").write_bytes(DATA * 300)  # more than one piece
-    assert plans.digest(DATA * 300) == plans.digest_file(tmp_path / "file") == hashlib.sha256(DATA * 300).hexdigest()[:16]
+    assert (
+        plans.digest(DATA * 300)
+        == plans.digest_file(tmp_path / "file")
+        == hashlib.sha256(DATA * 300).hexdigest()[:16]
+    )
 
 
 def test_a_path_depends_on_every_part_of_the_key_and_not_on_their_order(tmp_path):
@@ -85,35 +97,73 @@ def flip(offset):
         content = bytearray(path.read_bytes())
         content[offset] ^= 0x10
         path.write_bytes(content)
+
     return damage
 
 
 def rewrite(change):
     """Change the head, keep the plan."""
+
     def damage(path):
         head, data = path.read_bytes().split(b"\n", 1)
         path.write_bytes(json.dumps(change(json.loads(head))).encode() + b"\n" + data)
+
     return damage
 
 
-@pytest.mark.parametrize("damage, reason", [
-    (flip(-1), "it is damaged: its checksum differs"),
-    (flip(-len(DATA)), "it is damaged: its checksum differs"),
-    (lambda path: path.write_bytes(path.read_bytes()[:-1]), f"it has {len(DATA) - 1} bytes of {len(DATA)}"),
-    (lambda path: path.write_bytes(path.read_bytes() + b"more"), f"it has {len(DATA) + 4} bytes of {len(DATA)}"),
-    (lambda path: path.write_bytes(path.read_bytes()[:100]), "it is no plan of this project"),
-    (lambda path: path.write_bytes(b""), "it is no plan of this project"),
-    (lambda path: path.write_text("Dear reader,\nthis is no plan.\n"), "it is no plan of this project"),
-    (lambda path: path.write_bytes(os.urandom(5000)), "it is no plan of this project"),
-    (lambda path: path.write_text("{}\n"), "it is no plan of this project"),
-    (lambda path: path.write_text("[1, 2]\n"), "it is no plan of this project"),
-    (rewrite(lambda head: {**head, "build_seconds": None}), "it is no plan of this project"),
-    (rewrite(lambda head: {**head, "key": "search"}), "it is no plan of this project"),
-    (rewrite(lambda head: {**head, "key": {**KEY, "precision": "fp16"}}), "it was made for another precision"),
-    (rewrite(lambda head: {**head, "key": {**KEY, "model": "other", "device": "GPU"}}), "it was made for another device, model"),
-], ids=["last bit", "first bit", "a byte less", "more bytes", "cut in the head", "empty", "text", "random bytes", "other JSON",
-        "a list", "no seconds", "no key", "another precision", "another model and device"])
-def test_a_damaged_or_foreign_plan_is_built_again_with_one_line_that_says_why(kept, capsys, damage, reason):
+@pytest.mark.parametrize(
+    "damage, reason",
+    [
+        (flip(-1), "it is damaged: its checksum differs"),
+        (flip(-len(DATA)), "it is damaged: its checksum differs"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-1]),
+            f"it has {len(DATA) - 1} bytes of {len(DATA)}",
+        ),
+        (
+            lambda path: path.write_bytes(path.read_bytes() + b"more"),
+            f"it has {len(DATA) + 4} bytes of {len(DATA)}",
+        ),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), "it is no plan of this project"),
+        (lambda path: path.write_bytes(b""), "it is no plan of this project"),
+        (
+            lambda path: path.write_text("Dear reader,\nthis is no plan.\n"),
+            "it is no plan of this project",
+        ),
+        (lambda path: path.write_bytes(os.urandom(5000)), "it is no plan of this project"),
+        (lambda path: path.write_text("{}\n"), "it is no plan of this project"),
+        (lambda path: path.write_text("[1, 2]\n"), "it is no plan of this project"),
+        (rewrite(lambda head: {**head, "build_seconds": None}), "it is no plan of this project"),
+        (rewrite(lambda head: {**head, "key": "search"}), "it is no plan of this project"),
+        (
+            rewrite(lambda head: {**head, "key": {**KEY, "precision": "fp16"}}),
+            "it was made for another precision",
+        ),
+        (
+            rewrite(lambda head: {**head, "key": {**KEY, "model": "other", "device": "GPU"}}),
+            "it was made for another device, model",
+        ),
+    ],
+    ids=[
+        "last bit",
+        "first bit",
+        "a byte less",
+        "more bytes",
+        "cut in the head",
+        "empty",
+        "text",
+        "random bytes",
+        "other JSON",
+        "a list",
+        "no seconds",
+        "no key",
+        "another precision",
+        "another model and device",
+    ],
+)
+def test_a_damaged_or_foreign_plan_is_built_again_with_one_line_that_says_why(
+    kept, capsys, damage, reason
+):
     folder, path = kept
     damage(path)
     maker = Maker()
@@ -121,7 +171,9 @@ def test_a_damaged_or_foreign_plan_is_built_again_with_one_line_that_says_why(ke
     assert (maker.built, maker.loaded) == (1, [DATA])
     assert engine == f"engine of {len(DATA)} bytes" and not plan.cached
     said = capsys.readouterr().err
-    assert said.startswith(f"{path}: built again, because the plan kept there cannot be used ({reason}")
+    assert said.startswith(
+        f"{path}: built again, because the plan kept there cannot be used ({reason}"
+    )
     assert said.count("\n") == 1
     again = Maker(b"not used")
     assert again(folder)[1].cached and again.loaded == [DATA]
@@ -131,7 +183,9 @@ def test_a_damaged_or_foreign_plan_is_built_again_with_one_line_that_says_why(ke
 def test_a_plan_renamed_onto_anothers_path_is_not_loaded(tmp_path, capsys):
     other = {**KEY, "precision": "fp32"}
     Maker(b"the plan in FP32")(tmp_path, key=other)
-    plans.plan_path(tmp_path, "search-int8", other).rename(plans.plan_path(tmp_path, "search-int8", KEY))
+    plans.plan_path(tmp_path, "search-int8", other).rename(
+        plans.plan_path(tmp_path, "search-int8", KEY)
+    )
     maker = Maker()
     maker(tmp_path)
     assert maker.loaded == [DATA]
@@ -178,12 +232,18 @@ def test_a_folder_that_cannot_be_made_is_a_line_and_the_engine_runs(tmp_path, ca
     engine, plan = maker(tmp_path / "file" / "plans")
     assert engine == f"engine of {len(DATA)} bytes" and not plan.cached
     said = capsys.readouterr().err
-    assert "cannot be written" in said and "the engine runs all the same and will be built again next time" in said
+    assert (
+        "cannot be written" in said
+        and "the engine runs all the same and will be built again next time" in said
+    )
     assert said.count("\n") == 1
 
 
-def test_a_disk_that_fills_up_while_a_plan_is_written_is_a_line_and_leaves_nothing(tmp_path, capsys):
-    """The system refuses every byte of a file after the first thousand, as it does when the disk is full."""
+def test_a_disk_that_fills_up_while_a_plan_is_written_is_a_line_and_leaves_nothing(
+    tmp_path, capsys
+):
+    """The system refuses every byte of a file after the first thousand, as it does when the disk is
+    full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     maker = Maker()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
@@ -207,8 +267,12 @@ plans.load_or_build(Path(sys.argv[1]), "search-int8", {key!r}, lambda: b"half a 
 """
 
 
-def test_a_process_killed_before_its_plan_is_complete_leaves_none_that_is_taken_for_one(tmp_path, capsys):
-    done = subprocess.run([sys.executable, "-c", KILLED.format(key=KEY), str(tmp_path)], cwd=str(ROOT), check=False)
+def test_a_process_killed_before_its_plan_is_complete_leaves_none_that_is_taken_for_one(
+    tmp_path, capsys
+):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED.format(key=KEY), str(tmp_path)], cwd=str(ROOT), check=False
+    )
     assert done.returncode == -9
     assert list(tmp_path.iterdir())  # it had written something
     assert not plans.plan_path(tmp_path, "search-int8", KEY).exists()

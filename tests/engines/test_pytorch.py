@@ -1,4 +1,6 @@
-"""PyTorch's engines: the network's own numbers, the precision that really runs, and one sentence for what PyTorch cannot do."""
+"""PyTorch's engines: the network's own numbers, the precision that really runs, and one sentence
+for what PyTorch cannot do."""
+
 from __future__ import annotations
 
 import numpy as np
@@ -28,12 +30,19 @@ def network():
 @pytest.fixture(scope="module")
 def engines(network):
     """name, precision -> engine."""
-    return {(name, precision): TorchEngine(three_networks(network)[name], name, CHANNELS, "cpu", precision)
-            for name in NETWORKS for precision in ("fp32", "fp16")}
+    return {
+        (name, precision): TorchEngine(
+            three_networks(network)[name], name, CHANNELS, "cpu", precision
+        )
+        for name in NETWORKS
+        for precision in ("fp32", "fp16")
+    }
 
 
 def crops(seed):
-    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds("search", CHANNELS, seed)["search"]
+    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds(
+        "search", CHANNELS, seed
+    )["search"]
 
 
 def test_fp32_engines_compute_what_the_network_computes(network):
@@ -52,7 +61,9 @@ def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, en
     exemplar, search = crops(2)
     half = torch_network(network, precisions="fp16")
     exact = torch_network(network)
-    (cls, loc), (cls32, loc32) = (each.track(each.template(exemplar), search) for each in (half, exact))
+    (cls, loc), (cls32, loc32) = (
+        each.track(each.template(exemplar), search) for each in (half, exact)
+    )
     for own, theirs in ((cls, cls32), (loc, loc32)):
         assert own.dtype == np.float32
         assert 0 < np.abs(own - theirs).max() < 0.1 * np.ptp(theirs)
@@ -61,14 +72,21 @@ def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, en
 
 @pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
 def test_the_precision_told_is_that_of_the_weights_and_outputs(engines, name, convolutions):
-    for precision, executed, kind in (("fp32", "fp32", torch.float32), ("fp16", "bf16", torch.bfloat16)):
+    for precision, executed, kind in (
+        ("fp32", "fp32", torch.float32),
+        ("fp16", "bf16", torch.bfloat16),
+    ):
         engine = engines[name, precision]
         assert engine.executed() == {executed: convolutions}
         assert {weight.dtype for weight in engine.module.parameters()} == {kind}
         answer = engine(random_feeds(name, CHANNELS))
         assert {value.dtype for value in answer.values()} == {kind}
         assert engine.precision == precision
-        assert engine.framework == f"PyTorch {torch.__version__.split('+')[0]}" == f"PyTorch {version()}"
+        assert (
+            engine.framework
+            == f"PyTorch {torch.__version__.split('+')[0]}"
+            == f"PyTorch {version()}"
+        )
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -77,7 +95,9 @@ def test_inputs_and_outputs_are_named_and_shaped_as_they_run(engines, name):
     feeds = random_feeds(name, CHANNELS)
     answer = engine(feeds)
     for specs, tensors in ((engine.inputs, feeds), (engine.outputs, answer)):
-        assert [(tensor, spec.shape) for tensor, spec in specs.items()] == [(key, value.shape) for key, value in tensors.items()]
+        assert [(tensor, spec.shape) for tensor, spec in specs.items()] == [
+            (key, value.shape) for key, value in tensors.items()
+        ]
     assert tuple(answer) == OUTPUTS[name] and tuple(engine.inputs) == INPUTS[name]
     assert (engine.refits, engine.plan_bytes, engine.device) == (False, 0, "CPU")
 
@@ -94,12 +114,21 @@ def test_kernels_of_one_target_stay_valid_after_another_is_taken(network):
     assert all(np.array_equal(one, other) for one, other in zip(before, after))
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda feeds: feeds.pop("map_cls3"), "lacks 'map_cls3'"),
-    (lambda feeds: feeds.update(extra=feeds["map_cls3"]), "has no input 'extra'"),
-    (lambda feeds: feeds.update(map_cls3=feeds["map_cls3"][:, :, 1:]), r"of shape \(1, 32, 29, 29\), not \(1, 32, 28, 29\)"),
-    (lambda feeds: feeds.update(kernel_loc2=np.zeros((64, 1, 5, 5), np.float32)), r"'kernel_loc2' of shape \(32, 1, 5, 5\)"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda feeds: feeds.pop("map_cls3"), "lacks 'map_cls3'"),
+        (lambda feeds: feeds.update(extra=feeds["map_cls3"]), "has no input 'extra'"),
+        (
+            lambda feeds: feeds.update(map_cls3=feeds["map_cls3"][:, :, 1:]),
+            r"of shape \(1, 32, 29, 29\), not \(1, 32, 28, 29\)",
+        ),
+        (
+            lambda feeds: feeds.update(kernel_loc2=np.zeros((64, 1, 5, 5), np.float32)),
+            r"'kernel_loc2' of shape \(32, 1, 5, 5\)",
+        ),
+    ],
+)
 def test_a_wrong_call_is_one_sentence(engines, change, words):
     feeds = dict(random_feeds("xcorr", CHANNELS))
     change(feeds)
@@ -109,7 +138,9 @@ def test_a_wrong_call_is_one_sentence(engines, change, words):
 
 def test_what_eager_mode_cannot_do_is_refused(network, engines):
     module = three_networks(network)["xcorr"]
-    with pytest.raises(InputError, match="PyTorch runs in FP32 or FP16 here, not in INT8: use OpenVINO or TensorRT"):
+    with pytest.raises(
+        InputError, match="PyTorch runs in FP32 or FP16 here, not in INT8: use OpenVINO or TensorRT"
+    ):
         TorchEngine(module, "xcorr", CHANNELS, "cpu", "int8")
     with pytest.raises(InputError, match="cannot be refitted"):
         engines["xcorr", "fp32"].refit({})
@@ -144,7 +175,9 @@ def test_weights_from_a_file_run_as_they_are():
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_layers_have_the_types_of_every_framework_and_are_a_part_of_what_was_recorded(engines, monkeypatch, name, precision):
+def test_layers_have_the_types_of_every_framework_and_are_a_part_of_what_was_recorded(
+    engines, monkeypatch, name, precision
+):
     engine, recorded = engines[name, precision], []
 
     class Kept(torch.profiler.profile):
@@ -161,5 +194,8 @@ def test_layers_have_the_types_of_every_framework_and_are_a_part_of_what_was_rec
     assert times["convolution"] > 0
     assert (times["pooling"] > 0) == (name != "xcorr")
     [record] = recorded
-    whole = 1e-6 * sum(event.self_cpu_time_total for event in record.events()) / 4  # of a call, each operator without its own
-    assert 0.01 * whole < sum(times.values()) <= 1.0001 * whole, "in seconds a call; what a layer does inside counts once"
+    # Of a call, each operator without its own
+    whole = 1e-6 * sum(event.self_cpu_time_total for event in record.events()) / 4
+    assert 0.01 * whole < sum(times.values()) <= 1.0001 * whole, (
+        "in seconds a call; what a layer does inside counts once"
+    )

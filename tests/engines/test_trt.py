@@ -1,5 +1,7 @@
-"""TensorRT: the table of versions, the plan key and the layer types; the engine on stand-ins for the GPU; the real builder of
-TensorRT-RTX, which needs no GPU; and, where there is a GPU, the engine against ONNX Runtime."""
+"""TensorRT: the table of versions, the plan key and the layer types; the engine on stand-ins for
+the GPU; the real builder of TensorRT-RTX, which needs no GPU; and, where there is a GPU, the engine
+against ONNX Runtime."""
+
 from __future__ import annotations
 
 import ctypes
@@ -20,7 +22,14 @@ import pytest
 from lib.engines import cuda, trt
 from lib.engines.base import LAYER_TYPES, Engine, EngineNetwork, TensorSpec, by_type
 from lib.errors import InputError
-from lib.export import export_network, random_feeds, run_onnx, set_property, to_fp16, with_constant_kernels
+from lib.export import (
+    export_network,
+    random_feeds,
+    run_onnx,
+    set_property,
+    to_fp16,
+    with_constant_kernels,
+)
 from lib.measure.speed import NoRanges
 from lib.quantize import activation_bounds, to_int8
 from lib.siamrpn.checkpoint import load_network
@@ -34,20 +43,45 @@ DEMO = Path(__file__).resolve().parents[2] / "data" / "demo" / "siamrpn_r50_quar
 PRECISIONS = ("fp32", "fp16", "int8")
 
 
-# -- Small models --------------------------------------------------------------------------------------------------------------
+# -- Small models ----------------------------------------------------------------------------------
 
 
 def xcorr_model(channels: int = 4) -> onnx.ModelProto:
     """An xcorr network in small: six depthwise correlations, summed over levels to cls and loc."""
     helper, single = onnx.helper, onnx.TensorProto.FLOAT
     branches = [name.split("_")[1] for name in KERNELS]
-    nodes = [helper.make_node("Conv", [f"map_{name}", f"kernel_{name}"], [f"out_{name}"], f"correlate_{name}", group=channels)
-             for name in branches]
-    nodes += [helper.make_node("Sum", [f"out_{branch}" for branch in branches if branch.startswith(name)], [name], f"sum_{name}")
-              for name in OUTPUTS["xcorr"]]
-    sizes = {**dict.fromkeys(KERNELS, (channels, 1, 3, 3)), **dict.fromkeys(MAPS, (1, channels, 8, 8))}
-    graph = helper.make_graph(nodes, "xcorr", [helper.make_tensor_value_info(name, single, size) for name, size in sizes.items()],
-                              [helper.make_tensor_value_info(name, single, (1, channels, 6, 6)) for name in OUTPUTS["xcorr"]])
+    nodes = [
+        helper.make_node(
+            "Conv",
+            [f"map_{name}", f"kernel_{name}"],
+            [f"out_{name}"],
+            f"correlate_{name}",
+            group=channels,
+        )
+        for name in branches
+    ]
+    nodes += [
+        helper.make_node(
+            "Sum",
+            [f"out_{branch}" for branch in branches if branch.startswith(name)],
+            [name],
+            f"sum_{name}",
+        )
+        for name in OUTPUTS["xcorr"]
+    ]
+    sizes = {
+        **dict.fromkeys(KERNELS, (channels, 1, 3, 3)),
+        **dict.fromkeys(MAPS, (1, channels, 8, 8)),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "xcorr",
+        [helper.make_tensor_value_info(name, single, size) for name, size in sizes.items()],
+        [
+            helper.make_tensor_value_info(name, single, (1, channels, 6, 6))
+            for name in OUTPUTS["xcorr"]
+        ],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -57,35 +91,56 @@ def maps_model(channels: int = 4, network: str = "search") -> onnx.ModelProto:
     """Six maps, or kernels, out of one input by convolutions of constant weights."""
     helper, single, random = onnx.helper, onnx.TensorProto.FLOAT, np.random.RandomState(0)
     size, side = ((1, 3, 10, 10), 8) if network == "search" else ((1, 3, 5, 5), 3)
-    weights = [onnx.numpy_helper.from_array(random.randn(channels, 3, 3, 3).astype(np.float32), f"w_{name}")
-               for name in OUTPUTS[network]]
-    nodes, shape = [], (1, channels, side, side) if network == "search" else (channels, 1, side, side)
+    weights = [
+        onnx.numpy_helper.from_array(
+            random.randn(channels, 3, 3, 3).astype(np.float32), f"w_{name}"
+        )
+        for name in OUTPUTS[network]
+    ]
+    nodes, shape = (
+        [],
+        (1, channels, side, side) if network == "search" else (channels, 1, side, side),
+    )
     for name in OUTPUTS[network]:
-        nodes.append(helper.make_node("Conv", [INPUTS[network][0], f"w_{name}"], [f"c_{name}"], f"conv_{name}"))
+        nodes.append(
+            helper.make_node(
+                "Conv", [INPUTS[network][0], f"w_{name}"], [f"c_{name}"], f"conv_{name}"
+            )
+        )
         nodes.append(helper.make_node("Reshape", [f"c_{name}", "shape"], [name], f"reshape_{name}"))
     weights.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), "shape"))
-    graph = helper.make_graph(nodes, network, [helper.make_tensor_value_info(INPUTS[network][0], single, size)],
-                              [helper.make_tensor_value_info(name, single, shape) for name in OUTPUTS[network]], weights)
+    graph = helper.make_graph(
+        nodes,
+        network,
+        [helper.make_tensor_value_info(INPUTS[network][0], single, size)],
+        [helper.make_tensor_value_info(name, single, shape) for name in OUTPUTS[network]],
+        weights,
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
 def feeds_of(model: onnx.ModelProto, seed: int = 0) -> Dict[str, np.ndarray]:
     random = np.random.RandomState(seed)
-    return {value.name: random.uniform(-1, 1, [dim.dim_value for dim in value.type.tensor_type.shape.dim]).astype(np.float32)
-            for value in model.graph.input}
+    return {
+        value.name: random.uniform(
+            -1, 1, [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        ).astype(np.float32)
+        for value in model.graph.input
+    }
 
 
 def reference(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
     return dict(zip([value.name for value in model.graph.output], run_onnx(model, feeds)))
 
 
-# -- What is installed ---------------------------------------------------------------------------------------------------------
+# -- What is installed -----------------------------------------------------------------------------
 
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
     """Forget what was found installed, before and after."""
-    caches = (trt.flavour, cuda.device)  # the logger stays: a TensorRT that was loaded keeps its address
+    # The logger stays: a TensorRT that was loaded keeps its address
+    caches = (trt.flavour, cuda.device)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -93,14 +148,40 @@ def fresh() -> Iterator[None]:
         cached.cache_clear()
 
 
-@pytest.mark.parametrize("title, version, expected", [
-    ("TensorRT", "8.5.2.2", {"typed": False, "kernel_inputs": False, "calibrator": True, "contexts_survive_refit": False}),
-    ("TensorRT", "8.6.1", {"typed": False, "kernel_inputs": False, "calibrator": True}),
-    ("TensorRT", "10.13.0.35", {"typed": True, "kernel_inputs": True, "calibrator": True, "portable": False}),
-    ("TensorRT", "11.4.0", {"typed": True, "kernel_inputs": True, "calibrator": False, "own_graphs": False}),
-    ("TensorRT-RTX", "1.7.1.116", {"typed": True, "calibrator": False, "own_graphs": True, "portable": True}),
-])
-def test_versions_have_what_their_documentation_says(title: str, version: str, expected: Mapping[str, bool]) -> None:
+@pytest.mark.parametrize(
+    "title, version, expected",
+    [
+        (
+            "TensorRT",
+            "8.5.2.2",
+            {
+                "typed": False,
+                "kernel_inputs": False,
+                "calibrator": True,
+                "contexts_survive_refit": False,
+            },
+        ),
+        ("TensorRT", "8.6.1", {"typed": False, "kernel_inputs": False, "calibrator": True}),
+        (
+            "TensorRT",
+            "10.13.0.35",
+            {"typed": True, "kernel_inputs": True, "calibrator": True, "portable": False},
+        ),
+        (
+            "TensorRT",
+            "11.4.0",
+            {"typed": True, "kernel_inputs": True, "calibrator": False, "own_graphs": False},
+        ),
+        (
+            "TensorRT-RTX",
+            "1.7.1.116",
+            {"typed": True, "calibrator": False, "own_graphs": True, "portable": True},
+        ),
+    ],
+)
+def test_versions_have_what_their_documentation_says(
+    title: str, version: str, expected: Mapping[str, bool]
+) -> None:
     can = trt.capabilities(title, version)._asdict()
     assert {name: can[name] for name in expected} == expected
 
@@ -115,36 +196,54 @@ def hide(monkeypatch: pytest.MonkeyPatch, *modules: str) -> None:
         monkeypatch.setitem(sys.modules, module, None)
 
 
-@pytest.mark.parametrize("there, advice", [
-    ("/etc/nv_tegra_release", "it comes with JetPack"), ("/dev/nvidiactl", "pip install -e '.[tensorrt]'"),
-    ("", "use the OpenVINO engine"),
-])
-def test_a_missing_tensorrt_is_one_sentence_that_fits_the_machine(fresh: None, monkeypatch: pytest.MonkeyPatch, there: str,
-                                                                  advice: str) -> None:
+@pytest.mark.parametrize(
+    "there, advice",
+    [
+        ("/etc/nv_tegra_release", "it comes with JetPack"),
+        ("/dev/nvidiactl", "pip install -e '.[tensorrt]'"),
+        ("", "use the OpenVINO engine"),
+    ],
+)
+def test_a_missing_tensorrt_is_one_sentence_that_fits_the_machine(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, there: str, advice: str
+) -> None:
     hide(monkeypatch, *trt.MODULES)
     monkeypatch.setattr(Path, "exists", lambda path: str(path) == there)
     with pytest.raises(InputError) as fault:
         trt.flavour()
-    assert str(fault.value).startswith("the framework TensorRT is not installed: ") and advice in str(fault.value)
+    assert str(fault.value).startswith(
+        "the framework TensorRT is not installed: "
+    ) and advice in str(fault.value)
     assert "\n" not in str(fault.value) and not trt.available()
 
 
-def test_type_stubs_are_not_taken_for_tensorrt(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_type_stubs_are_not_taken_for_tensorrt(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hide(monkeypatch, *list(trt.MODULES)[1:])
-    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())  # what importing a folder of .pyi files leaves
+    # What importing a folder of .pyi files leaves
+    monkeypatch.setitem(sys.modules, "tensorrt", SimpleNamespace())
     with pytest.raises(InputError, match="not installed"):
         trt.flavour()
 
 
-def test_a_tensorrt_without_its_libraries_says_so(fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.10: cannot open shared object file')")
+def test_a_tensorrt_without_its_libraries_says_so(
+    fresh: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "tensorrt.py").write_text(
+        "raise ImportError('libnvinfer.so.10: cannot open shared object file')"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
-    with pytest.raises(InputError, match=r"TensorRT is installed but cannot be loaded \(libnvinfer\.so\.10"):
+    with pytest.raises(
+        InputError, match=r"TensorRT is installed but cannot be loaded \(libnvinfer\.so\.10"
+    ):
         trt.flavour()
 
 
-def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(fresh: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hide(monkeypatch, "cuda.bindings.runtime", "cuda.cudart")
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"neither is installed: pip install"):
@@ -152,12 +251,16 @@ def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(fresh:
 
 
 class Runtime:
-    """The functions of NVIDIA's runtime bindings on host memory; `fail` names one that returns an error code."""
+    """The functions of NVIDIA's runtime bindings on host memory; `fail` names one that returns an
+    error code."""
 
     def __init__(self, fail: str = "") -> None:
         self.fail, self.calls, self.memory = fail, [], {}
-        self.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="up", cudaMemcpyDeviceToHost="down",
-                                              cudaMemcpyDeviceToDevice="within")
+        self.cudaMemcpyKind = SimpleNamespace(
+            cudaMemcpyHostToDevice="up",
+            cudaMemcpyDeviceToHost="down",
+            cudaMemcpyDeviceToDevice="within",
+        )
         self.cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal="thread")
 
     def cudaGetErrorString(self, error: int) -> Any:
@@ -181,9 +284,15 @@ class Runtime:
                 ctypes.memmove(arguments[0], arguments[1], arguments[2])
             if name == "cudaGetDeviceProperties":
                 return 0, SimpleNamespace(name=b"Stand-in", major=8, minor=6)
-            results = {"cudaGetDevice": 0, "cudaStreamCreate": 7, "cudaEventCreate": 8, "cudaStreamEndCapture": 9,
-                       "cudaGraphInstantiateWithFlags": 10}
+            results = {
+                "cudaGetDevice": 0,
+                "cudaStreamCreate": 7,
+                "cudaEventCreate": 8,
+                "cudaStreamEndCapture": 9,
+                "cudaGraphInstantiateWithFlags": 10,
+            }
             return (0, results[name]) if name in results else (0,)
+
         return call
 
 
@@ -206,12 +315,17 @@ def test_cuda_python_copies_through_pinned_memory_and_frees_what_nothing_refers_
     assert not runtime.memory
 
 
-@pytest.mark.parametrize("name, use", [
-    ("cudaMalloc", lambda device: device.allocate(4)), ("cudaHostAlloc", lambda device: device.pinned((1,), "float32")),
-    ("cudaStreamSynchronize", lambda device: device.synchronize()), ("cudaEventRecord", lambda device: device.event().record()),
-    ("cudaStreamEndCapture", lambda device: device.capture(lambda: None)),
-    ("cudaGraphLaunch", lambda device: device.capture(lambda: None)()),
-])
+@pytest.mark.parametrize(
+    "name, use",
+    [
+        ("cudaMalloc", lambda device: device.allocate(4)),
+        ("cudaHostAlloc", lambda device: device.pinned((1,), "float32")),
+        ("cudaStreamSynchronize", lambda device: device.synchronize()),
+        ("cudaEventRecord", lambda device: device.event().record()),
+        ("cudaStreamEndCapture", lambda device: device.capture(lambda: None)),
+        ("cudaGraphLaunch", lambda device: device.capture(lambda: None)()),
+    ],
+)
 def test_every_error_code_of_cuda_is_raised_with_its_words(name: str, use: Any) -> None:
     with pytest.raises(cuda.CudaError, match=f"{name}: out of memory"):
         use(cuda.CudaPythonDevice(Runtime(fail=name)))
@@ -228,14 +342,28 @@ def test_a_capture_that_fails_leaves_the_stream_running() -> None:
     assert runtime.calls[-1] == "cudaStreamEndCapture"
 
 
-# -- Keys, models, layers ------------------------------------------------------------------------------------------------------
+# -- Keys, models, layers --------------------------------------------------------------------------
 
 
 def test_the_plan_key_changes_with_everything_that_decides_a_plan() -> None:
-    given: Dict[str, Any] = {"model": b"a", "precision": "fp32", "framework": "TensorRT 10.13", "gpu": "Xavier 7.2",
-                             "refit": False, "tf32": False, "calibration": ""}
-    other: Dict[str, Any] = {"model": b"b", "precision": "fp16", "framework": "TensorRT 10.14", "gpu": "Orin 8.7",
-                             "refit": True, "tf32": True, "calibration": "1234"}
+    given: Dict[str, Any] = {
+        "model": b"a",
+        "precision": "fp32",
+        "framework": "TensorRT 10.13",
+        "gpu": "Xavier 7.2",
+        "refit": False,
+        "tf32": False,
+        "calibration": "",
+    }
+    other: Dict[str, Any] = {
+        "model": b"b",
+        "precision": "fp16",
+        "framework": "TensorRT 10.14",
+        "gpu": "Orin 8.7",
+        "refit": True,
+        "tf32": True,
+        "calibration": "1234",
+    }
     key = trt.plan_key(**given)
     assert all(trt.plan_key(**{**given, name: value}) != key for name, value in other.items())
     assert trt.plan_key(**given) == key and all(isinstance(value, str) for value in key.values())
@@ -262,66 +390,169 @@ def test_a_model_of_another_network_or_precision_is_refused() -> None:
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_correlations_are_found_and_kernels_become_weights_at_every_precision(precision: str) -> None:
+def test_correlations_are_found_and_kernels_become_weights_at_every_precision(
+    precision: str,
+) -> None:
     plain = xcorr_model()
     feeds = feeds_of(plain)
     kernels = {name: feeds[name] for name in KERNELS}
     everything = dict.fromkeys([*KERNELS, *MAPS], 1.0)
-    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, everything, kept=("sum",))}[precision]
+    model = {
+        "fp32": plain,
+        "fp16": to_fp16(plain),
+        "int8": to_int8(plain, everything, kept=("sum",)),
+    }[precision]
     assert len(trt.correlations(model)) == 6
     neutral, inside = trt.refittable(model, calibrated=False)
     again, had = trt.refittable(with_constant_kernels(model, kernels), calibrated=False)
-    assert neutral.SerializeToString() == again.SerializeToString(), "the plan does not depend on the target"
+    assert neutral.SerializeToString() == again.SerializeToString(), (
+        "the plan does not depend on the target"
+    )
     assert inside == {} and all(np.array_equal(had[name], kernels[name]) for name in KERNELS)
-    assert set(trt.kernel_types(neutral).values()) == {"float16" if precision == "fp16" else "float32"}
+    assert set(trt.kernel_types(neutral).values()) == {
+        "float16" if precision == "fp16" else "float32"
+    }
     assert len(trt.correlations(neutral)) == 6
     own, _ = trt.refittable(with_constant_kernels(model, kernels), calibrated=True)
     onnx.checker.check_model(own, full_check=True)
     for name, value in reference(own, {name: feeds[name] for name in MAPS}).items():
-        np.testing.assert_allclose(value, reference(model, feeds)[name], atol=1e-2 if precision == "fp16" else 1e-6)
+        np.testing.assert_allclose(
+            value, reference(model, feeds)[name], atol=1e-2 if precision == "fp16" else 1e-6
+        )
 
 
-# As TensorRT 8.5 describes layers (developer guide, "Engine Inspector") and as TensorRT-RTX 1.7 does (log of a real build).
+# As TensorRT 8.5 describes layers (developer guide, "Engine Inspector") and as TensorRT-RTX 1.7
+# does (log of a real build).
 FLOAT, FP32 = {"Datatype": "Float"}, {"Format/Datatype": "Row major linear FP32"}
 OLD = "Thirty-two wide channel vectorized row major Int8 format"
 SAMPLES = [
-    ("convolution", "int8", {"Name": "/conv1/Conv + /relu/Relu", "LayerType": "CaskConvolution", "Groups": 1,
-                             "Inputs": [{"Name": "x", "Format/Datatype": OLD}]}),
-    ("correlation", "fp16", {"Name": "corr_a", "LayerType": "CaskConvolution", "Groups": 1,
-                             "Inputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}]}),
-    ("correlation", "fp32", {"Name": "other", "LayerType": "CudaDepthwiseConvolution", "Groups": 256, "Inputs": [FP32]}),
-    ("convolution", "tf32", {"Name": "c", "LayerType": "CaskConvolution", "Inputs": [FP32],
-                             "TacticName": "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32"}),
-    ("reformat", "fp32", {"Name": "Reformatting CopyNode for Input Tensor 0 to corr_a", "LayerType": "Reformat",
-                          "Inputs": [FP32]}),
+    (
+        "convolution",
+        "int8",
+        {
+            "Name": "/conv1/Conv + /relu/Relu",
+            "LayerType": "CaskConvolution",
+            "Groups": 1,
+            "Inputs": [{"Name": "x", "Format/Datatype": OLD}],
+        },
+    ),
+    (
+        "correlation",
+        "fp16",
+        {
+            "Name": "corr_a",
+            "LayerType": "CaskConvolution",
+            "Groups": 1,
+            "Inputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
+        },
+    ),
+    (
+        "correlation",
+        "fp32",
+        {"Name": "other", "LayerType": "CudaDepthwiseConvolution", "Groups": 256, "Inputs": [FP32]},
+    ),
+    (
+        "convolution",
+        "tf32",
+        {
+            "Name": "c",
+            "LayerType": "CaskConvolution",
+            "Inputs": [FP32],
+            "TacticName": "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32",
+        },
+    ),
+    (
+        "reformat",
+        "fp32",
+        {
+            "Name": "Reformatting CopyNode for Input Tensor 0 to corr_a",
+            "LayerType": "Reformat",
+            "Inputs": [FP32],
+        },
+    ),
     ("pooling", "", {"Name": "/maxpool/MaxPool", "LayerType": "CaskPooling"}),
     ("elementwise", "", {"Name": "PWN(/Add, /relu/Relu)", "LayerType": "PointWiseV2"}),
     ("elementwise", "", {"Name": "/Add", "LayerType": "ElementWise"}),
     ("other", "", {"Name": "{ForeignNode[/Softmax]}", "LayerType": "Myelin"}),
     ("other", "", {"Name": "only a name"}),
-    ("convolution", "int8", {"Name": "/conv1/Conv_myl0_4", "LayerType": "correlation", "TacticName": "__myelin_CASK_STUB",
-                             "Inputs": [{"Datatype": "Int8", "Format": "(NHWC) Channel major format"}],
-                             "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: dequantize_search]"}),
-    ("correlation", "fp32", {"Name": "/Conv_3_myl0_4", "LayerType": "correlation", "Inputs": [FLOAT, FLOAT],
-                             "Metadata": "[ONNX Layer: corr_a]\x1e[ONNX Layer: r]"}),
-    ("reformat", "fp32", {"Name": "__myl_Tran_myl0_1", "LayerType": "kgen", "Inputs": [FLOAT], "Metadata": ""}),
-    ("reformat", "fp32", {"Name": "__myl_MulMinMaxRounCast_myl0_7", "LayerType": "kgen", "Inputs": [FLOAT],
-                          "Metadata": "[ONNX Layer: corr_a]"}),
-    ("elementwise", "fp32", {"Name": "__myl_MulAddReluMulMinMaxRounCast_myl0_5", "LayerType": "kgen", "Inputs": [FLOAT],
-                             "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]"}),
-    ("elementwise", "fp16", {"Name": "__myl_Mul_myl0_5", "LayerType": "kgen", "Inputs": [{"Datatype": "Half"}]}),
-    ("pooling", "int8", {"Name": "__mye6297_pooling_myl0_6", "LayerType": "maxpool", "Inputs": [{"Datatype": "Int8"}]}),
+    (
+        "convolution",
+        "int8",
+        {
+            "Name": "/conv1/Conv_myl0_4",
+            "LayerType": "correlation",
+            "TacticName": "__myelin_CASK_STUB",
+            "Inputs": [{"Datatype": "Int8", "Format": "(NHWC) Channel major format"}],
+            "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: dequantize_search]",
+        },
+    ),
+    (
+        "correlation",
+        "fp32",
+        {
+            "Name": "/Conv_3_myl0_4",
+            "LayerType": "correlation",
+            "Inputs": [FLOAT, FLOAT],
+            "Metadata": "[ONNX Layer: corr_a]\x1e[ONNX Layer: r]",
+        },
+    ),
+    (
+        "reformat",
+        "fp32",
+        {"Name": "__myl_Tran_myl0_1", "LayerType": "kgen", "Inputs": [FLOAT], "Metadata": ""},
+    ),
+    (
+        "reformat",
+        "fp32",
+        {
+            "Name": "__myl_MulMinMaxRounCast_myl0_7",
+            "LayerType": "kgen",
+            "Inputs": [FLOAT],
+            "Metadata": "[ONNX Layer: corr_a]",
+        },
+    ),
+    (
+        "elementwise",
+        "fp32",
+        {
+            "Name": "__myl_MulAddReluMulMinMaxRounCast_myl0_5",
+            "LayerType": "kgen",
+            "Inputs": [FLOAT],
+            "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]",
+        },
+    ),
+    (
+        "elementwise",
+        "fp16",
+        {"Name": "__myl_Mul_myl0_5", "LayerType": "kgen", "Inputs": [{"Datatype": "Half"}]},
+    ),
+    (
+        "pooling",
+        "int8",
+        {
+            "Name": "__mye6297_pooling_myl0_6",
+            "LayerType": "maxpool",
+            "Inputs": [{"Datatype": "Int8"}],
+        },
+    ),
     ("other", "", {"Name": "entry^bb^signal^4_myl0_0", "LayerType": "signal", "Inputs": []}),
 ]
 
 
-@pytest.mark.parametrize("kind, precision, layer", SAMPLES, ids=[sample[2]["Name"] for sample in SAMPLES])
-def test_layers_get_the_type_and_precision_that_the_inspector_tells(kind: str, precision: str, layer: Dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "kind, precision, layer", SAMPLES, ids=[sample[2]["Name"] for sample in SAMPLES]
+)
+def test_layers_get_the_type_and_precision_that_the_inspector_tells(
+    kind: str, precision: str, layer: Dict[str, Any]
+) -> None:
     assert kind in LAYER_TYPES
-    assert (trt.classify(layer, frozenset({"corr_a"})), trt.layer_precision(layer)) == (kind, precision)
+    assert (trt.classify(layer, frozenset({"corr_a"})), trt.layer_precision(layer)) == (
+        kind,
+        precision,
+    )
 
 
-# -- The engine on stand-ins: host memory for the GPU, ONNX Runtime for the plan -----------------------------------------------
+# -- The engine on stand-ins: host memory for the GPU, ONNX Runtime for the plan -------------------
 
 
 class HostDevice:
@@ -362,6 +593,7 @@ class HostDevice:
         def launch() -> None:
             self.launches += 1
             run()
+
         return launch
 
 
@@ -379,14 +611,20 @@ class PlanContext:
 
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == HostDevice.stream
-        assert self.generation == self.engine.generation or self.engine.survives, "a context from before a refit"
+        assert self.generation == self.engine.generation or self.engine.survives, (
+            "a context from before a refit"
+        )
         graph = self.engine.model.graph
         feeds = {}
         for value in graph.input:
             address = ctypes.cast(self.addresses[value.name], ctypes.POINTER(ctypes.c_float))
-            feeds[value.name] = np.ctypeslib.as_array(address, self.engine.get_tensor_shape(value.name)).copy()
+            feeds[value.name] = np.ctypeslib.as_array(
+                address, self.engine.get_tensor_shape(value.name)
+            ).copy()
         for name, result in reference(self.engine.model, feeds).items():
-            ctypes.memmove(self.addresses[name], np.ascontiguousarray(result).ctypes.data, result.nbytes)
+            ctypes.memmove(
+                self.addresses[name], np.ascontiguousarray(result).ctypes.data, result.nbytes
+            )
         if self.profiler is not None:
             for node in graph.node:
                 self.profiler.report_layer_time(node.name, 2.0)
@@ -398,8 +636,11 @@ class PlanEngine:
 
     def __init__(self, plan: bytes, survives: bool) -> None:
         self.model, self.survives, self.generation = onnx.load_from_string(plan), survives, 0
-        self.values = {value.name: value for value in [*self.model.graph.input, *self.model.graph.output]}
-        self.num_io_tensors, self._names = len(self.values), sorted(self.values)  # in an order that is nobody's
+        self.values = {
+            value.name: value for value in [*self.model.graph.input, *self.model.graph.output]
+        }
+        # In an order that is nobody's
+        self.num_io_tensors, self._names = len(self.values), sorted(self.values)
 
     def get_tensor_name(self, index: int) -> str:
         return self._names[index]
@@ -418,8 +659,14 @@ class PlanEngine:
 
     def create_engine_inspector(self) -> Any:
         kinds = {"Conv": "CaskConvolution", "Sum": "PointWiseV2", "Reshape": "NoOp"}
-        layers = [{"Name": node.name, "LayerType": kinds[node.op_type], "Inputs": [{"Format/Datatype": "Row major linear FP32"}]}
-                  for node in self.model.graph.node]
+        layers = [
+            {
+                "Name": node.name,
+                "LayerType": kinds[node.op_type],
+                "Inputs": [{"Format/Datatype": "Row major linear FP32"}],
+            }
+            for node in self.model.graph.node
+        ]
         return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": layers}))
 
 
@@ -456,10 +703,14 @@ def stand_in(version: str) -> trt.Flavour:
         return PlanEngine(plan, can.contexts_survive_refit) if plan != b"refused" else None
 
     module = SimpleNamespace(
-        IProfiler=Base, Weights=lambda array: array,
-        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=deserialize), Refitter=PlanRefitter,
-        TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"), DataType=SimpleNamespace(FLOAT="float", HALF="half"),
-        LayerInformationFormat=SimpleNamespace(JSON="json"))
+        IProfiler=Base,
+        Weights=lambda array: array,
+        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=deserialize),
+        Refitter=PlanRefitter,
+        TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
+        DataType=SimpleNamespace(FLOAT="float", HALF="half"),
+        LayerInformationFormat=SimpleNamespace(JSON="json"),
+    )
     return trt.Flavour(module, f"TensorRT {version}", can)
 
 
@@ -475,13 +726,23 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Host
 
 
 def three(refit: Optional[bool] = None) -> Dict[str, Engine]:
-    models = {"target": maps_model(network="target"), "search": maps_model(), "xcorr": xcorr_model()}
-    return {name: trt.build(model.SerializeToString(), name, "fp32", refit=refit if name == "xcorr" else None)
-            for name, model in models.items()}
+    models = {
+        "target": maps_model(network="target"),
+        "search": maps_model(),
+        "xcorr": xcorr_model(),
+    }
+    return {
+        name: trt.build(
+            model.SerializeToString(), name, "fp32", refit=refit if name == "xcorr" else None
+        )
+        for name, model in models.items()
+    }
 
 
 @pytest.mark.parametrize("refit", [None, True])
-def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu(gpu: HostDevice, refit: Optional[bool]) -> None:
+def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu(
+    gpu: HostDevice, refit: Optional[bool]
+) -> None:
     engines = three(refit)
     network = EngineNetwork(engines)
     assert engines["xcorr"].refits == (refit is True or "8.5" in engines["xcorr"].framework)
@@ -489,32 +750,45 @@ def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu
     kept = [network.template(target) for target in targets]
     frames = [feeds_of(maps_model(), seed)["search"] for seed in (3, 4, 5)]
     before = gpu.uploads
-    for kernels, target in [*zip(kept, targets), (kept[0], targets[0])]:  # back to the first: nothing of it was overwritten
+    # Back to the first: nothing of it was overwritten
+    for kernels, target in [*zip(kept, targets), (kept[0], targets[0])]:
         for frame in frames:
             maps = reference(maps_model(), {"search": frame})
-            expected = reference(xcorr_model(), {**reference(maps_model(network="target"), {"exemplar": target}), **maps})
+            expected = reference(
+                xcorr_model(),
+                {**reference(maps_model(network="target"), {"exemplar": target}), **maps},
+            )
             for name, value in zip(("cls", "loc"), network.track(kernels, frame)):
                 np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-4)
     assert gpu.uploads - before == 9, "one upload a frame: maps and kernels never left the GPU"
 
 
-def test_a_graph_is_captured_at_the_second_call_and_launched_while_addresses_stay(gpu: HostDevice) -> None:
+def test_a_graph_is_captured_at_the_second_call_and_launched_while_addresses_stay(
+    gpu: HostDevice,
+) -> None:
     engine, frame = three()["search"], feeds_of(maps_model())
     engine(frame)
     assert gpu.launches == 0
     for seed in range(3):
         frame = feeds_of(maps_model(), seed)
-        np.testing.assert_allclose(engine.numpy(engine(frame)["map_cls2"]), reference(maps_model(), frame)["map_cls2"], rtol=1e-5)
+        np.testing.assert_allclose(
+            engine.numpy(engine(frame)["map_cls2"]),
+            reference(maps_model(), frame)["map_cls2"],
+            rtol=1e-5,
+        )
     assert gpu.launches == 3
 
 
-def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(gpu: HostDevice,
-                                                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_captured_runs_without_a_graph_and_says_so_once(
+    gpu: HostDevice, capsys: pytest.CaptureFixture[str]
+) -> None:
     gpu.capturable = False
     engine, frame = three()["search"], feeds_of(maps_model())
     for _ in range(3):
         outputs = engine(frame)
-    np.testing.assert_allclose(engine.numpy(outputs["map_loc4"]), reference(maps_model(), frame)["map_loc4"], rtol=1e-5)
+    np.testing.assert_allclose(
+        engine.numpy(outputs["map_loc4"]), reference(maps_model(), frame)["map_loc4"], rtol=1e-5
+    )
     assert capsys.readouterr().err.count("runs without a CUDA graph") == 1
 
 
@@ -537,25 +811,35 @@ def test_an_engine_refuses_wrong_feeds_and_a_refit_that_does_not_fit(gpu: HostDe
         trt.build(b"junk", "search", "fp32")
 
 
-def test_kernels_of_a_first_target_that_the_model_has_inside_are_in_the_engine(gpu: HostDevice) -> None:
+def test_kernels_of_a_first_target_that_the_model_has_inside_are_in_the_engine(
+    gpu: HostDevice,
+) -> None:
     feeds = feeds_of(xcorr_model())
     model = with_constant_kernels(xcorr_model(), {name: feeds[name] for name in KERNELS})
     engine = trt.build(model.SerializeToString(), "xcorr", "fp32", refit=True)
     outputs = engine({name: feeds[name] for name in MAPS})
-    np.testing.assert_allclose(engine.numpy(outputs["cls"]), reference(xcorr_model(), feeds)["cls"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        engine.numpy(outputs["cls"]), reference(xcorr_model(), feeds)["cls"], rtol=1e-4, atol=1e-5
+    )
 
 
 def test_profile_and_executed_count_what_the_plan_has(gpu: HostDevice) -> None:
     engine, feeds = three()["xcorr"], feeds_of(xcorr_model())
     layers = engine.profile({name: feeds[name] for name in engine.inputs}, calls=3)
     times = by_type(layers)
-    assert times["correlation"] == pytest.approx(6 * 2e-3) and times["elementwise"] == pytest.approx(2 * 2e-3)
+    assert times["correlation"] == pytest.approx(6 * 2e-3) and times[
+        "elementwise"
+    ] == pytest.approx(2 * 2e-3)
     assert sum(times.values()) == pytest.approx(8 * 2e-3), "mean of the calls, every layer once"
     assert engine.executed() == {"fp32": 6}
 
 
-def test_plans_are_kept_and_a_refused_one_is_built_again(gpu: HostDevice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                         capsys: pytest.CaptureFixture[str]) -> None:
+def test_plans_are_kept_and_a_refused_one_is_built_again(
+    gpu: HostDevice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     model, built = maps_model().SerializeToString(), []
     monkeypatch.setattr(trt, "build_plan", lambda data, *options: built.append(data) or data)
     trt.build(model, "search", "fp32", tmp_path)
@@ -569,33 +853,66 @@ def test_plans_are_kept_and_a_refused_one_is_built_again(gpu: HostDevice, tmp_pa
     assert len(built) == 3 and "built again" in capsys.readouterr().err
 
 
-# -- Types ---------------------------------------------------------------------------------------------------------------------
+# -- Types -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The stubs of TensorRT 10.13 in a form that mypy reads. The package as it stands lacks py.typed and does not parse:
-    parameters are called `in`, one without a default follows others, and a variable of the module hides the type bool."""
+    """The stubs of TensorRT 10.13 in a form that mypy reads. The package as it stands lacks
+    py.typed and does not parse: parameters are called `in`, one without a default follows others,
+    and a variable of the module hides the type bool."""
     folder, found = tmp_path_factory.mktemp("stubs"), find_spec("tensorrt_stubs")
     pytest.importorskip("mypy")
     if found is None or found.origin is None:
         pytest.skip("tensorrt-stubs is not installed")
     for package in ("tensorrt", "tensorrt_bindings"):
-        shutil.copytree(Path(found.origin).parents[1] / package, folder / package, ignore=shutil.ignore_patterns("*.so*"))
+        shutil.copytree(
+            Path(found.origin).parents[1] / package,
+            folder / package,
+            ignore=shutil.ignore_patterns("*.so*"),
+        )
     path = folder / "tensorrt_bindings" / "tensorrt.pyi"
-    text = re.sub(r"\bin: ", "in_: ", path.read_text()).replace("channel_axis: int)", "channel_axis: int = ...)")
-    path.write_text(re.sub(r"(->|:) bool\b", r"\1 builtins.bool", text).replace("\nimport ", "\nimport builtins\nimport ", 1))
+    text = re.sub(r"\bin: ", "in_: ", path.read_text()).replace(
+        "channel_axis: int)", "channel_axis: int = ...)"
+    )
+    path.write_text(
+        re.sub(r"(->|:) bool\b", r"\1 builtins.bool", text).replace(
+            "\nimport ", "\nimport builtins\nimport ", 1
+        )
+    )
     return folder
 
 
 def type_faults(stubs: Path, source: Path) -> List[str]:
     """What mypy says of `source` in the place of lib/engines/trt.py."""
     root = Path(trt.__file__).parents[2]
-    command = [sys.executable, "-m", "mypy", "--cache-dir", os.devnull,  # a cache would not see the file in the place of another
-               "--shadow-file", "lib/engines/trt.py", str(source), "lib/engines/trt.py"]
-    result = subprocess.run(command, cwd=root, env={**os.environ, "MYPYPATH": str(stubs)}, capture_output=True, text=True)
-    assert result.returncode in (0, 1) and "prevented further checking" not in result.stdout, result.stdout + result.stderr
-    return [line for line in result.stdout.splitlines() if line.startswith("lib/") and ": error: " in line]
+    # A cache would not see the file in the place of another
+    command = [
+        sys.executable,
+        "-m",
+        "mypy",
+        "--cache-dir",
+        os.devnull,
+        "--shadow-file",
+        "lib/engines/trt.py",
+        str(source),
+        "lib/engines/trt.py",
+    ]
+    result = subprocess.run(
+        command,
+        cwd=root,
+        env={**os.environ, "MYPYPATH": str(stubs)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode in (0, 1) and "prevented further checking" not in result.stdout, (
+        result.stdout + result.stderr
+    )
+    return [
+        line
+        for line in result.stdout.splitlines()
+        if line.startswith("lib/") and ": error: " in line
+    ]
 
 
 @pytest.mark.slow
@@ -603,20 +920,30 @@ def test_every_call_of_tensorrt_has_the_types_of_its_stubs(stubs: Path, tmp_path
     source = Path(trt.__file__)
     assert type_faults(stubs, source) == []
     broken = tmp_path / "broken.py"
-    broken.write_text(source.read_text().replace("execute_async_v3(", "execute_async_v2(").replace(
-        "limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)", "limit(WORKSPACE, trt.MemoryPoolType.WORKSPACE)"))
+    broken.write_text(
+        source.read_text()
+        .replace("execute_async_v3(", "execute_async_v2(")
+        .replace(
+            "limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)",
+            "limit(WORKSPACE, trt.MemoryPoolType.WORKSPACE)",
+        )
+    )
     faults = "\n".join(type_faults(stubs, broken))
-    assert '"IExecutionContext" has no attribute "execute_async_v2"' in faults and 'expected "MemoryPoolType"' in faults
+    assert (
+        '"IExecutionContext" has no attribute "execute_async_v2"' in faults
+        and 'expected "MemoryPoolType"' in faults
+    )
 
 
-# -- The real builder of TensorRT-RTX, without a GPU ---------------------------------------------------------------------------
+# -- The real builder of TensorRT-RTX, without a GPU -----------------------------------------------
 
 AMPERE = (8, 6)
 
 
 @pytest.fixture(scope="module")
 def rtx() -> trt.Flavour:
-    """TensorRT-RTX, installed by its bindings and ONNX Runtime's plugin, which brings the libraries."""
+    """TensorRT-RTX, installed by its bindings and ONNX Runtime's plugin, which brings the
+    libraries."""
     try:
         found = trt.flavour()
     except InputError as error:
@@ -634,7 +961,9 @@ def full() -> SiamRPN:
     return SiamRPN(NetworkConfig.resnet50()).eval()
 
 
-@pytest.fixture(scope="module", params=[demo, pytest.param(full, marks=pytest.mark.slow)], ids=["demo", "full"])
+@pytest.fixture(
+    scope="module", params=[demo, pytest.param(full, marks=pytest.mark.slow)], ids=["demo", "full"]
+)
 def models(request: pytest.FixtureRequest) -> Dict[str, Dict[str, onnx.ModelProto]]:
     """network -> precision -> model."""
     exported = {}
@@ -645,9 +974,15 @@ def models(request: pytest.FixtureRequest) -> Dict[str, Dict[str, onnx.ModelProt
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_rtx_compiles_every_network_at_every_precision_without_a_gpu(rtx: trt.Flavour, models: Any, name: str) -> None:
-    sizes = {precision: len(trt.build_plan(model.SerializeToString(), precision, compute_capability=AMPERE))
-             for precision, model in models[name].items()}
+def test_rtx_compiles_every_network_at_every_precision_without_a_gpu(
+    rtx: trt.Flavour, models: Any, name: str
+) -> None:
+    sizes = {
+        precision: len(
+            trt.build_plan(model.SerializeToString(), precision, compute_capability=AMPERE)
+        )
+        for precision, model in models[name].items()
+    }
     assert sizes["fp16"] < 0.65 * sizes["fp32"], "weights in half precision"
     assert all(size > 100_000 for size in sizes.values())
 
@@ -661,21 +996,38 @@ def logged_layers(model: onnx.ModelProto, precision: str, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(rtx: trt.Flavour, precision: str,
-                                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(
+    rtx: trt.Flavour, precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = demo()
     plain = export_network(network)["xcorr"]
     bounds = activation_bounds(plain, [random_feeds("xcorr", network.config.rpn)])["minmax"]
-    model = {"fp32": lambda: plain, "fp16": lambda: to_fp16(plain), "int8": lambda: to_int8(plain, bounds)}[precision]()
+    model = {
+        "fp32": lambda: plain,
+        "fp16": lambda: to_fp16(plain),
+        "int8": lambda: to_int8(plain, bounds),
+    }[precision]()
     text = logged_layers(model, precision, monkeypatch)
     layers = []
     for line in text.splitlines()[1:]:
-        fields = re.match(r"Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: \[(?P<Inputs>.*?)\], Constants:", line)
+        fields = re.match(
+            r"Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: \[(?P<Inputs>.*?)\], Constants:",
+            line,
+        )
         if fields:
-            inputs = [{"Datatype": kind} for kind in re.findall(r"Datatype: (\w+)", fields["Inputs"])]
-            layers.append({**fields.groupdict(), "Inputs": inputs, "Metadata": line.split("Metadata: ")[-1]})
-    kinds = [(trt.classify(layer, trt.correlations(model)), trt.layer_precision(layer)) for layer in layers]
-    expected = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16"), "int8": ("fp32", "int8")}[precision]
+            inputs = [
+                {"Datatype": kind} for kind in re.findall(r"Datatype: (\w+)", fields["Inputs"])
+            ]
+            layers.append(
+                {**fields.groupdict(), "Inputs": inputs, "Metadata": line.split("Metadata: ")[-1]}
+            )
+    kinds = [
+        (trt.classify(layer, trt.correlations(model)), trt.layer_precision(layer))
+        for layer in layers
+    ]
+    expected = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16"), "int8": ("fp32", "int8")}[
+        precision
+    ]
     assert kinds.count(("correlation", expected[0])) == 6, "the six depthwise correlations"
     assert kinds.count(("convolution", expected[1])) == 12, "two convolutions in each of six heads"
     assert sum(kind in ("correlation", "convolution") for kind, _ in kinds) == 18
@@ -684,7 +1036,9 @@ def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(rt
 def test_a_node_that_the_parser_does_not_take_is_named(rtx: trt.Flavour) -> None:
     model = xcorr_model()
     model.graph.node[3].attribute[0].i = 3  # groups that do not divide the channels
-    with pytest.raises(InputError, match=r"cannot read the ONNX model: .*group.* \(node correlate_loc2\)"):
+    with pytest.raises(
+        InputError, match=r"cannot read the ONNX model: .*group.* \(node correlate_loc2\)"
+    ):
         trt.build_plan(model.SerializeToString(), "fp32", compute_capability=AMPERE)
 
 
@@ -695,7 +1049,9 @@ def test_what_rtx_cannot_do_is_one_sentence(rtx: trt.Flavour) -> None:
     with pytest.raises(InputError, match="does not build for SM72"):
         trt.build_plan(model, "fp32", compute_capability=(7, 2))
     with pytest.raises(InputError, match="does not calibrate for int8"):
-        trt.build_plan(model, "int8", calibrator=trt.EntropyCalibration([]), compute_capability=AMPERE)
+        trt.build_plan(
+            model, "int8", calibrator=trt.EntropyCalibration([]), compute_capability=AMPERE
+        )
     with pytest.raises(InputError, match="a plan to refit only for the GPU that it runs on"):
         trt.build_plan(model, "fp32", refit=True, compute_capability=AMPERE)
     with pytest.raises(InputError, match="unknown precision 'fp8'"):
@@ -703,7 +1059,9 @@ def test_what_rtx_cannot_do_is_one_sentence(rtx: trt.Flavour) -> None:
 
 
 @pytest.mark.parametrize("tf32", [False, True])
-def test_fp32_uses_tf32_only_when_asked(rtx: trt.Flavour, monkeypatch: pytest.MonkeyPatch, tf32: bool) -> None:
+def test_fp32_uses_tf32_only_when_asked(
+    rtx: trt.Flavour, monkeypatch: pytest.MonkeyPatch, tf32: bool
+) -> None:
     seen = []
     aim = trt._aim
 
@@ -717,10 +1075,14 @@ def test_fp32_uses_tf32_only_when_asked(rtx: trt.Flavour, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(rtx: trt.Flavour, precision: str) -> None:
+def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(
+    rtx: trt.Flavour, precision: str
+) -> None:
     plain = xcorr_model()
     bounds = dict.fromkeys([*KERNELS, *MAPS], 1.0)
-    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds, kept=("sum",))}[precision]
+    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds, kept=("sum",))}[
+        precision
+    ]
     model, _ = trt.refittable(model, calibrated=False)
     builder = trt.trt.Builder(trt._log())
     network = builder.create_network(1 << int(trt.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -732,7 +1094,7 @@ def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(rtx: 
         trt._mark_kernels(other, builder.create_builder_config())
 
 
-# -- With a GPU ----------------------------------------------------------------------------------------------------------------
+# -- With a GPU ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -744,16 +1106,23 @@ def real() -> trt.Flavour:
         pytest.skip(f"needs an NVIDIA GPU and TensorRT: {error}")
 
 
-TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}  # largest difference as a share of the output's range
+# Largest difference as a share of the output's range
+TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_on_a_gpu_engines_agree_with_onnx_runtime(real: trt.Flavour, name: str, precision: str) -> None:
+def test_on_a_gpu_engines_agree_with_onnx_runtime(
+    real: trt.Flavour, name: str, precision: str
+) -> None:
     network = demo()
     plain, feeds = export_network(network)[name], random_feeds(name, network.config.rpn)
     bounds = activation_bounds(plain, [feeds])["minmax"]
-    model = {"fp32": lambda: plain, "fp16": lambda: to_fp16(plain), "int8": lambda: to_int8(plain, bounds)}[precision]()
+    model = {
+        "fp32": lambda: plain,
+        "fp16": lambda: to_fp16(plain),
+        "int8": lambda: to_int8(plain, bounds),
+    }[precision]()
     engine = trt.build(model.SerializeToString(), name, precision)
     if engine.refits:
         engine.refit({kernel: feeds[kernel] for kernel in KERNELS})
@@ -762,7 +1131,9 @@ def test_on_a_gpu_engines_agree_with_onnx_runtime(real: trt.Flavour, name: str, 
     for _ in range(3):  # a plain run, a capture, a graph
         outputs = {tensor: engine.numpy(value) for tensor, value in engine(given).items()}
     for tensor, value in outputs.items():
-        assert np.abs(value - expected[tensor]).max() <= TOLERANCE[precision] * np.ptp(expected[tensor]), tensor
+        assert np.abs(value - expected[tensor]).max() <= TOLERANCE[precision] * np.ptp(
+            expected[tensor]
+        ), tensor
     if precision == "fp32":
         assert set(engine.executed()) == {"fp32"}, "no TF32 unless asked for"
     else:
@@ -770,20 +1141,27 @@ def test_on_a_gpu_engines_agree_with_onnx_runtime(real: trt.Flavour, name: str, 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(real: trt.Flavour, precision: str) -> None:
+def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(
+    real: trt.Flavour, precision: str
+) -> None:
     if not real.can.kernel_inputs:
         pytest.skip(f"{real.name} takes no kernels as inputs")
     network = demo()
     plain = export_network(network)["xcorr"]
     model = (plain if precision == "fp32" else to_fp16(plain)).SerializeToString()
-    inputs, inside = trt.build(model, "xcorr", precision), trt.build(model, "xcorr", precision, refit=True)
+    inputs, inside = (
+        trt.build(model, "xcorr", precision),
+        trt.build(model, "xcorr", precision, refit=True),
+    )
     for seed in range(2):
         feeds = random_feeds("xcorr", network.config.rpn, seed)
         inside.refit({name: feeds[name] for name in KERNELS})
         one, other = inputs(feeds), inside({name: feeds[name] for name in MAPS})
         for name in OUTPUTS["xcorr"]:
             expected = inputs.numpy(one[name])
-            assert np.abs(inside.numpy(other[name]) - expected).max() <= TOLERANCE[precision] * np.ptp(expected)
+            assert np.abs(inside.numpy(other[name]) - expected).max() <= TOLERANCE[
+                precision
+            ] * np.ptp(expected)
 
 
 def test_on_a_gpu_every_convolution_of_a_profile_has_a_time(real: trt.Flavour) -> None:

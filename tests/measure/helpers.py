@@ -24,13 +24,15 @@ FRAMES = 8
 
 
 class InProcess(Serial):
-    """This process in place of workers, where a test is about what they answer and not about them."""
+    """This process in place of workers, where a test is about what they answer and not about
+    them."""
 
     alone = False
 
 
 def save_tiny(path: Path, seed: int = 0) -> None:
-    """Weights of a network that knows nothing and so loses its target again and again; a frame takes milliseconds."""
+    """Weights of a network that knows nothing and so loses its target again and again; a frame
+    takes milliseconds."""
     torch.manual_seed(seed)
     save_weights(path, SiamRPN(NetworkConfig.resnet50(1 / 32)).state_dict())
 
@@ -52,7 +54,7 @@ def make_patches(folder: Path, frames: int = FRAMES) -> Path:
     return folder
 
 
-# -- What is in a run ----------------------------------------------------------------------------
+# -- What is in a run ------------------------------------------------------------------------------
 
 
 def raw_files(folder: Path) -> Dict[str, bytes]:
@@ -73,7 +75,7 @@ def state(folder: Path) -> Dict[str, Tuple[int, int]]:
     return {str(path): (path.stat().st_mtime_ns, path.stat().st_size) for path in found}
 
 
-# -- Processes -----------------------------------------------------------------------------------
+# -- Processes -------------------------------------------------------------------------------------
 
 
 def start(script: str, *arguments: object, **environ: str) -> subprocess.Popen:

@@ -1,4 +1,5 @@
-"""All of a profile in one go: a run is filled, gone on with, and left alone when it has everything."""
+"""All of a profile in one go: a run is filled, gone on with, and left alone when it has
+everything."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ pytestmark = pytest.mark.usefixtures("tiny", "in_process")
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two variants, one network in place of the full-size ones, OpenVINO in FP32 alone, no sensor."""
+    """Two variants, one network in place of the full-size ones, OpenVINO in FP32 alone, no
+    sensor."""
     monkeypatch.setattr(everything, "variants", few)
     config = NetworkConfig.resnet50(1 / 32)
     monkeypatch.setattr(full_size, "timed_configs", lambda: [(1, config)])

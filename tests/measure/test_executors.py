@@ -34,7 +34,7 @@ if __name__ == "__main__":
 """
 
 
-# -- Processes of this machine -------------------------------------------------------------------
+# -- Processes of this machine ---------------------------------------------------------------------
 
 
 def test_what_runs_here_runs_in_order() -> None:
@@ -81,7 +81,7 @@ def test_workers_end_with_the_process_that_started_them() -> None:
     wait_for(lambda: not any(map(alive, below)), seconds=20)
 
 
-# -- A scheduler that is not there ---------------------------------------------------------------
+# -- A scheduler that is not there -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("listens", [False, True], ids=["nobody", "somebody else"])
@@ -131,7 +131,7 @@ def measure(run: Path, weights: Path, patches: Path, scheduler: str) -> quality.
     return quality.measure([variant], data, str(run), shown=False, scheduler=scheduler)[0]
 
 
-# -- A real cluster ------------------------------------------------------------------------------
+# -- A real cluster --------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
-"""Speed of networks in groups, kept in a run: each speed once, the same for every page, and with it FPS of what was tracked."""
+"""Speed of networks in groups, kept in a run: each speed once, the same for every page, and with it
+FPS of what was tracked."""
 
 from __future__ import annotations
 
@@ -54,7 +55,7 @@ def speed(framework: None) -> EngineSpeed:
     return engine_speed(RUN, "openvino", TINY)
 
 
-# -- What is timed -------------------------------------------------------------------------------
+# -- What is timed ---------------------------------------------------------------------------------
 
 
 def test_groups_are_files_of_the_run_and_every_speed_is_there_once(speed: EngineSpeed) -> None:
@@ -127,7 +128,7 @@ def test_a_caption_says_how_many_turns_were_disturbed(speed: EngineSpeed) -> Non
     assert replace(speed, rows=rows).note.endswith(told)
 
 
-# -- Kept in the run -----------------------------------------------------------------------------
+# -- Kept in the run -------------------------------------------------------------------------------
 
 
 def test_what_was_timed_is_loaded_and_other_code_or_networks_are_timed_again(
@@ -173,7 +174,7 @@ def test_of_a_recorded_run_speeds_are_only_read(
     assert state(run_folder(RUN)) == before
 
 
-# -- With what was tracked -----------------------------------------------------------------------
+# -- With what was tracked -------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def test_a_compiled_variant_starts_with_its_own_target_network(
     assert np.isnan(same.fps) and same.speed == {}
 
 
-# -- Power ---------------------------------------------------------------------------------------
+# -- Power -----------------------------------------------------------------------------------------
 
 TEGRASTATS = """#!{python}
 import sys, time

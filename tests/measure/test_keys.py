@@ -1,4 +1,5 @@
-"""Staleness: whatever could change a result changes its key, and nothing that only shows results does."""
+"""Staleness: whatever could change a result changes its key, and nothing that only shows results
+does."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edited(part: Path) -> Iterator[Tuple[Path, str]]:
-    """Files of a package, or a module, each with the text that it has after one of its constants was edited."""
+    """Files of a package, or a module, each with the text that it has after one of its constants
+    was edited."""
     for path in [part] if part.is_file() else sorted(part.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         place = _constant(text)
@@ -48,7 +50,8 @@ def edited(part: Path) -> Iterator[Tuple[Path, str]]:
 
 
 def _constant(text: str) -> Optional[Tuple[int, int, int]]:
-    """Line, begin and end (bytes) of the first number, or else of the first text that is no docstring."""
+    """Line, begin and end (bytes) of the first number, or else of the first text that is no
+    docstring."""
     tree = ast.parse(text)
     texts = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     inside = [

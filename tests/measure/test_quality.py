@@ -1,4 +1,5 @@
-"""A run: measured once, the same bytes wherever, loaded afterwards, gone on with after any fault, stale when it must be."""
+"""A run: measured once, the same bytes wherever, loaded afterwards, gone on with after any fault,
+stale when it must be."""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ def measure(patches: Path, weights: Path, run: Path, **options: Any) -> Measurem
     return quality.measure([variant], load_dataset(patches), str(run), shown=False, **options)[0]
 
 
-# -- The same bytes wherever ---------------------------------------------------------------------
+# -- The same bytes wherever -----------------------------------------------------------------------
 
 FEW = 6  # frames of each sequence
 SMALLEST = str(keys.ROOT / "data" / "demo" / "distilled_26.pth")  # the fastest of the demo trackers
@@ -80,7 +81,8 @@ def few(small: Path) -> Dataset:
 
 @pytest.fixture(scope="module")
 def chosen(weights: Path) -> List[Variant]:
-    """A tracker that fails, alone and calibrated on the benchmark, and demo trackers that share a search engine."""
+    """A tracker that fails, alone and calibrated on the benchmark, and demo trackers that share a
+    search engine."""
     plain = Variant("tiny", str(weights))
     if missing_frameworks(["openvino"]):
         return [plain, *baseline(SMALLEST)]
@@ -238,7 +240,8 @@ def test_two_processes_whose_parent_is_killed_leave_nobody_and_the_command_goes_
 def test_a_cluster_of_two_workers_writes_the_same_bytes(
     expected: Dict[str, bytes], chosen: List[Variant], few: Dataset, tmp_path: Path
 ) -> None:
-    """PyTorch would use two threads in the first worker, and the second could do two tasks at a time."""
+    """PyTorch would use two threads in the first worker, and the second could do two tasks at a
+    time."""
     distributed = pytest.importorskip("distributed")
     processes, run = Dask(tmp_path / "dask"), tmp_path / "run"
     try:
@@ -254,7 +257,7 @@ def test_a_cluster_of_two_workers_writes_the_same_bytes(
         processes.close()
 
 
-# -- Measure, or load ----------------------------------------------------------------------------
+# -- Measure, or load ------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -347,7 +350,7 @@ def test_what_has_become_stale_is_measured_again(
     assert f"tiny on patches is measured again: {part} changed" in capsys.readouterr().err
 
 
-# -- Killed, full, damaged -----------------------------------------------------------------------
+# -- Killed, full, damaged -------------------------------------------------------------------------
 
 KILLED = """
 import json, os, shutil, signal, sys
@@ -587,7 +590,7 @@ def test_what_a_frame_in_the_middle_stops_is_kept_until_then(
     assert [Path(name).name for name in raw_files(tmp_path / "run")] == ["first_001.txt"]
 
 
-# -- Times and power of a pass that is alone -----------------------------------------------------
+# -- Times and power of a pass that is alone -------------------------------------------------------
 
 TEGRASTATS = """#!{python}
 import sys, time
@@ -600,7 +603,8 @@ while True:
 
 @pytest.fixture
 def sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A program named tegrastats, first on the path, whose GPU rail draws 2.534 W; passes are serial and alone."""
+    """A program named tegrastats, first on the path, whose GPU rail draws 2.534 W; passes are
+    serial and alone."""
     program = tmp_path / "bin" / "tegrastats"
     program.parent.mkdir()
     program.write_text(TEGRASTATS.format(python=sys.executable))
@@ -660,14 +664,15 @@ def test_speeds_are_those_of_the_times_by_both_schemes(
     assert not list(tmp_path.rglob("*_power.csv"))
 
 
-# -- Recorded runs -------------------------------------------------------------------------------
+# -- Recorded runs ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def recorded(
     measured: Path, patches: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
-    """A run that was measured, copied to another place and made another machine's; no tracker can run from here on."""
+    """A run that was measured, copied to another place and made another machine's; no tracker can
+    run from here on."""
     shutil.copytree(measured, tmp_path / "first")
     first = measure(patches, weights, tmp_path / "first")
     runs.write_section(str(tmp_path / "first"), "04_1_baseline", [first.row()])

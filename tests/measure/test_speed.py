@@ -1,4 +1,5 @@
-"""Turns: a row for every framework and precision, disturbed turns repeated, what is missing said aloud.
+"""Turns: a row for every framework and precision, disturbed turns repeated, what is missing said
+aloud.
 
 No test asserts on seconds.
 """
@@ -79,7 +80,7 @@ def rows(network: SiamRPN) -> Tuple[List[Timed], List[str]]:
     return timed, said
 
 
-# -- The table -----------------------------------------------------------------------------------
+# -- The table -------------------------------------------------------------------------------------
 
 
 def test_there_is_a_row_for_every_framework_and_precision_and_pytorchs_own_comes_first(
@@ -135,7 +136,7 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(rows: Tuple[List[Timed], List
     assert ratios(own, base, "x") == pytest.approx({"x": 3.5, "x_low": 3, "x_high": 4})
 
 
-# -- Turns ---------------------------------------------------------------------------------------
+# -- Turns -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def test_an_engine_is_warm_before_it_is_timed(network: SiamRPN) -> None:
     assert len(calls) == 4
 
 
-# -- What is missing -----------------------------------------------------------------------------
+# -- What is missing -------------------------------------------------------------------------------
 
 
 def test_a_missing_framework_is_reported_and_the_others_are_timed(
@@ -277,7 +278,7 @@ def test_a_precision_that_cannot_be_built_is_reported_and_the_next_is_timed(
     ]
 
 
-# -- Networks to time ----------------------------------------------------------------------------
+# -- Networks to time ------------------------------------------------------------------------------
 
 
 def test_the_network_to_time_is_the_same_every_time_and_leaves_the_random_numbers_alone() -> None:
@@ -314,7 +315,7 @@ def test_timing_keeps_no_plans(deployments: Dict[str, Deployment], plans: Path) 
     assert not list(plans.iterdir())
 
 
-# -- Layers and re-initialisation ----------------------------------------------------------------
+# -- Layers and re-initialisation ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def test_a_dataset_that_is_not_there_is_named(tmp_path: Path) -> None:
         variants.open_dataset(str(tmp_path / "nowhere"), "local")
 
 
-# -- Settings of the tracker ---------------------------------------------------------------------
+# -- Settings of the tracker -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("text", ["window: [1", "windw: 0.4", "window: wide", "- 0.4"])

@@ -1,4 +1,6 @@
-"""Weights load in all of PySOT's wrappings, at any width, and anything else is refused with its reason."""
+"""Weights load in all of PySOT's wrappings, at any width, and anything else is refused with its
+reason."""
+
 from __future__ import annotations
 
 import pickle
@@ -18,39 +20,58 @@ def small():
     return SiamRPN(NetworkConfig.resnet50(0.125)).eval()
 
 
-@pytest.mark.parametrize("wrap", [
-    lambda state: state,
-    lambda state: {"state_dict": state, "epoch": 20},
-    lambda state: {f"module.{key}": value for key, value in state.items()},
-    lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
-    lambda state: {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")},
-], ids=["plain", "state_dict", "module.", "both", "without counters"])
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {"state_dict": state, "epoch": 20},
+        lambda state: {f"module.{key}": value for key, value in state.items()},
+        lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
+        lambda state: {
+            key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
+        },
+    ],
+    ids=["plain", "state_dict", "module.", "both", "without counters"],
+)
 def test_every_wrapping_of_pysot_loads(tmp_path, small, wrap):
     torch.save(wrap(small.state_dict()), str(tmp_path / "w.pth"))
     loaded = load_network(tmp_path / "w.pth")
     assert loaded.config == small.config
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), small.state_dict().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), small.state_dict().values())
+    )
 
 
 def test_half_precision_weights_track_as_the_full_ones(tmp_path, small):
     save_weights(tmp_path / "w.pth", small.state_dict())
-    assert (tmp_path / "w.pth").stat().st_size < 0.6 * sum(v.numel() * 4 for v in small.state_dict().values())
+    assert (tmp_path / "w.pth").stat().st_size < 0.6 * sum(
+        v.numel() * 4 for v in small.state_dict().values()
+    )
     exemplar, search = torch.rand(1, 3, 127, 127) * 255, torch.rand(1, 3, 255, 255) * 255
     with torch.inference_mode():
-        for ours, theirs in zip(load_network(tmp_path / "w.pth")(exemplar, search), small(exemplar, search)):
+        for ours, theirs in zip(
+            load_network(tmp_path / "w.pth")(exemplar, search), small(exemplar, search)
+        ):
             assert (ours - theirs).abs().max() < 0.02 * (theirs.max() - theirs.min())
 
 
 def test_channels_are_read_off_a_network_pruned_unevenly(tmp_path):
-    stages = tuple(StageConfig(channels, tuple((8 + n, 9 + n) for n in range(depth)))
-                   for depth, channels in ((3, 24), (4, 40), (6, 56), (3, 72)))
+    stages = tuple(
+        StageConfig(channels, tuple((8 + n, 9 + n) for n in range(depth)))
+        for depth, channels in ((3, 24), (4, 40), (6, 56), (3, 72))
+    )
     config = NetworkConfig(stem=12, stages=stages, rpn=16)
     torch.save(SiamRPN(config).state_dict(), str(tmp_path / "w.pth"))
     network = load_network(tmp_path / "w.pth")
     assert network.config == config
     assert NetworkConfig.from_dict(config.to_dict()) == config
     with torch.inference_mode():
-        assert network(torch.rand(1, 3, 127, 127), torch.rand(1, 3, 255, 255))[1].shape == (1, 20, 25, 25)
+        assert network(torch.rand(1, 3, 127, 127), torch.rand(1, 3, 255, 255))[1].shape == (
+            1,
+            20,
+            25,
+            25,
+        )
 
 
 class Hostile:
@@ -58,17 +79,22 @@ class Hostile:
 
     def __reduce__(self):
         import os
+
         return os.mkdir, ("siambook-hostile",)
 
 
-@pytest.mark.parametrize("content, words", [
-    (b"", "not a readable PyTorch checkpoint"),
-    (b"PK\x03\x04 cut off", "not a readable PyTorch checkpoint"),
-    (pickle.dumps(Hostile()), "could run code"),
-    ("tensor", "not a state dict"),
-    ({"state_dict": {}}, "not a state dict"),
-    ({"weights": torch.zeros(3)}, "not the weights of a SiamRPN++"),
-], ids=["empty", "truncated", "hostile", "tensor", "nothing", "another network"])
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", "not a readable PyTorch checkpoint"),
+        (b"PK\x03\x04 cut off", "not a readable PyTorch checkpoint"),
+        (pickle.dumps(Hostile()), "could run code"),
+        ("tensor", "not a state dict"),
+        ({"state_dict": {}}, "not a state dict"),
+        ({"weights": torch.zeros(3)}, "not the weights of a SiamRPN++"),
+    ],
+    ids=["empty", "truncated", "hostile", "tensor", "nothing", "another network"],
+)
 def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "w.pth"
@@ -78,7 +104,9 @@ def test_wrong_files_are_refused_in_one_sentence(tmp_path, content, words, monke
         torch.save(torch.zeros(2) if content == "tensor" else content, str(path))
     with pytest.raises(InputError) as fault:
         load_network(path)
-    assert str(path) in str(fault.value) and words in str(fault.value) and "\n" not in str(fault.value)
+    assert (
+        str(path) in str(fault.value) and words in str(fault.value) and "\n" not in str(fault.value)
+    )
     assert [file.name for file in tmp_path.iterdir()] == ["w.pth"]
 
 
@@ -97,13 +125,18 @@ def test_values_too_large_for_half_precision_stay_whole_and_nan_is_refused(tmp_p
     assert load_network(tmp_path / "w.pth").state_dict()["backbone.bn1.running_var"][0] == 1e5
     state["backbone.bn1.running_var"][0] = float("nan")
     save_weights(tmp_path / "w.pth", state)
-    with pytest.raises(InputError, match=r"1 tensors hold NaN or infinity \(backbone\.bn1\.running_var"):
+    with pytest.raises(
+        InputError, match=r"1 tensors hold NaN or infinity \(backbone\.bn1\.running_var"
+    ):
         load_network(tmp_path / "w.pth")
 
 
 def test_a_network_with_other_anchors_is_refused(tmp_path):
     from dataclasses import replace
-    save_weights(tmp_path / "w.pth", SiamRPN(replace(NetworkConfig.resnet50(0.125), anchors=3)).state_dict())
+
+    save_weights(
+        tmp_path / "w.pth", SiamRPN(replace(NetworkConfig.resnet50(0.125), anchors=3)).state_dict()
+    )
     with pytest.raises(InputError, match="3 anchors"):
         load_network(tmp_path / "w.pth")
 
@@ -115,8 +148,11 @@ def test_missing_unexpected_and_misshapen_keys_are_named(small):
     state["neck.downsample2.downsample.1.bias"] = torch.zeros(7)
     with pytest.raises(InputError) as fault:
         load_state(small, state, "w.pth")
-    for words in ("1 missing (backbone.conv1.weight)", "1 unexpected (extra.weight)",
-                  "1 of another shape (neck.downsample2.downsample.1.bias (7,) for (32,))"):
+    for words in (
+        "1 missing (backbone.conv1.weight)",
+        "1 unexpected (extra.weight)",
+        "1 of another shape (neck.downsample2.downsample.1.bias (7,) for (32,))",
+    ):
         assert words in str(fault.value)
 
 
@@ -129,11 +165,14 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path, small):
 
 def test_a_backbone_alone_loads_with_and_without_its_prefix(tmp_path, small):
     from lib.siamrpn.checkpoint import load_backbone
+
     backbone = small.backbone.state_dict()
     for state in ({**backbone, "fc.weight": torch.zeros(3, 3)}, dict(small.state_dict())):
         torch.save(state, str(tmp_path / "resnet50.model"))
         other = SiamRPN(NetworkConfig.resnet50(0.125))
         load_backbone(other, tmp_path / "resnet50.model")
-        assert all(torch.equal(value, backbone[key]) for key, value in other.backbone.state_dict().items())
+        assert all(
+            torch.equal(value, backbone[key]) for key, value in other.backbone.state_dict().items()
+        )
     with pytest.raises(InputError, match="of another shape"):
         load_backbone(SiamRPN(NetworkConfig.resnet50(0.25)), tmp_path / "resnet50.model")

@@ -1,4 +1,5 @@
 """Classification training: generated pictures, folders, resuming, several processes."""
+
 from __future__ import annotations
 
 import os
@@ -22,8 +23,19 @@ from lib.training.pictures import CLASSES, Folders, Generated, draw
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
 TINY = NetworkConfig.resnet50(1 / 8)
-SHORT = ClassifyConfig(size=63, pictures=48, batch_size=8, lr=0.05, warmup=8, precision="fp32", workers=0, validation=16,
-                       evaluate_every=16, save_every=16, seed=3)
+SHORT = ClassifyConfig(
+    size=63,
+    pictures=48,
+    batch_size=8,
+    lr=0.05,
+    warmup=8,
+    precision="fp32",
+    workers=0,
+    validation=16,
+    evaluate_every=16,
+    save_every=16,
+    seed=3,
+)
 
 
 def fresh() -> Classifier:
@@ -42,23 +54,41 @@ def largest_difference(one: Path, other: Path) -> float:
 
 def run(folder: Path, *arguments: str, processes: int = 1) -> None:
     """`siambook prune finetune` in processes of its own, as torchrun starts them."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+    ]
     start = command if processes > 1 else [sys.executable]
-    subprocess.run([*start, "-m", "lib.cli", "prune", "finetune", *arguments, "--out", str(folder)], check=True, cwd=ROOT,
-                   capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        [*start, "-m", "lib.cli", "prune", "finetune", *arguments, "--out", str(folder)],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def test_a_picture_is_a_function_of_seed_and_index():
     one, again, other = Generated(63, 1), Generated(63, 1), Generated(63, 1, validation=True)
     assert (one[5][0] == again[5][0]).all() and one[5][1] == again[5][1]
     assert (one[5][0] != other[5][0]).any() and (one[5][0] != one[6][0]).any()
-    assert one[5][0].shape == (3, 63, 63) and one[5][0].dtype == np.float32 and 0 <= one[5][0].min() <= one[5][0].max() <= 255
+    assert (
+        one[5][0].shape == (3, 63, 63)
+        and one[5][0].dtype == np.float32
+        and 0 <= one[5][0].min() <= one[5][0].max() <= 255
+    )
     assert {one[index][1] for index in range(800)} == set(range(64))
 
 
 def test_colour_alone_does_not_tell_the_class():
     def colours(label: int, seed: int) -> np.ndarray:
-        return np.array([draw(label, 63, np.random.RandomState([seed, k])).mean((0, 1)) for k in range(24)])
+        return np.array(
+            [draw(label, 63, np.random.RandomState([seed, k])).mean((0, 1)) for k in range(24)]
+        )
 
     means, spread = [colours(label, label).mean(0) for label in (0, 27, 63)], colours(0, 9).std(0)
     assert np.ptp(means, 0).max() < 2 * spread.max()
@@ -85,11 +115,13 @@ def test_a_frozen_backbone_stays_as_it_is(tmp_path):
 
 
 def test_two_processes_train_as_one_where_a_batch_has_no_statistics(tmp_path):
-    """With the backbone fixed the loss is a mean over pictures, so two halves of every batch give one process's weights; and a
-    run stopped with two processes goes on with one."""
+    """With the backbone fixed the loss is a mean over pictures, so two halves of every batch give
+    one process's weights; and a run stopped with two processes goes on with one."""
     config = tmp_path / "head.yaml"
-    config.write_text("size: 63\npictures: 32\nbatch_size: 8\nlr: 0.05\nprecision: fp32\nworkers: 0\nvalidation: 8\n"
-                      "evaluate_every: 32\nsave_every: 16\nhead_only: true\n")
+    config.write_text(
+        "size: 63\npictures: 32\nbatch_size: 8\nlr: 0.05\nprecision: fp32\nworkers: 0\nvalidation: 8\n"
+        "evaluate_every: 32\nsave_every: 16\nhead_only: true\n"
+    )
     save_weights(tmp_path / "start.pth", fresh().state_dict())
     arguments = [str(config), "--weights", str(tmp_path / "start.pth")]
     run(tmp_path / "one", *arguments)
@@ -106,19 +138,32 @@ def folders(path: Path, classes: int = 3, pictures: int = 4) -> Path:
         for label in range(classes):
             (path / part / f"n{label}").mkdir(parents=True)
             for index in range(pictures):
-                cv2.imwrite(str(path / part / f"n{label}/{index}.jpg"), random.randint(0, 256, (90, 120, 3)).astype(np.uint8))
+                cv2.imwrite(
+                    str(path / part / f"n{label}/{index}.jpg"),
+                    random.randint(0, 256, (90, 120, 3)).astype(np.uint8),
+                )
     return path
 
 
 def test_folders_are_walked_in_every_epochs_own_order(tmp_path):
     pictures = Folders(folders(tmp_path), 64, 0)
     epochs = [[pictures[epoch * 12 + place][1] for place in range(12)] for epoch in (0, 1)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted([0, 1, 2] * 4) and epochs[0] != epochs[1]
-    assert pictures[3][0].shape == (3, 64, 64) and len(Folders(tmp_path, 64, 0, validation=True)) == 12
+    assert (
+        sorted(epochs[0]) == sorted(epochs[1]) == sorted([0, 1, 2] * 4) and epochs[0] != epochs[1]
+    )
+    assert (
+        pictures[3][0].shape == (3, 64, 64) and len(Folders(tmp_path, 64, 0, validation=True)) == 12
+    )
 
 
-@pytest.mark.parametrize("fault, reason", [("classes", "the same classes"), ("empty", "no picture of the class 'n1'"),
-                                           ("missing", "the same classes")])
+@pytest.mark.parametrize(
+    "fault, reason",
+    [
+        ("classes", "the same classes"),
+        ("empty", "no picture of the class 'n1'"),
+        ("missing", "the same classes"),
+    ],
+)
 def test_folders_that_do_not_fit_are_refused(tmp_path, fault, reason):
     path = folders(tmp_path / "data") if fault != "missing" else tmp_path
     if fault == "classes":
@@ -132,7 +177,12 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, fault, reason):
 
 def test_pictures_of_other_classes_than_the_networks_are_refused(tmp_path):
     with pytest.raises(InputError, match="3 classes of pictures, 64 of the network"):
-        train_classifier(fresh(), replace(SHORT, data=str(folders(tmp_path / "data"))), tmp_path / "out", progress=False)
+        train_classifier(
+            fresh(),
+            replace(SHORT, data=str(folders(tmp_path / "data"))),
+            tmp_path / "out",
+            progress=False,
+        )
 
 
 def test_checkpoints_of_another_width_or_training_are_refused(tmp_path):
@@ -140,7 +190,9 @@ def test_checkpoints_of_another_width_or_training_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"of another training \(lr"):
         train_classifier(fresh(), replace(SHORT, lr=1.0), tmp_path, progress=False)
     with pytest.raises(InputError, match="a network of other widths"):
-        train_classifier(Classifier(NetworkConfig.resnet50(3 / 16), 64), SHORT, tmp_path, progress=False)
+        train_classifier(
+            Classifier(NetworkConfig.resnet50(3 / 16), 64), SHORT, tmp_path, progress=False
+        )
 
 
 def test_a_tracker_gets_a_new_layer_and_a_classifier_keeps_its_own(tmp_path):
@@ -157,21 +209,32 @@ def test_a_tracker_gets_a_new_layer_and_a_classifier_keeps_its_own(tmp_path):
     assert "fc.weight" in read_state(tmp_path / "classifier.pth")
 
 
-@pytest.mark.parametrize("done, expected", [(0, 0.1 * 64 / 704), (640, 0.1), (640 + 4680, 0.05), (10000, 0.0)])
+@pytest.mark.parametrize(
+    "done, expected", [(0, 0.1 * 64 / 704), (640, 0.1), (640 + 4680, 0.05), (10000, 0.0)]
+)
 def test_the_rate_warms_up_and_falls_along_a_cosine(done, expected):
     config = ClassifyConfig(pictures=10000, warmup=640, batch_size=64, lr=0.1)
     assert classify.rate(config, done) == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("text, reason", [("pictures: 0\n", "impossible"), ("colour: red\n", "unknown key"),
-                                          ("lr: [1]\n", "cannot be")])
+@pytest.mark.parametrize(
+    "text, reason",
+    [("pictures: 0\n", "impossible"), ("colour: red\n", "unknown key"), ("lr: [1]\n", "cannot be")],
+)
 def test_impossible_configurations_are_refused(tmp_path, text, reason):
     (tmp_path / "c.yaml").write_text(text)
     with pytest.raises(InputError, match=reason):
         classify.load_classify_config(tmp_path / "c.yaml")
 
 
-@pytest.mark.parametrize("name", ["data/recipes/imagenet_head.yaml", "data/recipes/imagenet_finetune.yaml",
-                                  "data/demo/pruning/head.yaml", "data/demo/pruning/finetune.yaml"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/recipes/imagenet_head.yaml",
+        "data/recipes/imagenet_finetune.yaml",
+        "data/demo/pruning/head.yaml",
+        "data/demo/pruning/finetune.yaml",
+    ],
+)
 def test_configurations_of_the_project_are_readable(name):
     assert classify.load_classify_config(ROOT / name).pictures > 1000

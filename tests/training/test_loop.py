@@ -1,4 +1,6 @@
-"""A training run learns, logs, and goes on after a stop to the same weights, however it was stopped."""
+"""A training run learns, logs, and goes on after a stop to the same weights, however it was
+stopped."""
+
 from __future__ import annotations
 
 import csv
@@ -29,19 +31,37 @@ def manifest(tmp_path_factory):
     entries = []
     for number in range(6):
         random = np.random.RandomState(number)
-        picture = cv2.resize(random.randint(0, 256, (20, 24, 3), np.uint8), (240, 200), interpolation=cv2.INTER_CUBIC)
+        picture = cv2.resize(
+            random.randint(0, 256, (20, 24, 3), np.uint8), (240, 200), interpolation=cv2.INTER_CUBIC
+        )
         cv2.imwrite(str(folder / f"{number}.png"), picture)
-        entries.append({"file": f"{number}.png", "boxes": [[60 + number, 50, 70, 60]],
-                        "sequence": "moving" if number < 2 else None, "frame": number if number < 2 else None})
+        entries.append(
+            {
+                "file": f"{number}.png",
+                "boxes": [[60 + number, 50, 70, 60]],
+                "sequence": "moving" if number < 2 else None,
+                "frame": number if number < 2 else None,
+            }
+        )
     (folder / "manifest.json").write_text(json.dumps(entries))
     return folder / "manifest.json"
 
 
 def configuration(folder, manifest, **changes):
-    data = {"data": str(manifest), "width": 0.125, "batch_size": 4, "precision": "fp32", "workers": 0,
-            "save_every": 8, "log_every": 4,
-            "phases": [{"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4]},
-                       {"pairs": 8, "search_size": 159, "lr": [5e-4, 1e-4], "freeze_norm": True}], **changes}
+    data = {
+        "data": str(manifest),
+        "width": 0.125,
+        "batch_size": 4,
+        "precision": "fp32",
+        "workers": 0,
+        "save_every": 8,
+        "log_every": 4,
+        "phases": [
+            {"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4]},
+            {"pairs": 8, "search_size": 159, "lr": [5e-4, 1e-4], "freeze_norm": True},
+        ],
+        **changes,
+    }
     path = folder / "train.yaml"
     path.write_text(yaml.safe_dump(data))
     return path
@@ -57,10 +77,21 @@ def test_pairs_depend_on_seed_and_number_alone(manifest):
 
 
 def test_the_box_of_a_pair_is_where_the_target_was_put(manifest):
-    """Without warps, an exemplar found by correlation in its search crop lies where the best anchor's offsets say."""
+    """Without warps, an exemplar found by correlation in its search crop lies where the best
+    anchor's offsets say."""
     from lib.siamrpn.anchors import anchor_grid
-    config = PairConfig(shares={"annotated": 1.0}, negative=0, video=0, warp=0, light=0, occluder=0, distractor=0, scale=0,
-                        grey=0)
+
+    config = PairConfig(
+        shares={"annotated": 1.0},
+        negative=0,
+        video=0,
+        warp=0,
+        light=0,
+        occluder=0,
+        distractor=0,
+        scale=0,
+        grey=0,
+    )
     dataset = PairDataset(load_clips(manifest), config, 255, seed=0)
     distances = []
     for number in range(12):
@@ -69,7 +100,9 @@ def test_the_box_of_a_pair_is_where_the_target_was_put(manifest):
         grid, delta = anchor_grid(25)[anchor, row, col], pair["delta"][:, anchor, row, col]
         center = 127 + grid[:2] + delta[:2] * grid[2:]
         patch = pair["exemplar"].transpose(1, 2, 0)[44:84, 44:84]
-        response = cv2.matchTemplate(pair["search"].transpose(1, 2, 0), np.ascontiguousarray(patch), cv2.TM_CCOEFF_NORMED)
+        response = cv2.matchTemplate(
+            pair["search"].transpose(1, 2, 0), np.ascontiguousarray(patch), cv2.TM_CCOEFF_NORMED
+        )
         found = np.array(np.unravel_index(response.argmax(), response.shape))[::-1] + 20
         distances.append(np.linalg.norm(found - center))
     assert np.median(distances) < 6
@@ -77,6 +110,7 @@ def test_the_box_of_a_pair_is_where_the_target_was_put(manifest):
 
 def test_a_pasted_patch_covers_its_ellipse_and_nothing_else():
     from lib.training.pairs import Sample
+
     base, layer = np.zeros((511, 511, 3), np.uint8), np.full((511, 511, 3), 200, np.uint8)
     out = paste(base, Sample(layer, (60.0, 40.0)), (100, -50), power=2)
     assert out[255 - 50, 255 + 100].tolist() == [200] * 3
@@ -86,15 +120,29 @@ def test_a_pasted_patch_covers_its_ellipse_and_nothing_else():
 
 
 # Processors without half precision are slow at it.
-SHORT = [{"pairs": 8, "search_size": 135, "lr": [1e-3, 5e-4]},
-         {"pairs": 4, "search_size": 135, "lr": [5e-4, 1e-4], "freeze_norm": True}]
+SHORT = [
+    {"pairs": 8, "search_size": 135, "lr": [1e-3, 5e-4]},
+    {"pairs": 4, "search_size": 135, "lr": [5e-4, 1e-4], "freeze_norm": True},
+]
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"precision": "bf16", "workers": 1, "phases": SHORT}, {"precision": "fp16", "phases": SHORT},
-    {"optimizer": "sgd", "average": 0, "phases": [{"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4], "backbone_lr": 0.0},
-                                                  {"pairs": 8, "search_size": 135, "lr": [5e-4, 5e-4], "backbone_lr": 0.1}]},
-], ids=["fp32", "bf16 and a worker", "fp16", "sgd, frozen backbone"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"precision": "bf16", "workers": 1, "phases": SHORT},
+        {"precision": "fp16", "phases": SHORT},
+        {
+            "optimizer": "sgd",
+            "average": 0,
+            "phases": [
+                {"pairs": 16, "search_size": 135, "lr": [1e-3, 5e-4], "backbone_lr": 0.0},
+                {"pairs": 8, "search_size": 135, "lr": [5e-4, 5e-4], "backbone_lr": 0.1},
+            ],
+        },
+    ],
+    ids=["fp32", "bf16 and a worker", "fp16", "sgd, frozen backbone"],
+)
 def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manifest, changes):
     config = load_config(configuration(tmp_path, manifest, **changes))
     train(config, tmp_path / "whole", progress=False)
@@ -102,11 +150,17 @@ def test_a_stopped_run_ends_with_the_weights_of_an_unstopped_one(tmp_path, manif
     for share in (0.2, 0.6, 0.75, None):  # inside a phase, at its end, inside the next one
         stop = share and int(share * whole_length)
         train(config, tmp_path / "parts", progress=False, stop_after=stop, say=lambda _: None)
-    whole, parts = (torch.load(str(tmp_path / name / "checkpoint.pt"), weights_only=True) for name in ("whole", "parts"))
+    whole, parts = (
+        torch.load(str(tmp_path / name / "checkpoint.pt"), weights_only=True)
+        for name in ("whole", "parts")
+    )
     assert whole["scaler"] == parts["scaler"]
     for part in ("network", "average"):
         assert all(torch.equal(value, parts[part][key]) for key, value in whole[part].items()), part
-    done = [[row["pairs"] for row in csv.DictReader((tmp_path / name / "log.csv").open())] for name in ("whole", "parts")]
+    done = [
+        [row["pairs"] for row in csv.DictReader((tmp_path / name / "log.csv").open())]
+        for name in ("whole", "parts")
+    ]
     assert set(done[0]) <= set(done[1])
 
 
@@ -131,15 +185,28 @@ def test_a_killed_run_ends_with_the_weights_of_an_unkilled_one(tmp_path, manifes
 
 
 def test_training_lowers_the_loss(tmp_path, manifest):
-    path = configuration(tmp_path, manifest, average=0, phases=[{"pairs": 160, "search_size": 135, "lr": [3e-3, 3e-3]}],
-                         pairs={"shares": {"annotated": 1.0}, "negative": 0.0, "warp": 0.0, "distractor": 0.0, "occluder": 0.0})
+    path = configuration(
+        tmp_path,
+        manifest,
+        average=0,
+        phases=[{"pairs": 160, "search_size": 135, "lr": [3e-3, 3e-3]}],
+        pairs={
+            "shares": {"annotated": 1.0},
+            "negative": 0.0,
+            "warp": 0.0,
+            "distractor": 0.0,
+            "occluder": 0.0,
+        },
+    )
     train(load_config(path), tmp_path / "out", progress=False)
     total = [float(row["total"]) for row in csv.DictReader((tmp_path / "out" / "log.csv").open())]
     assert np.mean(total[-8:]) < 0.85 * np.mean(total[:4])
 
 
 def test_weights_are_written_in_half_precision_and_track(tmp_path, manifest):
-    weights = train(load_config(configuration(tmp_path, manifest)), tmp_path / "out", progress=False)
+    weights = train(
+        load_config(configuration(tmp_path, manifest)), tmp_path / "out", progress=False
+    )
     stored = torch.load(str(weights), weights_only=True)["state_dict"]
     assert {v.dtype for v in stored.values() if v.is_floating_point()} == {torch.float16}
     assert load_network(weights).config.stages[3].channels == 256
@@ -152,7 +219,9 @@ def test_crop511_folders_of_pysot_are_read(tmp_path):
     for number in (0, 3):
         crop = random.randint(0, 256, (511, 511, 3), np.uint8)
         cv2.imwrite(str(folder / "crop511" / "train" / "a" / f"{number:06d}.00.x.jpg"), crop)
-    (folder / "train.json").write_text(json.dumps({"train/a": {"00": {"000000": [10, 10, 60, 90], "000003": [50, 80]}}}))
+    (folder / "train.json").write_text(
+        json.dumps({"train/a": {"00": {"000000": [10, 10, 60, 90], "000003": [50, 80]}}})
+    )
     clips = load_clips(folder)
     assert [len(clip) for clip in clips] == [2]
     pair = PairDataset(clips, PairConfig(shares={"annotated": 1.0}), 255, 0)[0]
@@ -160,26 +229,29 @@ def test_crop511_folders_of_pysot_are_read(tmp_path):
     assert pair["search"].shape == (3, 255, 255)
 
 
-@pytest.mark.parametrize("changes, words", [
-    ({"speed": 3}, "unknown key 'speed'"),
-    ({"phases": [{"pairs": 8, "colour": 1}]}, "unknown key 'colour'"),
-    ({"phases": []}, "no phases"),
-    ({"phases": [{"pairs": 8, "search_size": 200}]}, "search_size 200"),
-    ({"precision": "int4"}, "precision 'int4'"),
-    ({"initial": "missing.pth"}, "missing.pth: no such weights file"),
-    ({"data": "nowhere.json"}, "nowhere.json: not a training manifest"),
-    ({"pairs": {"shares": {"cats": 1.0}}}, "unknown kinds ['cats']"),
-    ({"batch_size": -1}, "batch_size cannot be -1"),
-    ({"batch_size": 0}, "batch_size, save_every and log_every above 0"),
-    ({"seed": "x"}, "seed cannot be 'x'"),
-    ({"width": 0.0}, "width should be above 0"),
-    ({"data": 3}, "data should be a path"),
-    ({"phases": [3]}, "Phase should be a list of keys"),
-    ({"phases": [{"pairs": 8, "lr": [1e-3]}]}, "two numbers above 0"),
-    ({"phases": [{"pairs": 8, "search_size": 767}]}, "search_size 767"),
-    ({"phases": [{"pairs": 8, "tracking": 0.0}]}, "nothing to learn"),
-    ({"pairs": {"holdout": "moving"}}, "holdout cannot be 'moving'"),
-])
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"speed": 3}, "unknown key 'speed'"),
+        ({"phases": [{"pairs": 8, "colour": 1}]}, "unknown key 'colour'"),
+        ({"phases": []}, "no phases"),
+        ({"phases": [{"pairs": 8, "search_size": 200}]}, "search_size 200"),
+        ({"precision": "int4"}, "precision 'int4'"),
+        ({"initial": "missing.pth"}, "missing.pth: no such weights file"),
+        ({"data": "nowhere.json"}, "nowhere.json: not a training manifest"),
+        ({"pairs": {"shares": {"cats": 1.0}}}, "unknown kinds ['cats']"),
+        ({"batch_size": -1}, "batch_size cannot be -1"),
+        ({"batch_size": 0}, "batch_size, save_every and log_every above 0"),
+        ({"seed": "x"}, "seed cannot be 'x'"),
+        ({"width": 0.0}, "width should be above 0"),
+        ({"data": 3}, "data should be a path"),
+        ({"phases": [3]}, "Phase should be a list of keys"),
+        ({"phases": [{"pairs": 8, "lr": [1e-3]}]}, "two numbers above 0"),
+        ({"phases": [{"pairs": 8, "search_size": 767}]}, "search_size 767"),
+        ({"phases": [{"pairs": 8, "tracking": 0.0}]}, "nothing to learn"),
+        ({"pairs": {"holdout": "moving"}}, "holdout cannot be 'moving'"),
+    ],
+)
 def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, changes, words):
     path = configuration(tmp_path, manifest, **changes)
     with pytest.raises(InputError) as fault:
@@ -189,12 +261,15 @@ def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, chan
     assert not (tmp_path / "out" / "weights.pth").exists()
 
 
-@pytest.mark.parametrize("entry, words", [
-    ({"boxes": [[10, 10, -5, 20]]}, "which no target can have"),
-    ({"boxes": [[10, 10, float("nan"), 20]]}, "which no target can have"),
-    ({"boxes": [[900, 10, 20, 20]]}, "outside the picture"),
-    ({"file": "cut.jpg"}, "cut.jpg"),
-])
+@pytest.mark.parametrize(
+    "entry, words",
+    [
+        ({"boxes": [[10, 10, -5, 20]]}, "which no target can have"),
+        ({"boxes": [[10, 10, float("nan"), 20]]}, "which no target can have"),
+        ({"boxes": [[900, 10, 20, 20]]}, "outside the picture"),
+        ({"file": "cut.jpg"}, "cut.jpg"),
+    ],
+)
 def test_bad_pictures_and_boxes_are_named_also_from_a_worker(tmp_path, entry, words):
     picture = np.random.RandomState(0).randint(0, 256, (200, 240, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "whole.jpg"), picture)
@@ -208,8 +283,13 @@ def test_bad_pictures_and_boxes_are_named_also_from_a_worker(tmp_path, entry, wo
 
 
 def test_a_run_that_diverges_stops_and_says_so(tmp_path, manifest):
-    path = configuration(tmp_path, manifest, optimizer="sgd", clip_norm=1e9,
-                         phases=[{"pairs": 80, "search_size": 191, "lr": [900.0, 900.0]}])
+    path = configuration(
+        tmp_path,
+        manifest,
+        optimizer="sgd",
+        clip_norm=1e9,
+        phases=[{"pairs": 80, "search_size": 191, "lr": [900.0, 900.0]}],
+    )
     with pytest.raises(InputError, match="the loss is not finite after"):
         train(load_config(path), tmp_path / "out", progress=False)
     assert not (tmp_path / "out" / "weights.pth").exists()
@@ -234,18 +314,44 @@ def test_a_checkpoint_of_another_configuration_is_refused(tmp_path, manifest):
         train(load_config(configuration(tmp_path, manifest, seed=9)), out, progress=False)
 
 
-def test_tuning_uses_the_held_out_sequence_and_keeps_the_best(tmp_path, manifest, monkeypatch, capsys):
+def test_tuning_uses_the_held_out_sequence_and_keeps_the_best(
+    tmp_path, manifest, monkeypatch, capsys
+):
     from lib import cli
     from lib.training import tune
+
     path = configuration(tmp_path, manifest, pairs={"holdout": ["moving"]})
     weights = train(load_config(path), tmp_path / "out", progress=False, stop_after=4)
     seen = []
     monkeypatch.setattr(tune, "GRID", {"window": (0.2, 0.6), "rate": (0.38,)})
-    monkeypatch.setattr(tune, "overlap_on", lambda network, videos, config: seen.append(videos) or config.window)
-    assert cli.main(["tune", str(path), "--weights", str(weights), "--out", str(tmp_path / "tracker.yaml")]) == 0
+    monkeypatch.setattr(
+        tune, "overlap_on", lambda network, videos, config: seen.append(videos) or config.window
+    )
+    assert (
+        cli.main(
+            ["tune", str(path), "--weights", str(weights), "--out", str(tmp_path / "tracker.yaml")]
+        )
+        == 0
+    )
     assert [len(video) for video in seen[0]] == [2] and len(seen) == 3
-    assert yaml.safe_load((tmp_path / "tracker.yaml").read_text()) == {"penalty": 0.05, "window": 0.6, "rate": 0.38}
-    assert cli.main(["tune", str(configuration(tmp_path, manifest)), "--weights", str(weights), "--out", "x.yaml"]) == 2
+    assert yaml.safe_load((tmp_path / "tracker.yaml").read_text()) == {
+        "penalty": 0.05,
+        "window": 0.6,
+        "rate": 0.38,
+    }
+    assert (
+        cli.main(
+            [
+                "tune",
+                str(configuration(tmp_path, manifest)),
+                "--weights",
+                str(weights),
+                "--out",
+                "x.yaml",
+            ]
+        )
+        == 2
+    )
     assert "holds out no sequence" in capsys.readouterr().err
 
 
@@ -262,7 +368,10 @@ def pruned_tracker(path, width=0.125):
 
     torch.manual_seed(1)
     network = SiamRPN(NetworkConfig.resnet50(width))
-    keep = {name: np.arange(count) % 2 == 0 for name, count in pruning.mask_layers(network.config).items()}
+    keep = {
+        name: np.arange(count) % 2 == 0
+        for name, count in pruning.mask_layers(network.config).items()
+    }
     small = pruning.cut_tracker(network, keep)
     save_weights(path, small.state_dict())
     return small
@@ -271,13 +380,23 @@ def pruned_tracker(path, width=0.125):
 def test_a_tracker_is_trained_on_a_pruned_backbone_that_stays_as_it_is(tmp_path, manifest):
     small = pruned_tracker(tmp_path / "small.pth")
     phases = [{"pairs": 8, "search_size": 191, "lr": [1e-3, 1e-3], "backbone_lr": 0.0}]
-    config = load_config(configuration(tmp_path, manifest, phases=phases, average=0), {"backbone": str(tmp_path / "small.pth")})
+    config = load_config(
+        configuration(tmp_path, manifest, phases=phases, average=0),
+        {"backbone": str(tmp_path / "small.pth")},
+    )
     trained = load_network(train(config, tmp_path / "out", progress=False))
     assert trained.config == small.config
     before, after = read_state(tmp_path / "small.pth"), read_state(tmp_path / "out" / "weights.pth")
-    assert all(torch.equal(value, after[key]) for key, value in before.items()
-               if key.startswith("backbone.") and value.is_floating_point())
-    assert any(not torch.equal(value, after[key]) for key, value in before.items() if key.startswith("rpn_head."))
+    assert all(
+        torch.equal(value, after[key])
+        for key, value in before.items()
+        if key.startswith("backbone.") and value.is_floating_point()
+    )
+    assert any(
+        not torch.equal(value, after[key])
+        for key, value in before.items()
+        if key.startswith("rpn_head.")
+    )
 
 
 @pytest.mark.parametrize("start", ["backbone", "initial"])
@@ -297,9 +416,15 @@ def test_a_tracker_learns_from_a_larger_one(tmp_path, manifest):
     torch.manual_seed(0)
     save_weights(tmp_path / "teacher.pth", SiamRPN(NetworkConfig.resnet50(0.125)).state_dict())
     pruned_tracker(tmp_path / "small.pth")
-    phases = [{"pairs": 160, "search_size": 135, "lr": [2e-3, 2e-3], "tracking": 0.0, "distill": 1.0}]
-    config = load_config(configuration(tmp_path, manifest, phases=phases, teacher=str(tmp_path / "teacher.pth"), log_every=16),
-                         {"initial": str(tmp_path / "small.pth")})
+    phases = [
+        {"pairs": 160, "search_size": 135, "lr": [2e-3, 2e-3], "tracking": 0.0, "distill": 1.0}
+    ]
+    config = load_config(
+        configuration(
+            tmp_path, manifest, phases=phases, teacher=str(tmp_path / "teacher.pth"), log_every=16
+        ),
+        {"initial": str(tmp_path / "small.pth")},
+    )
     train(config, tmp_path / "out", progress=False)
     with (tmp_path / "out" / "log.csv").open() as stream:
         losses = [float(row["distill"]) for row in csv.DictReader(stream)]
@@ -307,12 +432,27 @@ def test_a_tracker_learns_from_a_larger_one(tmp_path, manifest):
 
 
 def test_two_processes_write_one_log_and_one_goes_on(tmp_path, manifest):
-    path = configuration(tmp_path, manifest, phases=[{"pairs": 16, "search_size": 135, "lr": [1e-3, 1e-3], "freeze_norm": True}])
+    path = configuration(
+        tmp_path,
+        manifest,
+        phases=[{"pairs": 16, "search_size": 135, "lr": [1e-3, 1e-3], "freeze_norm": True}],
+    )
     command = ["lib.cli", "train", str(path), "--out", str(tmp_path / "out")]
-    many = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", *command, "--stop-after", "8"]
+    many = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        *command,
+        "--stop-after",
+        "8",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for arguments in (many, command):
-        subprocess.run([sys.executable, "-m", *arguments], check=True, capture_output=True, env=environment)
+        subprocess.run(
+            [sys.executable, "-m", *arguments], check=True, capture_output=True, env=environment
+        )
     with (tmp_path / "out" / "log.csv").open() as stream:
         assert [int(row["pairs"]) for row in csv.DictReader(stream)] == [4, 8, 12, 16]
     assert load_network(tmp_path / "out" / "weights.pth").config.stem == 8

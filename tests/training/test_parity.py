@@ -1,4 +1,6 @@
-"""Targets, losses, gradients, crops, augmentation and schedule are PySOT's (numbers in ../shared/pysot_parity)."""
+"""Targets, losses, gradients, crops, augmentation and schedule are PySOT's (numbers in
+../shared/pysot_parity)."""
+
 from __future__ import annotations
 
 import hashlib
@@ -24,18 +26,24 @@ def reference(shared):
 
 @pytest.fixture(scope="module")
 def source_crop(shared, reference):
-    """The 511 crop that the augmentation cases start from, and the grey levels by which other OpenCV releases may differ."""
+    """The 511 crop that the augmentation cases start from, and the grey levels by which other
+    OpenCV releases may differ."""
     sys.path.insert(0, str(shared / "pysot_parity"))
     import synth_video
+
     sys.path.pop(0)
-    crop = training_crop(synth_video.frame(10), reference["crop_boxes"][0], 511, reference["crop_padding"])
+    crop = training_crop(
+        synth_video.frame(10), reference["crop_boxes"][0], 511, reference["crop_padding"]
+    )
     return crop
 
 
 @pytest.fixture(scope="module")
 def targets(reference):
-    return [anchor_targets(box, int(reference["size"]), bool(negative), np.random.RandomState(seed))
-            for box, negative, seed in zip(reference["targets"], reference["neg"], reference["seeds"])]
+    return [
+        anchor_targets(box, int(reference["size"]), bool(negative), np.random.RandomState(seed))
+        for box, negative, seed in zip(reference["targets"], reference["neg"], reference["seeds"])
+    ]
 
 
 def test_response_maps_have_the_size_of_the_networks_output():
@@ -58,7 +66,10 @@ def logits():
 
 
 def batch(targets):
-    return [torch.from_numpy(np.stack([getattr(t, key) for t in targets])) for key in ("label", "delta", "weight")]
+    return [
+        torch.from_numpy(np.stack([getattr(t, key) for t in targets]))
+        for key in ("label", "delta", "weight")
+    ]
 
 
 def test_losses_and_gradients_equal_pysots(reference, targets):
@@ -69,13 +80,15 @@ def test_losses_and_gradients_equal_pysots(reference, targets):
         assert losses[key].item() == pytest.approx(float(reference[f"loss_{key}"]), abs=1e-6)
     assert np.abs(cls.grad.numpy() - reference["grad_cls"]).max() < 1e-7
     assert np.abs(loc.grad.numpy() - reference["grad_loc"]).max() < 1e-7
-    assert class_log_probabilities(cls).sum().item() == pytest.approx(float(reference["log_softmax_sum"]), rel=1e-5)
+    assert class_log_probabilities(cls).sum().item() == pytest.approx(
+        float(reference["log_softmax_sum"]), rel=1e-5
+    )
 
 
 def test_losses_of_single_images_equal_pysots(reference, targets):
     cls, loc = logits()
     for number, target in enumerate(targets):
-        losses = tracking_loss(cls[number:number + 1], loc[number:number + 1], *batch([target]))
+        losses = tracking_loss(cls[number : number + 1], loc[number : number + 1], *batch([target]))
         ours = [losses[key].item() for key in ("cls", "loc", "total")]
         assert ours == pytest.approx(reference["loss_per_target"][number], abs=2e-5)
 
@@ -90,38 +103,57 @@ def test_a_single_positive_counts_for_nothing_as_in_pysot(reference):
 def test_training_crops_equal_pysots(shared, reference):
     sys.path.insert(0, str(shared / "pysot_parity"))
     import synth_video
+
     sys.path.pop(0)
     frame = synth_video.frame(10)
     for number, box in enumerate(reference["crop_boxes"]):
-        assert np.allclose(window_map(training_window(box, 127), 127), reference["crop_map_z"][number])
-        assert np.allclose(window_map(training_window(box, 511), 511), reference["crop_map_x"][number])
+        assert np.allclose(
+            window_map(training_window(box, 127), 127), reference["crop_map_z"][number]
+        )
+        assert np.allclose(
+            window_map(training_window(box, 511), 511), reference["crop_map_x"][number]
+        )
         exemplar = training_crop(frame, box, 127, reference["crop_padding"])
         search = training_crop(frame, box, 511, reference["crop_padding"])
         digest = hashlib.sha256(search.tobytes()).hexdigest()
-        stored = [(reference[f"crop_z{suffix}"][number], str(reference[f"crop_x_sha256{suffix}"][number]))
-                  for suffix in ("", "_cv481")]
+        stored = [
+            (reference[f"crop_z{suffix}"][number], str(reference[f"crop_x_sha256{suffix}"][number]))
+            for suffix in ("", "_cv481")
+        ]
         exact = [np.array_equal(exemplar, crop) and digest == sha256 for crop, sha256 in stored]
         nearest = min(np.abs(exemplar.astype(int) - crop).max() for crop, _ in stored)
-        assert any(exact) or nearest <= 7, f"OpenCV {cv2.__version__} rounds differently by {nearest} grey levels"
+        assert any(exact) or nearest <= 7, (
+            f"OpenCV {cv2.__version__} rounds differently by {nearest} grey levels"
+        )
 
 
 def test_augmentation_equals_pysots(reference, source_crop):
     for number, seed in enumerate(reference["aug_seeds"]):
         rng = np.random.RandomState(seed)
-        exemplar, exemplar_box = Augmentation(4, 0.05)(source_crop, reference["aug_src_box"], 127, rng)
-        search, search_box = Augmentation(64, 0.18, blur=0.2)(source_crop, reference["aug_src_box"], 255, rng, grey=seed == 905)
+        exemplar, exemplar_box = Augmentation(4, 0.05)(
+            source_crop, reference["aug_src_box"], 127, rng
+        )
+        search, search_box = Augmentation(64, 0.18, blur=0.2)(
+            source_crop, reference["aug_src_box"], 255, rng, grey=seed == 905
+        )
         assert np.abs(exemplar_box - reference["aug_boxes"][number, 0]).max() < 1e-9
         assert np.abs(search_box - reference["aug_boxes"][number, 1]).max() < 1e-9
-        nearest = min(max(np.abs(exemplar[::4, ::4] - reference[f"aug_z_every4{suffix}"][number]).max(),
-                          np.abs(search[::8, ::8] - reference[f"aug_x_every8{suffix}"][number]).max())
-                      for suffix in ("", "_cv481"))
+        nearest = min(
+            max(
+                np.abs(exemplar[::4, ::4] - reference[f"aug_z_every4{suffix}"][number]).max(),
+                np.abs(search[::8, ::8] - reference[f"aug_x_every8{suffix}"][number]).max(),
+            )
+            for suffix in ("", "_cv481")
+        )
         assert nearest < 1e-3 or (cv2.__version__ not in ("5.0.0", "4.8.1") and nearest <= 8)
 
 
 def test_pysots_schedule_as_phases(shared):
     groups = np.load(shared / "pysot_parity" / "lr.npz")["group_lr"]
     phases = pysot_phases(pairs_per_epoch=100)
-    rates = [learning_rate(phase, epoch * 100) for phase in phases for epoch in range(phase.pairs // 100)]
+    rates = [
+        learning_rate(phase, epoch * 100) for phase in phases for epoch in range(phase.pairs // 100)
+    ]
     factors = [phase.backbone_lr for phase in phases for _ in range(phase.pairs // 100)]
     assert np.allclose(rates, groups[:, 1], rtol=1e-9)
     assert np.allclose(rates, groups[:, 2], rtol=1e-9)
@@ -133,8 +165,14 @@ def test_the_full_scale_recipe_is_pysots_schedule():
     from pathlib import Path
 
     from lib.training.loop import load_config
+
     config = load_config(Path(__file__).parents[2] / "data" / "recipes" / "siamrpn_r50.yaml")
     for ours, theirs in zip(config.phases, pysot_phases(pairs_per_epoch=600_000)):
         assert (ours.pairs, ours.shape, ours.epochs, ours.reaches_end, ours.backbone_lr) == (
-            theirs.pairs, theirs.shape, theirs.epochs, theirs.reaches_end, theirs.backbone_lr)
+            theirs.pairs,
+            theirs.shape,
+            theirs.epochs,
+            theirs.reaches_end,
+            theirs.backbone_lr,
+        )
         assert ours.lr == pytest.approx(theirs.lr, rel=1e-6)

@@ -1,4 +1,5 @@
 """Small datasets and a scripted tracker for the tests of lib.vot."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -41,7 +42,8 @@ def write_vot(folder, count=12, flat=False, box="50,40,30,20", suffix=".jpg"):
 
 
 class ScriptedTracker:
-    """Answers with the boxes it was given, keyed by the frame's number in its grey level, and remembers what it was asked."""
+    """Answers with the boxes it was given, keyed by the frame's number in its grey level, and
+    remembers what it was asked."""
 
     def __init__(self, answer):
         self.answer, self.calls = answer, []

@@ -1,4 +1,6 @@
-"""Datasets: every layout is read alike, nothing real is refused, and what cannot be meant is named in one sentence."""
+"""Datasets: every layout is read alike, nothing real is refused, and what cannot be meant is named
+in one sentence."""
+
 from __future__ import annotations
 
 import json
@@ -26,10 +28,19 @@ def refused(path, *words):
 
 def describe(**changes):
     """PySOT's json of one sequence of three frames."""
-    video = {"video_dir": "a", "init_rect": [1, 2, 30, 20], "img_names": [f"a/color/{i:08d}.jpg" for i in (1, 2, 3)],
-             "gt_rect": [[1, 2, 30, 20]] * 3, "width": WIDTH, "height": HEIGHT,
-             "camera_motion": [0, 1, 1], "illum_change": [1, 0, 0], "motion_change": [], "size_change": [0] * 3,
-             "occlusion": [0] * 3}
+    video = {
+        "video_dir": "a",
+        "init_rect": [1, 2, 30, 20],
+        "img_names": [f"a/color/{i:08d}.jpg" for i in (1, 2, 3)],
+        "gt_rect": [[1, 2, 30, 20]] * 3,
+        "width": WIDTH,
+        "height": HEIGHT,
+        "camera_motion": [0, 1, 1],
+        "illum_change": [1, 0, 0],
+        "motion_change": [],
+        "size_change": [0] * 3,
+        "occlusion": [0] * 3,
+    }
     video.update(changes)
     return json.dumps({"a": {key: value for key, value in video.items() if value is not None}})
 
@@ -98,35 +109,49 @@ def test_a_json_finds_frames_beside_it(tmp_path):
 
 
 def test_corners_run_clockwise_from_the_top_left():
-    assert polygon_corners(np.array([1, 2, 30, 20])).tolist() == [[1, 2], [31, 2], [31, 22], [1, 22]]
+    assert polygon_corners(np.array([1, 2, 30, 20])).tolist() == [
+        [1, 2],
+        [31, 2],
+        [31, 22],
+        [1, 22],
+    ]
 
 
-@pytest.mark.parametrize(("lines", "words"), [
-    ("50,40,30,20\n" * 2, ["2 boxes for 3 frames"]),
-    ("50,40,30,20\n" * 4, ["4 boxes for 3 frames"]),
-    ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "not finite"]),
-    ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
-    ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
-    ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
-    ("50,40,30,20\n-40,40,30,20\n50,40,30,20\n", ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"]),
-    ("50,40,30\n" * 3, ["frame 1", "3 numbers"]),
-    ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
-    ("", ["0 boxes"]),
-])
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("50,40,30,20\n" * 2, ["2 boxes for 3 frames"]),
+        ("50,40,30,20\n" * 4, ["4 boxes for 3 frames"]),
+        ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "not finite"]),
+        ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
+        ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
+        ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
+        (
+            "50,40,30,20\n-40,40,30,20\n50,40,30,20\n",
+            ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"],
+        ),
+        ("50,40,30\n" * 3, ["frame 1", "3 numbers"]),
+        ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
+        ("", ["0 boxes"]),
+    ],
+)
 def test_bad_boxes_are_refused_with_file_and_frame(tmp_path, lines, words):
     folder = write_vot(tmp_path / "seq", count=3)
     (folder / "groundtruth.txt").write_text(lines)
     refused(folder, "groundtruth.txt", *words)
 
 
-@pytest.mark.parametrize(("changes", "words"), [
-    ({"gt_rect": [[1, 2, 30, 20]] * 2}, ["'a'", "2 boxes for 3 frames"]),
-    ({"gt_rect": [[1, 2, 30, float("nan")]] * 3}, ["'a'", "frame 1", "not finite"]),
-    ({"gt_rect": [[1, 2, 30, "x"]] * 3}, ["PySOT"]),
-    ({"occlusion": [1]}, ["'a'", "occlusion", "1 values for 3 frames"]),
-    ({"img_names": None}, ["PySOT"]),
-    ({"width": None}, ["00000001.jpg", "cannot be read"]),
-])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"gt_rect": [[1, 2, 30, 20]] * 2}, ["'a'", "2 boxes for 3 frames"]),
+        ({"gt_rect": [[1, 2, 30, float("nan")]] * 3}, ["'a'", "frame 1", "not finite"]),
+        ({"gt_rect": [[1, 2, 30, "x"]] * 3}, ["PySOT"]),
+        ({"occlusion": [1]}, ["'a'", "occlusion", "1 values for 3 frames"]),
+        ({"img_names": None}, ["PySOT"]),
+        ({"width": None}, ["00000001.jpg", "cannot be read"]),
+    ],
+)
 def test_bad_jsons_are_refused(tmp_path, changes, words):
     path = tmp_path / "test.json"
     path.write_text(describe(**changes))
@@ -164,7 +189,11 @@ def test_frames_that_are_missing_truncated_or_no_image_are_refused(tmp_path):
     sequence.frames[1].unlink()
     sequence.frames[2].write_bytes(b"")
     sequence.frames[3].write_text("not an image")
-    for index, fault in ((1, "cannot be read"), (2, "not a readable image"), (3, "not a readable image")):
+    for index, fault in (
+        (1, "cannot be read"),
+        (2, "not a readable image"),
+        (3, "not a readable image"),
+    ):
         with pytest.raises(InputError, match=f"{index + 1:08d}.jpg.*{fault}"):
             sequence.frame(index)
 

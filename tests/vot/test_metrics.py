@@ -1,4 +1,6 @@
-"""Accuracy, robustness, EAO and their intervals: equal to PySOT's toolkit, near VOT's, and to formulas where there are some."""
+"""Accuracy, robustness, EAO and their intervals: equal to PySOT's toolkit, near VOT's, and to
+formulas where there are some."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -27,7 +29,8 @@ from .helpers import dataset_of, entries, still_sequence
 TRACKERS = ("SiamRPNpp_R50", "SiamRPN", "SiamFC", "KCF")
 BOX, HALF = (50, 40, 30, 20), (50, 40, 30, 9.5)
 
-# Official toolkit: votchallenge/toolkit 0.9.0 (analysis/supervised.py run on the same files): accuracy, EAO.
+# Official toolkit: votchallenge/toolkit 0.9.0 (analysis/supervised.py run on the same files):
+# accuracy, EAO.
 OFFICIAL = {
     "SiamRPNpp_R50": (0.602557, 0.406672),
     "SiamRPN": (0.585620, 0.371719),
@@ -48,7 +51,10 @@ def expected(shared):
 
 @pytest.fixture(scope="module")
 def evaluations(shared, vot2018):
-    return {name: evaluate(vot2018, read_results(shared / "vot2018" / "results" / name, vot2018)) for name in TRACKERS}
+    return {
+        name: evaluate(vot2018, read_results(shared / "vot2018" / "results" / name, vot2018))
+        for name in TRACKERS
+    }
 
 
 @pytest.mark.parametrize("tracker", TRACKERS)
@@ -59,7 +65,9 @@ def test_scores_are_those_of_pysot(evaluations, expected, tracker):
     for measure in ("accuracy", "robustness"):
         assert ours[measure] == pytest.approx(theirs[measure], abs=1e-9)
     assert ours["eao"] == pytest.approx(theirs["eao"].pop("all"), abs=1e-7)
-    assert ours["attributes"]["empty"]["eao"] == pytest.approx(theirs["eao"].pop("empty_per_frame"), abs=1e-7)
+    assert ours["attributes"]["empty"]["eao"] == pytest.approx(
+        theirs["eao"].pop("empty_per_frame"), abs=1e-7
+    )
     assert set(ours["attributes"]) == {*theirs["eao"], "empty"}
     for tag, eao in theirs["eao"].items():
         assert ours["attributes"][tag]["eao"] == pytest.approx(eao, abs=1e-7)
@@ -78,20 +86,27 @@ def test_the_published_row_of_the_model_zoo(evaluations, expected):
 
 @pytest.mark.parametrize("tracker", TRACKERS)
 def test_the_toolkits_variant_is_near_the_official_toolkit(shared, vot2018, tracker):
-    ours = evaluate(vot2018, read_results(shared / "vot2018" / "results" / tracker, vot2018), TOOLKIT)
+    ours = evaluate(
+        vot2018, read_results(shared / "vot2018" / "results" / tracker, vot2018), TOOLKIT
+    )
     assert (ours.accuracy, ours.eao) == pytest.approx(OFFICIAL[tracker], abs=3e-4)
 
 
 def test_every_frame_has_the_attributes_it_was_given(evaluations, vot2018):
     attributes = evaluations["SiamRPN"].attributes()
     frames = evaluations["SiamRPN"].frames.sum(1)
-    assert attributes["all"]["failures"] <= sum(attributes[name]["failures"] for name in ATTRIBUTES[1:])
+    assert attributes["all"]["failures"] <= sum(
+        attributes[name]["failures"] for name in ATTRIBUTES[1:]
+    )
     assert frames[0] <= frames[1:].sum()
-    assert frames[-1] == sum((~np.any(list(sequence.tags.values()), axis=0)).sum() for sequence in vot2018)
+    assert frames[-1] == sum(
+        (~np.any(list(sequence.tags.values()), axis=0)).sum() for sequence in vot2018
+    )
 
 
 def oracle_eao(runs, low, high, skip=5):
-    """PySOT's expected overlap as its toolkit computes it, one length at a time: runs are (overlaps, failures)."""
+    """PySOT's expected overlap as its toolkit computes it, one length at a time: runs are
+    (overlaps, failures)."""
     longest = max(len(overlaps) for overlaps, _ in runs)
     rows, weights = [], []
     for overlaps, failures in runs:
@@ -100,31 +115,43 @@ def oracle_eao(runs, low, high, skip=5):
         for i, point in enumerate(points):
             last = i == len(points) - 1
             row = np.full(longest, np.nan if last else 0.0)
-            values = np.nan_to_num(overlaps[point:] if last else overlaps[point : points[i + 1] + 1])
+            values = np.nan_to_num(
+                overlaps[point:] if last else overlaps[point : points[i + 1] + 1]
+            )
             row[: len(values)] = values
             rows.append(row)
-            weights.append(len(values) / ((count - point + 1e-16) if last else (points[i + 1] - point + 1)))
+            weights.append(
+                len(values) / ((count - point + 1e-16) if last else (points[i + 1] - point + 1))
+            )
     rows, weights, curve = np.array(rows), np.array(weights), [1.0]
     for length in range(1, longest):
         known = ~np.isnan(rows[:, length])
-        curve.append((rows[known, 1 : length + 1].mean(1) * weights[known]).sum() / weights[known].sum())
+        curve.append(
+            (rows[known, 1 : length + 1].mean(1) * weights[known]).sum() / weights[known].sum()
+        )
     return np.mean(curve[low - 1 : high])
 
 
 @pytest.mark.parametrize("last", [24, 29, 32, 33, 34, 35, 38, 39])
 def test_failures_near_the_end_count_as_in_pysot(last):
-    """Of 40 frames; the re-initialisation after a failure at 34 is the last frame, after one at 35 it is past the end."""
+    """Of 40 frames; the re-initialisation after a failure at 34 is the last frame, after one at 35
+    it is past the end."""
     sequences = [still_sequence("a", 40), still_sequence("b", 30)]
     lines = [1, *[HALF] * 39]
     for failure in (10, last):
         lines[failure : failure + 6] = [2, 0, 0, 0, 0, 1]
     results = {"a": [entries(*lines[:40])], "b": [entries(1, *[BOX] * 29)]}
     protocol = Protocol(eao_low=5, eao_high=40)
-    runs = [(frame_overlaps(s, results[s.name][0]), np.flatnonzero(results[s.name][0].codes == 2)) for s in sequences]
+    runs = [
+        (frame_overlaps(s, results[s.name][0]), np.flatnonzero(results[s.name][0].codes == 2))
+        for s in sequences
+    ]
     found = evaluate(dataset_of(*sequences), results, protocol)
     assert found.failures == 2
     assert found.eao == pytest.approx(oracle_eao(runs, 5, 40), abs=1e-12)
-    late = evaluate(dataset_of(*sequences), results, dataclasses.replace(protocol, late_failures=True))
+    late = evaluate(
+        dataset_of(*sequences), results, dataclasses.replace(protocol, late_failures=True)
+    )
     assert (late.eao != found.eao) == (last > 35)
 
 
@@ -134,21 +161,29 @@ def test_burn_in_and_failures_of_a_run_that_can_be_counted():
     lines = [1, *[BOX] * 19, 2, 0, 0, 0, 0, 1, *[HALF] * 14]
     found = evaluate(dataset_of(sequence), {"still": [entries(*lines)]})
     half = frame_overlaps(sequence, entries(*lines))[-1]
-    assert half == pytest.approx(11 / 21, abs=1e-6)  # 10 of 20 rows and the row that pixel counting adds
+    # 10 of 20 rows and the row that pixel counting adds
+    assert half == pytest.approx(11 / 21, abs=1e-6)
     assert found.accuracy == pytest.approx((10 * 1 + 5 * half) / 15)
     assert (found.failures, found.robustness) == (1, pytest.approx(100 / 40))
     occluded, empty = found.attributes()["occlusion"], found.attributes()["empty"]
     assert occluded["accuracy"] == pytest.approx(half)
     assert (occluded["failures"], empty["failures"], empty["accuracy"]) == (0, 1, 1)
     assert np.isnan(found.attributes()["size_change"]["eao"])
-    assert json.loads(json.dumps(found.as_dict(), allow_nan=False))["attributes"]["size_change"]["accuracy"] is None
+    assert (
+        json.loads(json.dumps(found.as_dict(), allow_nan=False))["attributes"]["size_change"][
+            "accuracy"
+        ]
+        is None
+    )
 
 
 def test_repetitions_are_averaged():
     sequence = still_sequence(count=40)
     good, bad = entries(1, *[BOX] * 39), entries(1, *[BOX] * 19, 2, 0, 0, 0, 0, 1, *[BOX] * 14)
     dataset = dataset_of(sequence)
-    once, twice = (evaluate(dataset, {"still": runs}) for runs in ([good, bad], [good, bad, good, bad]))
+    once, twice = (
+        evaluate(dataset, {"still": runs}) for runs in ([good, bad], [good, bad, good, bad])
+    )
     assert once.failures == twice.failures == 0.5
     assert once.eao == pytest.approx(twice.eao)
     assert (once.repetitions, twice.repetitions) == (2, 4)
@@ -166,7 +201,8 @@ def test_the_interval_of_lengths_is_vots_where_the_sequences_allow_it(vot2018):
     assert eao_interval(lengths) == (100, 356, "protocol")
     low, high, source = eao_interval(lengths, Protocol(eao_high=9999))
     assert source == "lengths"
-    assert (low, high) == pytest.approx((PYSOT.eao_low, PYSOT.eao_high), abs=5)  # what VOT found for these sequences
+    # what VOT found for these sequences
+    assert (low, high) == pytest.approx((PYSOT.eao_low, PYSOT.eao_high), abs=5)
 
 
 @pytest.mark.parametrize("lengths", [[105, 196], [100] * 12, [80, 90, 100, 100, 110, 130], [30]])
@@ -178,20 +214,38 @@ def test_short_sequences_get_an_interval_they_can_fill(lengths):
 
 
 def made_up(accuracy, failures, frames=100):
-    """An evaluation whose sequences have equal weights, so that the bootstrap's spread has a formula."""
+    """An evaluation whose sequences have equal weights, so that the bootstrap's spread has a
+    formula."""
     count, measures = len(accuracy), len(ATTRIBUTES)
     ones = np.ones((measures, count))
     curve = np.repeat(np.asarray(accuracy, float)[None, :, None], 20, 2) * ones[..., None]
     names = tuple(f"s{i}" for i in range(count))
-    return Evaluation("made up", PYSOT, names, 1, (5, 15), "lengths", accuracy * ones * 50, ones * 50, failures * ones,
-                      ones * frames, curve, np.ones_like(curve))
+    return Evaluation(
+        "made up",
+        PYSOT,
+        names,
+        1,
+        (5, 15),
+        "lengths",
+        accuracy * ones * 50,
+        ones * 50,
+        failures * ones,
+        ones * frames,
+        curve,
+        np.ones_like(curve),
+    )
 
 
 def test_bootstrap_intervals_have_the_width_of_the_formula():
     rng = np.random.RandomState(1)
     accuracy, failures = rng.uniform(0.3, 0.9, 60), rng.poisson(2.0, 60).astype(float)
     intervals = bootstrap(made_up(accuracy, failures), n=20000)
-    for measure, values in (("accuracy", accuracy), ("eao", accuracy), ("robustness", failures), ("failures", 60 * failures)):
+    for measure, values in (
+        ("accuracy", accuracy),
+        ("eao", accuracy),
+        ("robustness", failures),
+        ("failures", 60 * failures),
+    ):
         low, high = intervals[measure]
         assert (high - low) / 2 == pytest.approx(1.96 * values.std() / np.sqrt(60), rel=0.04)
         assert (high + low) / 2 == pytest.approx(values.mean(), rel=0.03)
@@ -202,7 +256,10 @@ def test_the_bootstrap_is_deterministic_and_widens_with_its_level(evaluations):
     assert one == again
     assert one != other
     wide = bootstrap(evaluations["SiamFC"], level=0.99)
-    assert all(wide[m][0] < one[m][0] < getattr(evaluations["SiamFC"], m) < one[m][1] < wide[m][1] for m in one)
+    assert all(
+        wide[m][0] < one[m][0] < getattr(evaluations["SiamFC"], m) < one[m][1] < wide[m][1]
+        for m in one
+    )
     assert np.isnan(bootstrap(made_up(np.array([0.5]), np.array([1.0])))["eao"]).all()
 
 
@@ -212,9 +269,20 @@ def test_a_sequence_drawn_twice_counts_as_two(evaluations, shared, vot2018):
     rng = np.random.RandomState(0)
     drawn = [vot2018.sequences[i] for i in rng.randint(0, 60, 60)] + [vot2018["girl"]]
     names = [f"{i}" for i in range(len(drawn))]
-    copies = dataset_of(*(dataclasses.replace(sequence, name=name) for sequence, name in zip(drawn, names)))
-    direct = evaluate(copies, {name: results[sequence.name] for sequence, name in zip(drawn, names)})
-    counts = np.array([[sum(sequence.name == name for sequence in drawn) for name in evaluations["SiamFC"].sequences]])
+    copies = dataset_of(
+        *(dataclasses.replace(sequence, name=name) for sequence, name in zip(drawn, names))
+    )
+    direct = evaluate(
+        copies, {name: results[sequence.name] for sequence, name in zip(drawn, names)}
+    )
+    counts = np.array(
+        [
+            [
+                sum(sequence.name == name for sequence in drawn)
+                for name in evaluations["SiamFC"].sequences
+            ]
+        ]
+    )
     for attribute in ATTRIBUTES:
         weighted = evaluations["SiamFC"].scores(counts, attribute)
         for measure, value in direct.attributes()[attribute].items():

@@ -1,4 +1,5 @@
 """Raw results go to files and come back; what does not belong to the dataset is refused."""
+
 from __future__ import annotations
 
 import os
@@ -21,8 +22,11 @@ def test_a_trajectory_survives_the_round_trip(tmp_path):
     polygon = (1.25, 2, 3, 4.5, 5, 6, 7, 8.0625)
     lost = entries(1, BOX, polygon, 2, 0, 0, 0, 0, 1)
     write_trajectory(path, Trajectory(lost.entries, np.arange(9) / 8))
-    assert path.read_text().split("\n")[:3] == ["1", "50.0000,40.0000,30.0000,20.0000",
-                                                "1.2500,2.0000,3.0000,4.5000,5.0000,6.0000,7.0000,8.0625"]
+    assert path.read_text().split("\n")[:3] == [
+        "1",
+        "50.0000,40.0000,30.0000,20.0000",
+        "1.2500,2.0000,3.0000,4.5000,5.0000,6.0000,7.0000,8.0625",
+    ]
     assert path.read_text().endswith("\n2\n0\n0\n0\n0\n1\n")
     back = read_trajectory(path)
     assert [entry.tolist() for entry in back.entries] == [entry.tolist() for entry in lost.entries]
@@ -43,10 +47,14 @@ def test_all_published_results_are_read(shared):
     dataset = load_dataset(shared / "vot2018" / "VOT2018.json")
     for folder in sorted((shared / "vot2018" / "results").iterdir()):
         results = read_results(folder, dataset)
-        assert [len(results[sequence.name][0]) for sequence in dataset] == [len(sequence) for sequence in dataset]
+        assert [len(results[sequence.name][0]) for sequence in dataset] == [
+            len(sequence) for sequence in dataset
+        ]
 
 
-@pytest.mark.parametrize("layout", ["baseline/still/still_{:03d}.txt", "still/still_{:03d}.txt", "still.txt"])
+@pytest.mark.parametrize(
+    "layout", ["baseline/still/still_{:03d}.txt", "still/still_{:03d}.txt", "still.txt"]
+)
 def test_layouts_and_repetitions(tmp_path, layout):
     dataset = dataset_of(still_sequence(count=3))
     for repetition in (1, 2, 3):
@@ -54,16 +62,19 @@ def test_layouts_and_repetitions(tmp_path, layout):
     assert len(read_results(tmp_path, dataset)["still"]) == (1 if layout == "still.txt" else 3)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("1\n50,40,30,20\n", ["2 lines", "3 frames"]),
-    ("1\n" + "50,40,30,20\n" * 3, ["4 lines", "3 frames"]),
-    ("", ["0 lines"]),
-    ("2\n0\n0\n", ["line 1"]),
-    ("1\n50,40,30,20\n3\n", ["line 3", "code"]),
-    ("1\n50,40,30\n1\n", ["line 2", "3 numbers"]),
-    ("1\n50,40,nan,20\n1\n", ["line 2", "not finite"]),
-    ("1\nm0,1,2\n1\n", ["line 2", "numbers"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("1\n50,40,30,20\n", ["2 lines", "3 frames"]),
+        ("1\n" + "50,40,30,20\n" * 3, ["4 lines", "3 frames"]),
+        ("", ["0 lines"]),
+        ("2\n0\n0\n", ["line 1"]),
+        ("1\n50,40,30,20\n3\n", ["line 3", "code"]),
+        ("1\n50,40,30\n1\n", ["line 2", "3 numbers"]),
+        ("1\n50,40,nan,20\n1\n", ["line 2", "not finite"]),
+        ("1\nm0,1,2\n1\n", ["line 2", "numbers"]),
+    ],
+)
 def test_bad_results_are_refused_with_file_and_line(tmp_path, text, words):
     path = result_path(tmp_path, "still")
     path.parent.mkdir(parents=True)
