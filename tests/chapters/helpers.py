@@ -64,8 +64,16 @@ def page(name: str, **parameters: Any) -> list[Any]:
 
 def cells(name: str, **parameters: Any) -> list[tuple[dict[str, Any], Any]]:
     """The cells of a notebook that show something, each with what it shows."""
+    return executed(name, **parameters)[1]
+
+
+def executed(
+    name: str, **parameters: Any
+) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Any]]]:
+    """The names that a notebook defines, and what its cells show."""
     notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
-    names, shown = {"__name__": name}, []
+    names: dict[str, Any] = {"__name__": name}
+    shown = []
     for cell in notebook["cells"]:
         lines = ast.parse(book.notebook_code({"cells": [cell]})).body
         last = lines.pop() if lines and isinstance(lines[-1], ast.Expr) else None
@@ -75,7 +83,7 @@ def cells(name: str, **parameters: Any) -> list[tuple[dict[str, Any], Any]]:
             names.update(parameters)
         if last is not None:
             shown.append((cell, eval(compile(ast.Expression(last.value), name, "eval"), names)))
-    return shown
+    return names, shown
 
 
 def timed(

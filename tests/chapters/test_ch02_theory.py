@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -21,12 +22,12 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from lib import zoo
-from lib.chapters import appendix_reproduction, ch02_theory
+from lib.chapters import appendix_reproduction, theory
 from lib.demo import list_specs, make_benchmark
 from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.crop import SEARCH_SIZE, as_input
-from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import TAGS, Dataset, axis_aligned_box, load_dataset
 
@@ -43,14 +44,37 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(make_benchmark(tmp_path_factory.mktemp("demo") / "benchmark", names))
 
 
-@pytest.fixture(scope="module")
-def network() -> SiamRPN:
-    return load_network(zoo.weights_path("demo", ROOT))
+class Page(NamedTuple):
+    """A page that was executed: what it defines, and what its cells show."""
+
+    names: dict[str, Any]
+    shown: list[tuple[dict[str, Any], Any]]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.names[name]
+
+    def figure(self, name: str) -> Figure:
+        [found] = [
+            value
+            for cell, value in self.shown
+            if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name
+        ]
+        return found
 
 
 @pytest.fixture(scope="module")
-def pair(data: Dataset) -> ch02_theory.Pair:
-    return ch02_theory.choose_pair(data)
+def cnn(data: Dataset, one_thread: None) -> Page:
+    return Page(*helpers.executed("02_1_cnn", dataset=str(data.path)))
+
+
+@pytest.fixture(scope="module")
+def tracking(data: Dataset, one_thread: None) -> Page:
+    return Page(*helpers.executed("02_2_tracking", dataset=str(data.path)))
+
+
+@pytest.fixture(scope="module")
+def optimizing(data: Dataset, one_thread: None) -> Page:
+    return Page(*helpers.executed("02_3_optimizing", dataset=str(data.path)))
 
 
 @pytest.fixture
@@ -76,263 +100,172 @@ def slide(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def test_the_convolution_of_equation_2_1_does_not_turn_the_kernel_round(
-    random: np.random.RandomState,
+    cnn: Page, random: np.random.RandomState
 ) -> None:
     x, kernel = random.normal(size=(3, 3)), random.normal(size=(2, 2))
-    y = ch02_theory.equation_2_1(x, kernel)
+    y = cnn.convolution(x, kernel)
     assert y == pytest.approx(slide(x, kernel))
     assert y != pytest.approx(slide(x, kernel[::-1, ::-1]))
 
 
-def test_residual_blocks_compute_what_layers_do(random: np.random.RandomState) -> None:
+def test_residual_blocks_compute_what_layers_do(cnn: Page, random: np.random.RandomState) -> None:
     x, first, second, projection = (
         random.normal(size=size) for size in (4, (5, 4), (6, 5), (6, 4))
     )
     hidden = np.array([max(0.0, sum(first[i, j] * x[j] for j in range(4))) for i in range(5)])
-    assert ch02_theory.residual(x, first, second, projection) == pytest.approx(
-        second @ hidden + projection @ x
-    )
-    assert ch02_theory.residual(x, first, np.zeros((4, 5))) == pytest.approx(x), (
-        "a block that adds nothing hands its input on"
-    )
+    expected = second @ hidden + projection @ x
+    assert cnn.residual(x, first, second, projection) == pytest.approx(expected)
+    nothing = cnn.residual(x, first, np.zeros((4, 5)))
+    assert nothing == pytest.approx(x), "a block that adds nothing hands its input on"
 
 
 def test_the_correlation_of_equation_2_5_sums_over_channels_and_adds_b(
-    random: np.random.RandomState,
+    tracking: Page, random: np.random.RandomState
 ) -> None:
     z, x = random.normal(size=(3, 2, 4)), random.normal(size=(3, 6, 7))
     expected = sum(slide(x[c], z[c]) for c in range(3)) + 1.5
-    assert ch02_theory.correlation(z, x, 1.5) == pytest.approx(expected)
+    assert tracking.correlation(z, x, 1.5) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("name", ["cls", "loc"])
-def test_equation_2_6_is_what_the_networks_branch_computes(
-    network: SiamRPN, pair: ch02_theory.Pair, name: str
-) -> None:
-    kernel, maps, branch = ch02_theory.branch_features(network, pair, name)
-    with torch.inference_mode():
-        expected = branch(torch.tensor(kernel)[None], torch.tensor(maps)[None])[0].numpy()
-    assert len(expected) == {"cls": 2, "loc": 4}[name] * network.config.anchors
-    assert ch02_theory.region_outputs(kernel, maps, branch) == pytest.approx(
-        expected, abs=1e-4 * float(np.abs(expected).max())
-    )
+def test_equation_2_6_is_what_the_networks_branch_computes(tracking: Page, name: str) -> None:
+    expected = tracking.theirs[name].numpy()
+    assert len(expected) == {"cls": 2, "loc": 4}[name] * tracking.network.config.anchors
+    close = 1e-4 * float(np.abs(expected).max())
+    assert tracking.ours[name] == pytest.approx(expected, abs=close)
 
 
-def test_losses_normalisation_and_divergence_by_hand() -> None:
-    assert ch02_theory.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
-    assert ch02_theory.binary_cross_entropy(
-        np.array([1.0, 0.0]), np.array([0.5, 0.75])
-    ) == pytest.approx(np.log(2) * 1.5)
+def test_losses_normalisation_and_divergence_by_hand(cnn: Page, optimizing: Page) -> None:
+    assert cnn.mean_squared_error(np.array([1.0, 4.0]), np.array([0.0, 2.0])) == 2.5
+    entropy = cnn.binary_cross_entropy(np.array([1.0, 0.0]), np.array([0.5, 0.75]))
+    assert entropy == pytest.approx(np.log(2) * 1.5)
     x = np.array([[[[1.0, 3.0]]], [[[5.0, 7.0]]]])
-    normal = ch02_theory.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
+    normal = optimizing.batch_normalised(x, np.array([2.0]), np.array([1.0]), 0.0)
     assert normal.ravel() == pytest.approx(1 + 2 * np.array([-3, -1, 1, 3]) / np.sqrt(5))
     p, q = np.array([0.5, 0.5]), np.array([0.25, 0.75])
-    assert ch02_theory.divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
-    assert ch02_theory.divergence(p, p) == 0
+    assert optimizing.divergence(p, q) == pytest.approx(0.5 * np.log(2) + 0.5 * np.log(2 / 3))
+    assert optimizing.divergence(p, p) == 0
 
 
 def test_a_disagreement_stops_the_page() -> None:
     one = np.array([1.0, 2.0])
-    assert "2 values" in ch02_theory.agreement("Equation", one, torch.tensor([1.0, 2.0]))
+    assert "2 values" in theory.agreement("Equation", one, torch.tensor([1.0, 2.0]))
     for other in (np.array([1.0, 2.1]), np.array([1.0, np.nan]), np.array([[1.0, 2.0]])):
         with pytest.raises(ArithmeticError, match="Equation"):
-            ch02_theory.agreement("Equation", one, other)
+            theory.agreement("Equation", one, other)
 
 
 # -- A real pair of frames -------------------------------------------------------------------------
 
 
-def test_a_pair_is_cut_as_the_tracker_cuts_it(network: SiamRPN, pair: ch02_theory.Pair) -> None:
+def test_a_pair_is_cut_as_the_tracker_cuts_it(data: Dataset) -> None:
     class Network:
         def template(self, exemplar: np.ndarray) -> np.ndarray:
             return exemplar
 
+    pair = theory.choose_pair(data)
     tracker = SiamRPNTracker(Network())  # type: ignore[arg-type]
     box = axis_aligned_box(pair.sequence.regions[pair.first])
     tracker.init(pair.sequence.frame(pair.first), box)
     assert (tracker.kernels == as_input(pair.exemplar)).all()
     crop, scale = tracker.search_crop(pair.sequence.frame(pair.second))
     assert (crop == pair.search).all()
-    away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
-    strides = np.linalg.norm(away) / STRIDE
-    assert ch02_theory.AWAY[0] <= strides <= ch02_theory.AWAY[1]
+    assert theory.AWAY[0] <= np.linalg.norm(pair.centre) / STRIDE <= theory.AWAY[1]
     width = axis_aligned_box(pair.sequence.regions[pair.second])[2]
     assert pair.box[2] - pair.box[0] == pytest.approx((width - 1) * scale)
 
 
-def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(
-    network: SiamRPN, pair: ch02_theory.Pair
-) -> None:
+def test_the_real_network_finds_the_target_with_equations_2_5_and_2_6(tracking: Page) -> None:
     """A claim about this pair and these weights: both responses have their peak within a position
     of the annotation."""
-    away = (pair.box[:2] + pair.box[2:]) / 2 - SEARCH_SIZE // 2
-    response = ch02_theory.correlation(*ch02_theory.features(network, pair))
-    found = ch02_theory.proposals(network, pair)
-    for score in (response, found.score.max(0)):
-        assert np.abs(ch02_theory.displacement(score) - away).max() <= STRIDE
-    assert found.overlap[found.best] > 0.7
+    for response in (tracking.response, tracking.score.max(0)):
+        assert np.abs(tracking.displacement(response) - tracking.pair.centre).max() <= STRIDE
+    assert tracking.overlap[tracking.best] > 0.7
 
 
-def test_displacement_counts_from_the_centre() -> None:
+def test_displacement_counts_from_the_centre(tracking: Page) -> None:
     response = np.zeros((5, 5))
     response[1, 4] = 1
-    assert ch02_theory.displacement(response).tolist() == [2 * STRIDE, -STRIDE]
+    assert tracking.displacement(response).tolist() == [2 * STRIDE, -STRIDE]
 
 
-def test_anchors_are_labelled_by_their_overlap(network: SiamRPN, pair: ch02_theory.Pair) -> None:
-    anchors = ch02_theory.pair_anchors(network, pair)
-    assert anchors.overlap.shape == (network.config.anchors, 25, 25)
-    assert anchors.overlap[anchors.best] == anchors.overlap.max()
-    rest = anchors.positive.copy()
-    rest[anchors.best] = False
-    assert anchors.positive[anchors.best] and (anchors.overlap[rest] > ch02_theory.POSITIVE).all()
-    assert (anchors.overlap[~anchors.positive] <= ch02_theory.POSITIVE).all()
-    middle = anchors.boxes[:, 12, 12].reshape(-1, 2, 2).mean(1)
-    assert middle == pytest.approx(SEARCH_SIZE // 2), (
-        "the middle position looks at the middle of the crop"
-    )
+def test_anchors_are_labelled_by_their_overlap(cnn: Page) -> None:
+    assert cnn.overlap.shape == (cnn.network.config.anchors, 25, 25)
+    assert cnn.overlap[cnn.best] == cnn.overlap.max() and cnn.positive[cnn.best]
+    rest = cnn.positive.copy()
+    rest[cnn.best] = False
+    assert (cnn.overlap[rest] > 0.7).all() and (cnn.overlap[~cnn.positive] <= 0.7).all()
+    middle = cnn.boxes[:, 12, 12].reshape(-1, 2, 2).mean(1)
+    assert middle == pytest.approx(SEARCH_SIZE // 2), "the middle looks at the middle of the crop"
 
 
-def test_challenges_are_frames_with_the_tag(data: Dataset) -> None:
-    found = ch02_theory.challenges(data)
-    for one, tag in zip(found, ch02_theory.CHALLENGES):
+def test_challenges_are_frames_with_the_tag(data: Dataset, tracking: Page) -> None:
+    found = tracking.find_challenges(data)
+    for one, tag in zip(found, tracking.CHALLENGES):
         assert one.sequence.tags[tag][one.after]
     assert len(found) == 3
     hidden, turned, _ = found
+    covered = hidden.sequence.tags["occlusion"]
     [before] = [
         index
         for index in range(hidden.after)
-        if hidden.sequence.tags["occlusion"][index + 1 : hidden.after + 1].all()
-        and not hidden.sequence.tags["occlusion"][index]
+        if covered[index + 1 : hidden.after + 1].all() and not covered[index]
     ]
-    pixels = [ch02_theory.target_pixels(hidden.sequence, index) for index in (before, hidden.after)]
-    assert (
-        f"by {np.corrcoef(*pixels)[0, 1]:.2f} with" in hidden.measured
-        and np.corrcoef(*pixels)[0, 1] < 0.5
-    ), "it is covered"
+    pixels = [tracking.target_pixels(hidden.sequence, index) for index in (before, hidden.after)]
+    alike = np.corrcoef(*pixels)[0, 1]
+    assert f"by {alike:.2f} with" in hidden.measured and alike < 0.5, "it is covered"
     assert "turned by" in turned.measured and "times the area" in turned.measured
-    rival = ch02_theory.find_rival(data)
-    assert "no frame" not in ch02_theory.challenges_text(found, rival)
-    assert (
-        "(b) rotation, scale: no frame of this dataset is tagged size change"
-        in ch02_theory.challenges_text(found[:1], rival)
-    )
     without = Dataset(
         "x",
         data.path,
         tuple(
-            type(sequence)(
-                sequence.name,
-                sequence.frames,
-                sequence.regions,
-                {tag: np.zeros(len(sequence), bool) for tag in TAGS},
-                sequence.width,
-                sequence.height,
-            )
+            replace(sequence, tags={tag: np.zeros(len(sequence), bool) for tag in TAGS})
             for sequence in data
         ),
     )
-    assert ch02_theory.challenges(without) == [], "what no frame shows is left out"
+    assert tracking.find_challenges(without) == [], "what no frame shows is left out"
 
 
-def test_the_similar_place_does_not_touch_the_target(data: Dataset) -> None:
-    rival = ch02_theory.find_rival(data)
+def test_the_similar_place_does_not_touch_the_target(tracking: Page) -> None:
+    rival = tracking.rival
     x, y, width, height = rival.box
     left, top, *_ = np.round(axis_aligned_box(rival.sequence.regions[0]))
     assert abs(x - left) >= width or abs(y - top) >= height
-    assert 0.3 < rival.score <= 1 and rival.score < np.nanmax(rival.scores), (
-        "nothing is as like the target as the target"
-    )
+    assert 0.3 < rival.score <= 1
+    assert rival.score < np.nanmax(rival.scores), "nothing is as like the target as the target"
 
 
-def test_a_channel_is_put_back_after_it_was_left_out(
-    network: SiamRPN, pair: ch02_theory.Pair
-) -> None:
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    scores = ch02_theory.channel_scores(network, pair, 2)
-    assert scores.shape == (2,) and (scores > 0).all()
-    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+def test_a_channel_is_put_back_after_it_was_left_out(optimizing: Page) -> None:
+    before = load_network(zoo.weights_path("demo", ROOT)).state_dict()
+    assert len(optimizing.scores) == 16 and min(optimizing.scores) > 0
+    now = optimizing.network.state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in now.items())
 
 
 # -- Depth -----------------------------------------------------------------------------------------
 
 
-def test_training_and_test_patches_share_no_pixel(data: Dataset) -> None:
-    train, test = (
-        ch02_theory.frame_patches(data, right=False, each=20),
-        ch02_theory.frame_patches(data, right=True, each=20),
-    )
-    assert (
-        train.x.shape == (200, 64)
-        and train.y.bincount().tolist() == [20] * 10
-        and train.names == test.names
-    )
+def test_training_and_test_patches_share_no_pixel(data: Dataset, cnn: Page) -> None:
+    train, test = (cnn.frame_patches(data, right=right, each=20) for right in (False, True))
+    assert train.x.shape == (200, 64) and train.y.bincount().tolist() == [20] * 10
+    assert train.names == test.names
     assert float(train.x.mean(1).abs().max()) < 1e-5
     assert not {tuple(row) for row in train.x.tolist()} & {tuple(row) for row in test.x.tolist()}
 
 
-def test_learning_is_repeatable_and_learns(data: Dataset) -> None:
-    train, test = (
-        ch02_theory.frame_patches(data, right=False, each=50),
-        ch02_theory.frame_patches(data, right=True, each=50),
-    )
+def test_learning_is_repeatable_and_learns(data: Dataset, cnn: Page) -> None:
+    train, test = (cnn.frame_patches(data, right=right, each=50) for right in (False, True))
     torch.manual_seed(99)
-    one = ch02_theory.learn(train, test, 4, True, steps=60)
+    one = cnn.learn(train, test, 4, True, steps=60)
     torch.rand(5)
-    two = ch02_theory.learn(train, test, 4, True, steps=60)
+    two = cnn.learn(train, test, 4, True, steps=60)
     assert one.train == two.train and one.steps == [0, 30, 60]
     assert one.train[-1] < one.train[0] - 0.2
-    layers = [
-        module
-        for module in ch02_theory.Deep(8, 3, 20, False).modules()
-        if isinstance(module, nn.Linear)
-    ]
+    layers = [each for each in cnn.Deep(8, 3, 20, False).modules() if isinstance(each, nn.Linear)]
     assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
 
 
 # -- Figures ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def drawn(data: Dataset, network: SiamRPN, pair: ch02_theory.Pair) -> dict[str, Figure]:
-    random, note = np.random.RandomState(0), "A note."
-    train = ch02_theory.frame_patches(data, right=False, each=20)
-    runs = {"one": ch02_theory.learn(train, train, 4, True, steps=30)}
-    deep = runs["one"].network
-    return {
-        "fully_connected": ch02_theory.fully_connected(
-            np.ones(3), [np.ones((4, 3)), -np.ones((2, 4))], note
-        ),
-        "neuron": ch02_theory.neuron(np.array([1.0, 2.0]), np.array([0.5, -1.0]), note),
-        "local_connections": ch02_theory.local_connections(
-            pair.sequence.frame(0), np.ones((3, 3, 3)), (5, 5), note
-        ),
-        "convolution": ch02_theory.convolution(
-            random.randint(0, 5, (2, 3, 3)), random.randint(0, 5, (2, 2, 2)), note
-        ),
-        "activation_functions": ch02_theory.activation_functions(ch02_theory.activations(), note),
-        "pooling": ch02_theory.pooling(np.arange(16).reshape(4, 4), note),
-        "depth_errors": ch02_theory.depth_errors(runs, note),
-        "residual_block": ch02_theory.residual_block(deep.blocks[0], deep.stem(train.x), note),
-        "bottleneck": ch02_theory.bottleneck(
-            network.backbone.layer1[1], ch02_theory.block_input(network, pair), note
-        ),
-        "region_proposals": ch02_theory.region_proposals(
-            pair, ch02_theory.pair_anchors(network, pair), network.config.rpn, note
-        ),
-        "tracking_challenges": ch02_theory.tracking_challenges(
-            ch02_theory.challenges(data), ch02_theory.find_rival(data), note
-        ),
-        "siamfc": ch02_theory.siamfc(
-            pair,
-            *(parts := ch02_theory.features(network, pair)),
-            ch02_theory.correlation(*parts),
-            note,
-        ),
-        "siamrpn": ch02_theory.siamrpn(pair, ch02_theory.proposals(network, pair), note),
-        "curl_blocks": ch02_theory.curl_blocks(network, 1, note),
-        "channel_figure": ch02_theory.channel_figure(np.array([2e-6, 1e-6]), note),
-    }
 
 
 def texts(figure: Figure) -> str:
@@ -343,34 +276,38 @@ def texts(figure: Figure) -> str:
     )
 
 
-def test_every_figure_draws_with_its_note(drawn: dict[str, Figure]) -> None:
-    for name, figure in drawn.items():
+def test_every_figure_draws_with_a_note(cnn: Page, tracking: Page, optimizing: Page) -> None:
+    figures = [
+        value
+        for page in (cnn, tracking, optimizing)
+        for cell, value in page.shown
+        if "mystnb" in cell["metadata"]
+    ]
+    assert len(figures) == 15
+    for figure in figures:
         FigureCanvasAgg(figure).draw()
-        assert figure._supxlabel.get_text() == "A note.", name
+        assert figure._supxlabel.get_text()
 
 
-def test_figures_print_what_they_compute(drawn: dict[str, Figure], network: SiamRPN) -> None:
-    assert "-1.50" in texts(drawn["neuron"]) and f"{1 / (1 + np.exp(1.5)):.2f}" in texts(
-        drawn["neuron"]
-    )
-    assert {"5", "7", "13", "15", "2.5", "12.5"} <= set(texts(drawn["pooling"]).split("\n"))
-    inside, outside = network.config.stages[0].blocks[0][0], network.config.stages[0].channels
-    assert f"{outside} → {inside}" in texts(drawn["bottleneck"]) and f"{inside}×63×63" in texts(
-        drawn["bottleneck"]
-    )
-    numbers = texts(drawn["curl_blocks"]).split("\n")
-    assert numbers.count(str(outside)) == 4, (
-        "three convolutions give the sum's channels, and one takes them"
-    )
+def test_figures_print_what_they_compute(cnn: Page, optimizing: Page) -> None:
+    x, w = cnn.values[0], cnn.hidden[0]
+    assert f"{x @ w:.2f}" in texts(cnn.figure("fig-2-2"))
+    assert f"{1 / (1 + np.exp(-(x @ w))):.2f}" in texts(cnn.figure("fig-2-2"))
+    largest = cnn.feature_map[:2, :2].max()
+    assert f"{largest:g}" in texts(cnn.figure("fig-2-6")).split("\n")
+    stage = cnn.network.config.stages[0]
+    inside, outside = stage.blocks[0][0], stage.channels
+    assert f"{outside} → {inside}" in texts(cnn.figure("fig-2-9"))
+    assert f"{inside}×63×63" in texts(cnn.figure("fig-2-9"))
+    numbers = texts(optimizing.figure("fig-2-14")).split("\n")
+    assert numbers.count(str(outside)) == 4, "three convolutions give the sum's, and one takes them"
 
 
-def test_the_full_networks_counts_are_the_thesiss() -> None:
+def test_the_full_networks_counts_are_the_thesiss(cnn: Page) -> None:
     """Figure 2.14 is iterated 256 times for its block (section 2.3.1), and 3,072 and 27 are section
     2.1.1's."""
     assert NetworkConfig.resnet50().stages[0].channels == 256
-    assert "3,072" in ch02_theory.connections_text() and ch02_theory.connections_text().endswith(
-        "27."
-    )
+    assert (cnn.everything, cnn.shared) == (3072, 27)
 
 
 # -- Pages -----------------------------------------------------------------------------------------
@@ -595,8 +532,8 @@ def test_the_index_of_a_hand_made_dataset_is_refused_without_a_pair(tmp_path: Pa
     (folder / "color").mkdir(parents=True)
     cv2.imwrite(str(folder / "color" / "00000001.png"), np.zeros((64, 64, 3), np.uint8))
     (folder / "groundtruth.txt").write_text("10,10,20,20\n")
-    with pytest.raises(ch02_theory.InputError, match="no two frames"):
-        ch02_theory.choose_pair(load_dataset(folder))
+    with pytest.raises(theory.InputError, match="no two frames"):
+        theory.choose_pair(load_dataset(folder))
 
 
 @pytest.mark.slow
@@ -614,6 +551,6 @@ def test_a_page_runs_on_real_frames(
     shown = helpers.cells(page, dataset=str(sequences))
     assert capsys.readouterr() == ("", "")
     assert all(isinstance(value, Figure) for cell, value in shown if "mystnb" in cell["metadata"])
-    assert sum("agree in" in str(value) for _, value in shown) == source(page).count(
-        "theory.agreement("
+    assert sum("agree in" in str(value) for _, value in shown) == len(
+        re.findall(r"^agreement\(", source(page), re.MULTILINE)
     )
