@@ -4,8 +4,7 @@ run`; chapter 4 on a Jetson).
 Every notebook of _toc.yml is executed through papermill, in that order and the front page last,
 with the parameters of a profile. The run keeps
 
-    notebooks.csv                       a row a notebook: done or failed, seconds, when it started,
-    why it failed
+    notebooks.csv                       a row a notebook: done or failed, seconds, start, reason
     notebooks/<notebook>.ipynb          executed to its end
     notebooks/<notebook>.failed.ipynb   executed up to the cell that raised something
     notebooks/<notebook>.log            what it and its kernel printed

@@ -6,8 +6,7 @@ PySOT's weights. They are timed in groups, each in turns with PyTorch FP32 and s
 memory, and each kept as data/runs/<run>/speed/<group>.json:
 
     pytorch                        the whole network and the pruned ones in PyTorch FP32
-    <framework>-mixtures           all 27 mixtures of precisions of the whole network, its layers
-    and re-initialisation
+    <framework>-mixtures           all 27 mixtures of the whole network, layers, initialising again
     <framework>-fp32, -fp16, ...   the whole network and the pruned ones in one precision
 
 Each speed comes from one group, and so is the same on every page: the whole network's from the

@@ -3,20 +3,17 @@
 
 Boxes do not depend on what else the machine does. So a task is one sequence with variants that
 share a search engine, each task computes on one thread, and an executor runs as many as there are
-cores (`lib.measure.executors`). This process alone writes:
+cores (`lib.measure.executors`). This process alone writes in data/runs/<run>:
 
-    data/runs/<run>/environment.json                              machine, versions and commit of
-    the last measurement
-    data/runs/<run>/<dataset>/<dataset>.json                      the annotations, so that the run
-    can be evaluated anywhere
-    data/runs/<run>/<dataset>/<variant>/measured.json             all that decided the results below
-    .../<variant>/baseline/<sequence>/<sequence>_001.txt          the VOT toolkit's raw file
-    .../<variant>/baseline/<sequence>/<sequence>_001_lost.csv     where the tracker was at each
-    failure
-    .../<sequence>_001_time.value, _001_power.csv                 where the pass was serial and
-    alone (a GPU): seconds, power
-    data/runs/<run>/<dataset>/tasks.csv                           seconds of every task of the last
-    measurement
+    environment.json                     machine, versions and commit of the last measurement
+    <dataset>/<dataset>.json             the annotations: the run can be evaluated anywhere
+    <dataset>/tasks.csv                  seconds of every task of the last measurement
+    <dataset>/<variant>/measured.json    all that decided the results below
+    .../baseline/<sequence>/             of a variant, by sequence:
+        <sequence>_001.txt               the VOT toolkit's raw file
+        <sequence>_001_lost.csv          where the tracker was at each failure
+        <sequence>_001_time.value, _001_power.csv
+                                         where the pass was serial and alone (a GPU)
 
 A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
 goes on, and a damaged file is measured again. Where measured.json names something else than what

@@ -1,12 +1,9 @@
 """SiamRPN++ as the thesis's three networks (figure 3.9): what PyTorch runs, what is exported, and
 how their tensors are called.
 
-    target   exemplar (1, 3, 127, 127)                              -> kernel_cls2 .. kernel_loc4,
-    six of (C, 1, 5, 5)
-    search   search (1, 3, 255, 255)                                -> map_cls2 .. map_loc4, six of
-    (1, C, 29, 29)
-    xcorr    kernel_cls2 .. kernel_loc4, map_cls2 .. map_loc4       -> cls (1, 10, 25, 25), loc (1,
-    20, 25, 25)
+    target   exemplar (1, 3, 127, 127)    -> kernel_cls2 .. kernel_loc4, six of (C, 1, 5, 5)
+    search   search (1, 3, 255, 255)      -> map_cls2 .. map_loc4, six of (1, C, 29, 29)
+    xcorr    all kernels and maps         -> cls (1, 10, 25, 25), loc (1, 20, 25, 25)
 
 C is 256 in the full network. The kernels have the shape of a depthwise convolution's weights,
 because in the xcorr network they are just that. The weighted sum over the three levels is inside
