@@ -26,7 +26,6 @@ from typing import (
     Mapping,
     Sequence,
     Set,
-    Tuple,
 )
 
 import numpy as np
@@ -62,23 +61,6 @@ def quantize(x: np.ndarray, step: Any) -> np.ndarray:
     """Equation 3.5: int8 values, rounded to the nearest, ties to the even one, clipped to
     -128..127."""
     return np.clip(np.rint(np.asarray(x) / step), -LEVELS - 1, LEVELS).astype(np.int8)
-
-
-def dequantize(q: np.ndarray, step: Any) -> np.ndarray:
-    """The real numbers that quantised ones stand for, float32."""
-    return (np.asarray(q, np.float32) * step).astype(np.float32)
-
-
-def quantisation_errors(x: np.ndarray, bound: float) -> Tuple[float, float]:
-    """(discretisation, truncation): mean squared errors of quantising x with a range to `bound`,
-    split by |x| <= bound.
-
-    The first comes from rounding, grows with the bound, and is about step^2 / 12; the second from
-    clipping, and falls with it.
-    """
-    error = (dequantize(quantize(x, scale(bound)), scale(bound)) - x) ** 2
-    outside = np.abs(x) > bound
-    return float(np.where(outside, 0, error).mean()), float(np.where(outside, error, 0).mean())
 
 
 # -- Ranges from histograms ------------------------------------------------------------------------

@@ -22,14 +22,12 @@ from lib.quantize import (  # noqa: E402
     _divergences,
     activation_bounds,
     channel_bounds,
-    dequantize,
     entropy_bound,
     kind,
     minmax_bound,
     observe,
     percentile_bound,
     quantisable,
-    quantisation_errors,
     quantize,
     scale,
     to_int8,
@@ -157,30 +155,14 @@ def test_quantising_equals_onnx_quantizelinear_bit_for_bit():
         {"x": x},
     )
     assert np.array_equal(quantize(x, step), q)
-    assert np.array_equal(dequantize(quantize(x, step), step), y)
+    assert np.array_equal(quantize(x, step) * step, y)
 
 
 def test_inside_the_range_no_value_moves_by_more_than_half_a_step():
     x = np.linspace(-3, 3, 10001)
-    moved = np.abs(dequantize(quantize(x, scale(3.0)), scale(3.0)) - x)
+    moved = np.abs(quantize(x, scale(3.0)) * scale(3.0) - x)
     assert moved.max() <= 0.5 * scale(3.0) * (1 + 1e-5)
     assert moved.max() > 0.49 * scale(3.0)
-
-
-def test_errors_of_a_uniform_distribution_are_those_of_the_closed_formulas():
-    x = np.linspace(-1, 1, 400001)
-    discretisation, truncation = quantisation_errors(x, 1.0)
-    assert discretisation == pytest.approx(scale(1.0) ** 2 / 12, rel=0.01)
-    assert truncation == 0.0
-    discretisation, truncation = quantisation_errors(x, 0.6)
-    # values outside go to 0.6 above, and to 128/127 of it below: two halves of the integral
-    # of (|x| - end)^2
-    assert truncation == pytest.approx(
-        sum((1 - end) ** 3 / 3 for end in (0.6, 0.6 * 128 / 127)) / 2, rel=0.01
-    )
-    assert discretisation == pytest.approx(0.6 * scale(0.6) ** 2 / 12, rel=0.02)
-    exact = np.mean((dequantize(quantize(x, scale(0.6)), scale(0.6)) - x) ** 2)
-    assert discretisation + truncation == pytest.approx(exact, rel=1e-9)
 
 
 # -- Ranges from histograms ------------------------------------------------------------------------

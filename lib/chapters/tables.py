@@ -7,7 +7,9 @@ Views only: they take data frames and evaluations, and format. Jupyter shows a `
 from __future__ import annotations
 
 import functools
+import inspect
 import re
+import textwrap
 from base64 import b64encode
 from html import escape
 from typing import Any, Callable, Mapping, TypeVar, cast
@@ -77,6 +79,12 @@ class Text(str):
 
     def _repr_markdown_(self) -> str:
         return str(self)
+
+
+def source(*functions: Any) -> Text:
+    """The code of functions or classes as the library has it: page and library cannot drift apart."""
+    code = "\n\n\n".join(textwrap.dedent(inspect.getsource(each)).rstrip() for each in functions)
+    return Text(f"```python\n{code}\n```")
 
 
 # -- Of a run that is not complete -----------------------------------------------------------------

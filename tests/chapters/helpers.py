@@ -7,7 +7,7 @@ import ast
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import pytest
 
@@ -55,6 +55,23 @@ def in_this_process(folder: Path) -> Iterator[None]:
         patch.setattr(worker, "CALIBRATIONS", folder / "calibration")
         patch.setattr(environment, "_in_use", lambda: 0.0)  # which takes a moment to find out
         yield
+
+
+class Page(NamedTuple):
+    """A page that was executed: the names that it defines, and what its cells show."""
+
+    names: dict[str, Any]
+    shown: list[tuple[dict[str, Any], Any]]
+
+    def __getattr__(self, name: str) -> Any:
+        return self.names[name]
+
+    def figures(self) -> dict[str, Any]:
+        """By the name that the cell gives them."""
+        figures = [
+            (cell["metadata"].get("mystnb", {}).get("figure"), shown) for cell, shown in self.shown
+        ]
+        return {about["name"]: shown for about, shown in figures if about}
 
 
 def page(name: str, **parameters: Any) -> list[Any]:

@@ -7,7 +7,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -32,6 +32,7 @@ from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import TAGS, Dataset, axis_aligned_box, load_dataset
 
 from . import helpers
+from .helpers import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("02_1_cnn", "02_2_tracking", "02_3_optimizing")
@@ -42,24 +43,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """The first fourteen sequences of the demo benchmark, all kinds among them."""
     names = [spec.name for spec in list_specs()[:14]]
     return load_dataset(make_benchmark(tmp_path_factory.mktemp("demo") / "benchmark", names))
-
-
-class Page(NamedTuple):
-    """A page that was executed: what it defines, and what its cells show."""
-
-    names: dict[str, Any]
-    shown: list[tuple[dict[str, Any], Any]]
-
-    def __getattr__(self, name: str) -> Any:
-        return self.names[name]
-
-    def figure(self, name: str) -> Figure:
-        [found] = [
-            value
-            for cell, value in self.shown
-            if cell["metadata"].get("mystnb", {}).get("figure", {}).get("name") == name
-        ]
-        return found
 
 
 @pytest.fixture(scope="module")
@@ -291,15 +274,15 @@ def test_every_figure_draws_with_a_note(cnn: Page, tracking: Page, optimizing: P
 
 def test_figures_print_what_they_compute(cnn: Page, optimizing: Page) -> None:
     x, w = cnn.values[0], cnn.hidden[0]
-    assert f"{x @ w:.2f}" in texts(cnn.figure("fig-2-2"))
-    assert f"{1 / (1 + np.exp(-(x @ w))):.2f}" in texts(cnn.figure("fig-2-2"))
+    assert f"{x @ w:.2f}" in texts(cnn.figures()["fig-2-2"])
+    assert f"{1 / (1 + np.exp(-(x @ w))):.2f}" in texts(cnn.figures()["fig-2-2"])
     largest = cnn.feature_map[:2, :2].max()
-    assert f"{largest:g}" in texts(cnn.figure("fig-2-6")).split("\n")
+    assert f"{largest:g}" in texts(cnn.figures()["fig-2-6"]).split("\n")
     stage = cnn.network.config.stages[0]
     inside, outside = stage.blocks[0][0], stage.channels
-    assert f"{outside} → {inside}" in texts(cnn.figure("fig-2-9"))
-    assert f"{inside}×63×63" in texts(cnn.figure("fig-2-9"))
-    numbers = texts(optimizing.figure("fig-2-14")).split("\n")
+    assert f"{outside} → {inside}" in texts(cnn.figures()["fig-2-9"])
+    assert f"{inside}×63×63" in texts(cnn.figures()["fig-2-9"])
+    numbers = texts(optimizing.figures()["fig-2-14"]).split("\n")
     assert numbers.count(str(outside)) == 4, "three convolutions give the sum's, and one takes them"
 
 
