@@ -28,11 +28,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lib import runs, thesis
-from lib.chapters.ch03_methodology import blocks
 from lib.chapters.ch04_engines import LEVELS, by_precision
 from lib.chapters.plots import GREEN, GREY, ORANGE, finished, new_figure, styled
 from lib.chapters.tables import ABSENT, Table, Text, is_known
 from lib.measure import pruned
+from lib.pruning import backbone_parameters
 from lib.siamrpn.network import NetworkConfig
 from lib.vot.dataset import Dataset
 from lib.vot.metrics import Evaluation, evaluate, paired_bootstrap
@@ -340,8 +340,8 @@ def xcorr_change(evidence: Evidence) -> Measured:
 
 def network_parameters(evidence: Evidence) -> Measured:
     """Parameters of the full-size backbone, counted, millions."""
-    parts = [block for block in blocks(NetworkConfig.resnet50()) if block.name.startswith("Conv")]
-    return Measured(sum(block.parameters for block in parts) / 1e6, source="counted in the network")
+    counted = backbone_parameters(NetworkConfig.resnet50())
+    return Measured(counted / 1e6, source="counted in the network")
 
 
 def least_compression(evidence: Evidence) -> Measured:

@@ -609,10 +609,12 @@ def finished(figure: Figure, note: str) -> Figure:
     return figure
 
 
-def new_sheet(title: str, height: float) -> tuple[Figure, Axes]:
-    """An empty sheet, 10 wide and 11.3 high in its own units."""
+def new_sheet(
+    title: str, height: float, across: float = 10, up: float = 11.3
+) -> tuple[Figure, Axes]:
+    """An empty sheet of the book's width; `across` and `up` are its sides in its own units."""
     figure, axis = new_figure(height)
-    axis.set(xlim=(0, 10), ylim=(0, 11.3), title=title)
+    axis.set(xlim=(0, across), ylim=(0, up), title=title)
     axis.set_axis_off()
     return figure, axis
 

@@ -6,10 +6,8 @@ from typing import NamedTuple, Tuple, Union
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from lib.chapters.plots import new_figure
 from lib.chapters.tables import Text
 from lib.errors import InputError
 from lib.siamrpn.anchors import STRIDE
@@ -112,14 +110,6 @@ def _pair(sequence: Sequence, index: int) -> Pair:
 
 
 # -- Drawings --------------------------------------------------------------------------------------
-
-
-def sheet(title: str, height: float, across: float, up: float) -> Tuple[Figure, Axes]:
-    """An empty sheet of the book's width; `across` and `up` are its sides in its own units."""
-    figure, axis = new_figure(height)
-    axis.set(xlim=(0, across), ylim=(0, up), title=title)
-    axis.set_axis_off()
-    return figure, axis
 
 
 def picture(axis: Axes, image: np.ndarray, title: str) -> None:

@@ -1,28 +1,25 @@
-"""Sections 3.1 to 3.3: parts add up to what is exported, crops are the crops, a bias is seen,
-resets count as they were run."""
+"""Sections 3.1 to 3.3 executed: parts add up to what is exported, crops are the crops, a bias is
+seen, resets count as they were run."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lib import files, thesis
-from lib.chapters import ch03_methodology
+from lib import environment, files, thesis
 from lib.chapters.tables import Table, Text
-from lib.errors import InputError
-from lib.measure import full_size, quality
-from lib.measure.variants import baseline
-from lib.siamrpn.checkpoint import load_network
+from lib.measure import full_size
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.protocol import PYSOT, Trajectory, frames_per_second
-from lib.zoo import DEMO_WEIGHTS
 
-from .helpers import made_up_speed
+from . import helpers
+from .helpers import Page, made_up_speed
 
 QUARTER = NetworkConfig.resnet50(0.25)
 
@@ -32,102 +29,100 @@ def dataset(small: Path) -> Dataset:
     return load_dataset(small)
 
 
+@pytest.fixture(scope="module")
+def siamrpn(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
+    run = tmp_path_factory.mktemp("siamrpn") / "run"
+    return Page(*helpers.executed("03_1_siamrpn", dataset=str(small), run=str(run)))
+
+
+@pytest.fixture(scope="module")
+def evaluation(small: Path, small_run: str, shared: Path) -> Page:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_size, "engine_speed", lambda *_: made_up_speed())
+        given = {
+            "dataset": str(small),
+            "run": small_run,
+            "vot2018_results": str(shared / "vot2018"),
+        }
+        return Page(*helpers.executed("03_3_evaluation", **given))
+
+
+def table(page: Page, head: str) -> Table:
+    [found] = [shown for _, shown in page.shown if isinstance(shown, Table) and head in shown.heads]
+    return found
+
+
 # -- Section 3.1 -----------------------------------------------------------------------------------
 
 
-def test_the_parts_are_the_whole_network() -> None:
+def test_the_parts_are_the_whole_network(siamrpn: Page) -> None:
     for config in (QUARTER, NetworkConfig.resnet50()):
-        assert sum(part.parameters for part in ch03_methodology.blocks(config)) == parameter_count(
-            SiamRPN(config)
-        )
+        counted = sum(part.parameters for part in siamrpn.blocks(config))
+        assert counted == parameter_count(SiamRPN(config))
 
 
-def test_operations_and_shapes_are_those_of_the_exported_networks() -> None:
+def test_operations_and_shapes_are_those_of_the_exported_networks(siamrpn: Page) -> None:
     pytest.importorskip("onnx", reason="onnx is missing: install the `engines` extra")
     from lib.export import describe, export_network
 
-    known = {
-        name: describe(model) for name, model in export_network(SiamRPN(QUARTER).eval()).items()
-    }
-    parts = {part.name: part for part in ch03_methodology.blocks(QUARTER)}
+    models = export_network(SiamRPN(QUARTER).eval())
+    known = {name: describe(model) for name, model in models.items()}
+    parts = {part.name: part for part in siamrpn.blocks(QUARTER)}
     assert sum(part.gflop[0] for part in parts.values()) == pytest.approx(known["target"]["gflop"])
-    assert sum(part.gflop[1] for part in parts.values()) == pytest.approx(
-        known["search"]["gflop"] + known["xcorr"]["gflop"]
-    )
+    in_a_frame = known["search"]["gflop"] + known["xcorr"]["gflop"]
+    assert sum(part.gflop[1] for part in parts.values()) == pytest.approx(in_a_frame)
     assert parts["map convolutions"].shapes[1] == known["search"]["outputs"]["map_cls2"]
     channels, _, *side = known["target"]["outputs"]["kernel_cls2"]
     assert parts["kernel convolutions"].shapes[0] == (1, channels, *side)
 
 
-def test_the_full_network_is_the_one_that_the_thesis_describes() -> None:
-    text = ch03_methodology.network_finding(NetworkConfig.resnet50())
-    assert (
-        "45.528 M parameters in the backbone (45.5 M)" in text
-        and "15×15 (15)" in text
-        and "7×7 (7)" in text
-    )
-    table = ch03_methodology.network_table(NetworkConfig.resnet50(), "x")
-    assert table.rows[-1][0] == "all"
-    assert table.rows[4][:3] == [
-        ("Conv5", "stage 4, layer4", "level 4"),
-        "2048×15×15",
-        "2048×31×31",
-    ]
-    assert [row[0][1:] for row in table.rows[:3]] == [
-        (),
-        ("stage 1, layer1", ""),
-        ("stage 2, layer2", "level 2"),
-    ]
+def test_the_full_network_is_the_one_that_the_thesis_describes(siamrpn: Page) -> None:
+    rows = {row[0]: row[1:] for row in table(siamrpn, "Counted").rows}
+    assert rows["parameters in the backbone, M"] == ["45.528", "45.5"]
+    assert [str(value) for value in rows["side of an exemplar's feature"]] == ["15", "15"]
+    assert [str(value) for value in rows["side after the crop"]] == ["7", "7"]
+    whole = siamrpn.network_table(siamrpn.parts.values(), "x").rows
+    assert whole[-1][0] == "all"
+    assert whole[4][:3] == [("Conv5", "stage 4, layer4", "level 4"), "2048×15×15", "2048×31×31"]
+    labels = [(), ("stage 1, layer1", ""), ("stage 2, layer2", "level 2")]
+    assert [row[0][1:] for row in whole[:3]] == labels
 
 
 def test_a_crop_shows_the_target_in_its_middle_at_the_scale_that_the_table_says(
-    dataset: Dataset,
+    siamrpn: Page, dataset: Dataset
 ) -> None:
     for sequence in dataset:
-        found = ch03_methodology.crops(sequence)
-        assert found.exemplar.shape == (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3) and found.search.shape == (
-            SEARCH_SIZE,
-            SEARCH_SIZE,
-            3,
-        )
+        found = siamrpn.make_crops(sequence)
+        exemplar, search = found.crops
+        assert exemplar.shape == (EXEMPLAR_SIZE, EXEMPLAR_SIZE, 3)
+        assert search.shape == (SEARCH_SIZE, SEARCH_SIZE, 3)
         width, height = found.box[2:] - found.box[:2]
         assert found.side**2 == pytest.approx((width + found.context) * (height + found.context))
         small, large = found.windows
-        assert (large[2] - large[0]) / (small[2] - small[0]) == pytest.approx(
-            SEARCH_SIZE / EXEMPLAR_SIZE
-        )
+        larger = (large[2] - large[0]) / (small[2] - small[0])
+        assert larger == pytest.approx(SEARCH_SIZE / EXEMPLAR_SIZE)
         assert (small[:2] + small[2:]) == pytest.approx(found.box[:2] + found.box[2:])
         # The exemplar's window, at nearly the exemplar's scale
-        middle = found.search[64:191, 64:191].astype(float)
-        assert np.corrcoef(middle.ravel(), found.exemplar.astype(float).ravel())[0, 1] > 0.9
+        middle = search[64:191, 64:191].astype(float)
+        assert np.corrcoef(middle.ravel(), exemplar.astype(float).ravel())[0, 1] > 0.9
 
 
-def test_what_lies_outside_of_the_frame_is_counted(dataset: Dataset) -> None:
+def test_what_lies_outside_of_the_frame_is_counted(siamrpn: Page, dataset: Dataset) -> None:
     sequence = dataset.sequences[0]
     width, height = sequence.width, sequence.height
-    assert ch03_methodology.outside(np.array([0, 0, width, height]), sequence) == 0
-    assert ch03_methodology.outside(
-        np.array([-width, 0, width, height]), sequence
-    ) == pytest.approx(0.5)
-    assert ch03_methodology.outside(np.array([2 * width, 0, 3 * width, height]), sequence) == 1
-    inside, beyond = ch03_methodology.inside_and_beyond(dataset)
-    shares = [
-        ch03_methodology.outside(ch03_methodology.crops(each).windows[1], each)
-        for each in (inside, beyond)
-    ]
-    assert shares[0] < shares[1]
-    assert isinstance(ch03_methodology.crop_table([inside, beyond], "x"), Table)
+    assert siamrpn.outside(np.array([0, 0, width, height]), sequence) == 0
+    assert siamrpn.outside(np.array([-width, 0, width, height]), sequence) == pytest.approx(0.5)
+    assert siamrpn.outside(np.array([2 * width, 0, 3 * width, height]), sequence) == 1
+    inside, beyond = siamrpn.shown_sequences
+    assert siamrpn.beyond(inside) < siamrpn.beyond(beyond)
 
 
-def test_a_dataset_without_frames_has_a_sentence_in_place_of_crops(dataset: Dataset) -> None:
-    from dataclasses import replace
-
-    bare = replace(
-        dataset.sequences[0],
-        frames=tuple(Path("nowhere") / frame.name for frame in dataset.sequences[0].frames),
-    )
-    assert not bare.has_frames
-    for view in (ch03_methodology.crop_table, ch03_methodology.crop_figure):
+def test_a_dataset_without_frames_has_a_sentence_in_place_of_crops(
+    siamrpn: Page, dataset: Dataset
+) -> None:
+    first = dataset.sequences[0]
+    bare = replace(first, frames=tuple(Path("nowhere") / frame.name for frame in first.frames))
+    for view in (siamrpn.crop_table, siamrpn.crop_figure):
         found = view([bare], "x")
         assert isinstance(found, Text) and "not on this machine" in found
 
@@ -144,32 +139,29 @@ def answers(scores: np.ndarray) -> torch.Tensor:
     )
 
 
-def test_a_network_that_only_knows_the_centre_shows_it(dataset: Dataset) -> None:
+def test_a_network_that_only_knows_the_centre_shows_it(siamrpn: Page, dataset: Dataset) -> None:
     peak = np.zeros((25, 25))
     peak[12, 12] = 0.9
-    maps = ch03_methodology.position_maps(
-        lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4
-    )
-    found = ch03_methodology.distribution(maps)
-    assert (
-        found.sum() == pytest.approx(1)
-        and found[12, 12] > 0.9
-        and ch03_methodology.inner_share(found) > 0.99
-    )
+    maps = siamrpn.position_maps(lambda *_: (answers(peak), torch.zeros(1)), dataset, pairs=4)
+    found = siamrpn.distribution(maps)
+    assert found.sum() == pytest.approx(1) and found[12, 12] > 0.9
+    assert siamrpn.share_and_error(found)[0] > 99
 
 
-def test_a_network_that_answers_everywhere_alike_has_no_bias(dataset: Dataset) -> None:
-    maps = ch03_methodology.position_maps(
-        lambda *_: (answers(np.full((25, 25), 0.3)), torch.zeros(1)), dataset, pairs=2
-    )
-    found = ch03_methodology.distribution(maps)
+def test_a_network_that_answers_everywhere_alike_has_no_bias(
+    siamrpn: Page, dataset: Dataset
+) -> None:
+    flat = answers(np.full((25, 25), 0.3))
+    maps = siamrpn.position_maps(lambda *_: (flat, torch.zeros(1)), dataset, pairs=2)
     assert maps.shape == (2, 25, 25)
-    assert found == pytest.approx(1 / 625) and ch03_methodology.inner_share(found) == pytest.approx(
-        25 / 625
-    )
+    found = siamrpn.distribution(maps)
+    assert found == pytest.approx(1 / 625)
+    assert siamrpn.share_and_error(found)[0] == pytest.approx(100 * 25 / 625)
 
 
-def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Dataset) -> None:
+def test_the_target_is_where_the_search_crop_was_moved_away_from(
+    dataset: Dataset, siamrpn: Page
+) -> None:
     """Told by template matching in the crops that a network is given."""
     seen: list[np.ndarray] = []
 
@@ -184,133 +176,42 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(dataset: Datase
         )
         return answers(np.full((25, 25), 0.5)), torch.zeros(1)
 
-    ch03_methodology.position_maps(network, dataset, pairs=12, reach=48)
+    siamrpn.position_maps(network, dataset, pairs=12, reach=48)
     places = np.array(seen)
     assert (np.abs(places) <= 48 + 16).mean() > 0.8, "targets lie within the square"
     assert np.ptp(places, axis=0).min() > 40, "and not all in one place"
 
 
-def test_without_the_three_weights_the_commands_stand_in_the_figures_place(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nowhere = {shift: tmp_path / f"{shift}.pth" for shift in ch03_methodology.SHIFTS}
-    monkeypatch.setattr(ch03_methodology, "shift_weights", lambda: nowhere)
-    monkeypatch.setattr(ch03_methodology, "SHIFT_POSITIONS", tmp_path / "none.csv")
-    found = ch03_methodology.figure_3_1(ch03_methodology.shift_positions(dataset), "note")
-    assert isinstance(found, Text)
-    for shift in ch03_methodology.SHIFTS:
-        assert (
-            f"siambook train data/recipes/shift.yaml --shift {shift} --out train/shift-{shift}"
-            in found
-        )
+def test_a_shares_error_is_the_binomial_one(siamrpn: Page) -> None:
+    one = np.zeros((25, 25))
+    one[12, 12], one[0, 0] = 0.2, 0.8
+    share, error = siamrpn.share_and_error(one)
+    assert share == pytest.approx(20)
+    drawn = np.random.RandomState(0).binomial(siamrpn.CROPS, 0.2, 20000) / siamrpn.CROPS
+    assert error == pytest.approx(100 * drawn.std(), rel=0.05)
 
 
-def test_what_was_recorded_stands_in_for_the_weights(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = tmp_path / "positions.csv"
-    monkeypatch.setattr(ch03_methodology, "SHIFT_POSITIONS", file)
-    monkeypatch.setattr(
-        ch03_methodology,
-        "shift_weights",
-        lambda: dict.fromkeys(ch03_methodology.SHIFTS, DEMO_WEIGHTS),
-    )
-    ch03_methodology.record_positions(dataset, file, pairs=2)
-    expected = ch03_methodology.distribution(
-        ch03_methodology.position_maps(load_network(DEMO_WEIGHTS), dataset, pairs=2)
-    )
-    found = ch03_methodology.recorded_positions(file)
-    assert list(found) == list(ch03_methodology.SHIFTS)
-    assert np.abs(found[16] - expected).max() < 1e-6
-    monkeypatch.setattr(
-        ch03_methodology,
-        "shift_weights",
-        lambda: dict.fromkeys(ch03_methodology.SHIFTS, tmp_path / "none.pth"),
-    )
-    figure = ch03_methodology.figure_3_1(ch03_methodology.shift_positions(dataset), "note")
-    assert not isinstance(figure, Text) and len(figure.axes) == 3 + 1, (
-        "a panel a shift, and the scale"
-    )
-    assert "2 search crops" in figure._supxlabel.get_text().replace("\n", " "), "as the file says"
-    file.write_text(file.read_text().replace("row,", "line,"))
-    with pytest.raises(InputError, match="not readable position probabilities"):
-        ch03_methodology.recorded_positions(file)
-
-
-def test_the_finding_of_figure_3_1_follows_from_the_shares() -> None:
-    def with_centre(share: float) -> np.ndarray:
-        found = np.full((25, 25), (1 - share) / 600)
-        found[10:15, 10:15] = share / 25
-        return found
-
-    rising = {
-        shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.15), (64, 0.1))
-    }
-    assert "as in the thesis" in ch03_methodology.shift_finding(
-        rising
-    ) and "30.0 %" in ch03_methodology.shift_finding(rising)
-    mixed = {
-        shift: with_centre(share) for shift, share in ((0, 0.3), (16, 0.2), (32, 0.25), (64, 0.1))
-    }
-    assert "do not follow the thesis's order" in ch03_methodology.shift_finding(mixed)
-    assert "only shifts 0 and 64, 32 and 64 differ" in ch03_methodology.shift_finding(mixed), (
-        "with 64 crops"
-    )
-    near = {shift: with_centre(share) for shift, share in ((0, 0.11), (64, 0.1))}
-    assert "no two shifts differ" in ch03_methodology.shift_finding(near)
-
-
-def test_a_share_comes_with_the_interval_that_its_crops_allow() -> None:
-    """Each crop answers with one place: the share is a count, and its interval the binomial one."""
-    centred = np.random.RandomState(0).rand(400) < 0.2
-    maps = np.zeros((400, 25, 25))
-    maps[centred, 12, 12] = maps[~centred, 0, 0] = 0.7
-    share = ch03_methodology.inner_share(maps)
-    interval = ch03_methodology.share_interval(maps)
-    assert share == pytest.approx(centred.mean()) and interval is not None
-    half = 1.96 * (share * (1 - share) / 400) ** 0.5
-    assert np.array(interval) == pytest.approx([share - half, share + half], abs=0.01)
-    assert f"({100 * interval[0]:.1f}–{100 * interval[1]:.1f} %)" in ch03_methodology.shift_finding(
-        {64: maps}
-    )
-    assert ch03_methodology.share_interval(ch03_methodology.distribution(maps)) is None
-
-
-def test_an_even_share_is_that_of_targets_drawn_evenly() -> None:
+def test_an_even_share_is_that_of_targets_drawn_evenly(siamrpn: Page) -> None:
     places = np.random.RandomState(0).uniform(-64, 64, (200_000, 2))
-    nearest = np.abs(np.round(places / 8)).max(1) <= ch03_methodology.CENTRE
-    assert ch03_methodology.even_share(64) == pytest.approx(nearest.mean(), abs=0.003)
-    assert ch03_methodology.even_share(10) == 1
-    assert f"{100 * ch03_methodology.even_share():.1f} %" in ch03_methodology.about_positions()
+    nearest = np.abs(np.round(places / 8)).max(1) <= 2
+    assert siamrpn.even == pytest.approx(nearest.mean(), abs=0.003)
 
 
-def test_how_long_the_three_went_on_is_read_from_the_recipe() -> None:
-    import yaml
-
-    recipe = yaml.safe_load((files.ROOT / ch03_methodology.SHIFT_RECIPE).read_text())
-    assert (
-        f"{sum(phase['pairs'] for phase in recipe['phases']):,} pairs"
-        in ch03_methodology.training_finding()
-    )
-
-
-def test_a_single_map_fills_its_figure() -> None:
-    figure = ch03_methodology.positions({64: np.full((25, 25), 1 / 625)}, 64, "note")
-    figure.canvas.draw()
-    box = figure.axes[0].get_window_extent()
-    assert box.width > 0.5 * figure.bbox.width and box.x0 < 0.25 * figure.bbox.width
-
-
-def test_what_was_recorded_of_the_three_trainings_is_three_distributions() -> None:
-    found = ch03_methodology.recorded_positions(ch03_methodology.SHIFT_POSITIONS)
-    assert list(found) == list(ch03_methodology.SHIFTS)
-    assert all(ch03_methodology.inner_share(one) > 25 / 625 for one in found.values()), (
-        "somewhere near the centre"
-    )
+def test_what_was_recorded_of_the_three_trainings_is_three_distributions(siamrpn: Page) -> None:
+    assert list(siamrpn.shifted) == [0, 16, 32]
+    for one in siamrpn.shifted.values():
+        assert one.shape == (25, 25) and one.sum() == pytest.approx(1, abs=1e-3)
+        assert siamrpn.share_and_error(one)[0] > 100 * 25 / 625, "somewhere near the centre"
+    figures = siamrpn.figures()
+    assert len(figures["fig-3-1"].axes) == 3 + 1, "a panel a shift, and the scale"
+    single = figures["fig-positions"]
+    single.canvas.draw()
+    box = single.axes[0].get_window_extent()
+    assert box.width > 0.5 * single.bbox.width and box.x0 < 0.25 * single.bbox.width
 
 
 def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    siamrpn: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dataclasses import asdict
 
@@ -324,18 +225,18 @@ def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(
         return out
 
     monkeypatch.setattr(loop, "train", train)
-    for shift in ch03_methodology.SHIFTS:
+    for shift in siamrpn.trained:
         line = [
             "train",
-            str(files.ROOT / ch03_methodology.SHIFT_RECIPE),
+            str(files.ROOT / siamrpn.RECIPE),
             "--shift",
             str(shift),
             "--out",
             str(tmp_path),
         ]
         assert cli.main(line) == 0
-    assert [config.pairs.shift for config in given] == list(ch03_methodology.SHIFTS)
-    plain = loop.load_config(files.ROOT / ch03_methodology.SHIFT_RECIPE)
+    assert [config.pairs.shift for config in given] == list(siamrpn.trained)
+    plain = loop.load_config(files.ROOT / siamrpn.RECIPE)
     for config in given:
         one, other = asdict(config), asdict(plain)
         one["pairs"].pop("shift"), other["pairs"].pop("shift")
@@ -373,31 +274,26 @@ def test_the_machines_of_the_thesis_are_what_its_text_says(shared: Path) -> None
 
 
 def test_this_machine_stands_beside_the_thesiss_two() -> None:
-    from lib import environment
-
-    record = environment.record()
-    table = ch03_methodology.hardware_table(record, "none here", "x")
-    rows = {row[0]: row[1:] for row in table.rows}
-    assert record["hardware"]["processor"] in rows["processor"][0] and rows["power sensor"] == [
-        "none here",
-        "Tegrastats",
-        "–",
-    ]
-    assert "TensorRT" in rows and "TensorRT-RTX" in rows and "another product" in table.caption
-    assert rows["PyTorch"][:2] == [record["versions"]["torch"], "1.9.0"] and len(table.heads) == 4
+    page, record = Page(*helpers.executed("03_2_hardware")), environment.record()
+    [shown] = [value for _, value in page.shown if isinstance(value, Table)]
+    rows = {row[0]: row[1:] for row in shown.rows}
+    assert record["hardware"]["processor"] in rows["processor"][0]
+    assert rows["power sensor"][1:] == ["Tegrastats", "–"]
+    assert "TensorRT" in rows and "TensorRT-RTX" in rows and "another product" in shown.caption
+    assert rows["PyTorch"][:2] == [record["versions"]["torch"], "1.9.0"] and len(shown.heads) == 4
 
 
-def test_vot2018_is_counted_as_the_thesis_counts_it(shared: Path, dataset: Dataset) -> None:
+def test_vot2018_is_counted_as_the_thesis_counts_it(
+    evaluation: Page, shared: Path, dataset: Dataset
+) -> None:
     vot = load_dataset(shared / "vot2018" / "VOT2018.json")
-    table = ch03_methodology.dataset_table({"small": dataset, "VOT2018": vot}, "x")
-    said, small, counted = table.rows
-    assert [said[0][1], said[1]] == [counted[0][1], counted[1]] == [
-        "60 sequences",
-        "21,356",
-    ] and said[2] == "–"
+    counts = table(evaluation, "Dataset")
+    said, small, counted = counts.rows
+    assert [said[0][1], said[1]] == [counted[0][1], counted[1]] == ["60 sequences", "21,356"]
+    assert said[2] == "–"
     assert small[0][1] == f"{len(dataset)} sequences" and small[1] == str(sum(map(len, dataset)))
     flags = sum(int(sequence.tags["occlusion"].sum()) for sequence in vot)
-    column = table.heads.index("Occlusion")
+    column = counts.heads.index("Occlusion")
     assert counted[column][0] == f"{100 * flags / 21356:.0f} %"
 
 
@@ -415,70 +311,50 @@ def trajectory(kinds: str, track: float = 0.02, init: float = 0.01) -> Trajector
     )
 
 
-def test_times_are_told_apart_and_give_the_speeds_of_the_protocol() -> None:
+def test_times_are_told_apart_and_give_the_speeds_of_the_protocol(evaluation: Page) -> None:
     runs = {"a": trajectory("ittttfssssitt"), "b": trajectory("ittt")}
-    found = ch03_methodology.times(runs)
-    assert (
-        len(found.tracked),
-        len(found.initialised),
-        found.skipped,
-        found.restarts,
-        found.failures,
-    ) == (10, 3, 4, 1, 1)
+    found = evaluation.times(runs)
+    counts = (len(found.tracked), len(found.initialised), found.skipped, found.restarts)
+    assert (*counts, found.failures) == (10, 3, 4, 1, 1)
     assert found.fps_scheme == pytest.approx(frames_per_second(runs.values()))
-    assert (
-        found.fps_tracked
-        == pytest.approx(frames_per_second(runs.values(), tracked_only=True))
-        == pytest.approx(50)
-    )
+    tracked = frames_per_second(runs.values(), tracked_only=True)
+    assert found.fps_tracked == pytest.approx(tracked) == pytest.approx(50)
 
 
-def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows() -> None:
+def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows(
+    evaluation: Page,
+) -> None:
     """Against a run that is put together: 200 failures in a long video, so that its first start
     weighs nothing."""
-    times = ch03_methodology.times(
-        {"long": trajectory("i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200, 0.02, 0.01)}
-    )
-    frames = len(times.tracked) + times.skipped + times.restarts
-    expected = ch03_methodology.distortion(times.failures / frames, PYSOT, init=0.01, track=0.02)
-    assert times.fps_scheme / times.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
-    assert ch03_methodology.distortion(0, PYSOT, 0.01, 0.02) == 0
-    assert (
-        ch03_methodology.distortion(0.01, PYSOT, 0.0, 0.02)
-        > ch03_methodology.distortion(0.01, PYSOT, 0.02, 0.02)
-        > 0
-    )
+    kinds = "i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200
+    found = evaluation.times({"long": trajectory(kinds, 0.02, 0.01)})
+    expected = evaluation.distortion(found.failures / found.frames, PYSOT.skip, 0.01, 0.02)
+    assert found.fps_scheme / found.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
+    assert evaluation.distortion(0, PYSOT.skip, 0.01, 0.02) == 0
+    free, slow = (evaluation.distortion(0.01, PYSOT.skip, init, 0.02) for init in (0.0, 0.02))
+    assert free > slow > 0
 
 
 def test_a_run_that_was_tracked_is_shown_with_the_times_of_the_full_size_network(
-    dataset: Dataset, small_run: str
+    evaluation: Page, dataset: Dataset
 ) -> None:
-    measured, speed = (
-        quality.measure(baseline("demo"), dataset, small_run, shown=False),
-        made_up_speed(),
-    )
-    [one] = full_size.with_speed(measured, speed)
-    found, row = ch03_methodology.times(one.trajectories), speed.row_of("pytorch", "fp32")
-    assert set(found.tracked) == {row["frame_ms"] / 1000} and one.fps_tracked == pytest.approx(
-        row["fps"]
-    )
+    one, row = evaluation.now, made_up_speed().row_of("pytorch", "fp32")
+    found = evaluation.spent
+    assert set(found.tracked) == {row["frame_ms"] / 1000}
+    assert one.fps_tracked == pytest.approx(row["fps"])
     assert found.initialised == pytest.approx((row["target_ms"] + row["crop_ms"]) / 1000)
-    assert found.fps_scheme == pytest.approx(one.fps) and found.fps_tracked == pytest.approx(
-        one.fps_tracked
-    )
-    [row] = (table := ch03_methodology.latency_table([one], "x")).rows
-    (scheme, more), tracked = (
-        row[table.heads.index(head)] for head in ("FPS, PySOT's scheme", "FPS, tracked frames")
-    )
+    assert found.fps_scheme == pytest.approx(one.fps)
+    assert found.fps_tracked == pytest.approx(one.fps_tracked)
+    shown = table(evaluation, "FPS, PySOT's scheme")
+    [cells] = shown.rows
+    scheme, more = cells[shown.heads.index("FPS, PySOT's scheme")]
+    tracked = cells[shown.heads.index("FPS, tracked frames")]
     assert [float(scheme), float(tracked)] == pytest.approx([one.fps, one.fps_tracked], abs=0.006)
     assert more == f"({100 * (one.fps / one.fps_tracked - 1):+.1f} %)"
-    text = ch03_methodology.reset_finding(one, PYSOT)
-    low, high = ch03_methodology.thesis_robustness()
-    assert (
-        f"{low:g} to {high:g} times in 100 frames" in text
-        and low < thesis.table("table_4_5")["robustness"].max() <= high
-    )
-    axis = ch03_methodology.reset_figure(one, PYSOT, one.note).axes[0]
-    assert axis.get_xlabel() == "failures per 100 frames" and np.size(
-        axis.lines[1].get_xdata()
-    ) == len(dataset)
+    assert evaluation.least < thesis.table("table_4_5")["robustness"].max() <= evaluation.most
+    [axis] = [
+        figure.axes[0]
+        for figure in evaluation.figures().values()
+        if figure.axes[0].get_xlabel() == "failures per 100 frames"
+    ]
+    assert np.size(axis.lines[1].get_xdata()) == len(dataset)
