@@ -1,7 +1,7 @@
-"""What the pages show, a module a group of sections, named after the chapter; `plots` and `tables`
-are what they share.
+"""What pages show: the views of chapter 4, of the conclusion and the appendices, a module a group of
+sections; `plots`, `tables` and `theory` are shared by several pages.
 
 Measurements, networks and the thesis's tables come in; figures, tables and sentences go out.
-Chapters 2 and 3 compute what they draw; nothing is timed here or kept in a run, and only notebooks
-import from here.
+Nothing is timed here or kept in a run, and only notebooks import from here. Pages of chapters 2 and
+3 hold their own code.
 """
