@@ -11,21 +11,16 @@ so that the cache itself misses when the digest changes, and finds the former ru
 change is taken back. What decides:
 
 - the parameters: `profiles/demo.yaml` or the file named by SIAMBOOK_PROFILE, with `run` replaced by
-  SIAMBOOK_RUN if set;
-  a parameter that is the path of an existing file or folder counts with its contents;
-- the modules of lib/ that the notebook imports, directly or through others, at any level of the
-  code;
+  SIAMBOOK_RUN if set; one that is the path of an existing file or folder counts with its contents;
+- the modules of lib/ that the notebook imports, directly or through others;
 - the files that the notebook declares as its data: `"siambook": {"depends": ["data/thesis/*.csv"]}`
-  in its metadata, globs
-  relative to the repository, `**` included;
+  in its metadata, globs relative to the repository, `**` included;
 - for pages that show runs side by side: the tables of the other runs under data/runs; and all of
-  the run that is shown, where it
-  was recorded on another machine (what this machine's own run holds is what the notebooks write);
-- the metadata of its code cells (captions and tags, which the cache would otherwise bring back as
-  they were);
+  the run that is shown, where it was recorded on another machine (what this machine's own run holds
+  is what the notebooks write);
+- the metadata of its code cells (captions and tags, which the cache would otherwise bring back);
 - Python, the packages that pyproject.toml names as dependencies and those of the engines, processor
-  and GPU: the book shows
-  measurements.
+  and GPU: the book shows measurements.
 
 Serves every chapter; `lib.batch` takes the same digest for notebooks that are executed without a
 book.

@@ -21,7 +21,7 @@ from typing import Any, Mapping
 from lib.files import ROOT
 
 PACKAGES = ("torch", "numpy", "cv2")
-# Where they are there
+# Named in a record where they are installed
 DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")
 
 

@@ -9,11 +9,10 @@ lies in a folder `.fetch` beside the result.
 The description (`description.json`, as votchallenge/toolkit reads it in vot/dataset/common.py):
 
     {"name": .., "sequences": [{"name": .., "fps": .., "length": ..,
-        "annotations": {"url": "bag.zip", "checksum": SHA-1, "compressed": bytes, "uncompressed":
-        bytes},
+        "annotations": {"url": "bag.zip", "checksum": SHA-1, "compressed": .., "uncompressed": ..},
         "channels": {"color": {"url": .., "checksum": .., "pattern": "%08d.jpg", ..}}}, ..]}
 
-where a URL is absolute or relative to the description's own. `name`, both `url` and
+sizes in bytes, where a URL is absolute or relative to the description's own. `name`, both `url` and
 `channels.color` are needed, the rest is used where it is there.
 """
 

@@ -100,7 +100,7 @@ def entropy_bound(histogram: Histogram) -> float:
     if counts.sum() == 0:
         return histogram.largest
     quick = _divergences(counts)
-    # Which the plain sum then tells apart
+    # Nearly equal ones, which the plain sum then tells apart
     close = np.flatnonzero(quick <= quick.min() + 1e-6 * (1 + abs(quick.min())))
     candidates = [LEVELS + 1 + int(place) for place in close]
     return (

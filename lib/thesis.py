@@ -27,7 +27,7 @@ VOT2018_SEQUENCES = 60
 SIZES = ("45.5", "30", "22.5", "12")  # tables 4.4 to 4.7: millions of parameters of the backbone
 TRACKERS = ("PyTorch FP32", "TensorRT FP32", "TensorRT FP16", "TensorRT INT8")
 XAVIER = "PyTorch NVIDIA Jetson Xavier AGX"  # the baseline's row in table 4.1
-# kernel, stride, padding of stem, pooling, second stage (lib/siamrpn/network.py)
+# Kernel, stride, padding of stem, pooling, second stage (lib/siamrpn/network.py)
 STRIDED = ((7, 2, 0), (3, 2, 1), (3, 2, 0))
 TOLERANCE = 1e-9  # of float arithmetic, where a number is exactly half a digit away
 
@@ -225,7 +225,7 @@ def cell(reference: str) -> str:
 def counts() -> Dict[str, float]:
     """What is counted or looked up rather than computed by one formula: ranks, maxima, a median,
     the network's size."""
-    # imports PyTorch, which `table` does not need
+    # Imports PyTorch, which `table` does not need
     from lib.siamrpn.network import Backbone, NetworkConfig, parameter_count
 
     accuracy, robustness, eao, fps = (

@@ -73,7 +73,7 @@ def test_figure_4_5_is_what_the_notes_recover(shared: Path) -> None:
     ].to_numpy().tolist()
 
 
-# Which has formulas, not numbers
+# The audit has formulas, not numbers
 @pytest.mark.parametrize("name", [name for name in FILES if name != "audit"])
 def test_every_number_says_whose_it_is_and_where_it_comes_from(name: str) -> None:
     table = thesis.table(name)

@@ -233,8 +233,7 @@ def change(evidence: Evidence, measure: str, a: str, b: str) -> Measured:
     if not base:
         raise CannotTell(f"{b} has a {measure} of 0, of which nothing can be a share")
     value, low, high = (100 * part / base for part in evidence.difference(one, other, measure))
-    # Counts whole failures: a change of less than half a one is not seen, however even the
-    # sequences
+    # Robustness counts whole failures, so a change of less than half a one is not seen
     if measure == "robustness":
         half = 50 / evidence.evaluation(other).failures
         low, high = min(low, value - half), max(high, value + half)

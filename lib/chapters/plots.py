@@ -41,7 +41,7 @@ MEASURED, THESIS, PUBLISHED = (
     {"color": ORANGE, "marker": "D", "markerfacecolor": "white"},
     {"color": "black", "marker": "s", "markerfacecolor": "white"},
 )
-# Of several evaluations
+# Of several evaluations in one figure
 LOOKS = (MEASURED, PUBLISHED, {"color": GREEN, "marker": "^"}, {"color": "#CC79A7", "marker": "v"})
 WIDTH = 4.3  # inches
 STYLE = {

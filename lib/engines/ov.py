@@ -125,11 +125,9 @@ class OpenVINOEngine:
             "INFERENCE_PRECISION_HINT": hint(self.precision),
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
-            # Counting costs nothing that can be measured
             "INFERENCE_NUM_THREADS": str(threads()),
-            "PERF_COUNT": "YES",
-            # Or all processes of one thread share the first core
-            "ENABLE_CPU_PINNING": "NO",
+            "PERF_COUNT": "YES",  # costs nothing that can be measured
+            "ENABLE_CPU_PINNING": "NO",  # or processes of one thread share the first core
         }
         key = {
             "model": digest,

@@ -89,7 +89,7 @@ CAPABILITIES: Tuple[Tuple[str, Tuple[int, int], Capabilities], ...] = (
         ),
     ),
 )
-# The first is taken
+# The first one that is installed is taken
 MODULES = {
     "tensorrt": "TensorRT",
     "tensorrt_rtx": "TensorRT-RTX",
@@ -668,9 +668,9 @@ class TensorRTEngine:
             self._specs(trt.TensorIOMode.INPUT),
             self._specs(trt.TensorIOMode.OUTPUT),
         )
-        # Of inputs that come from arrays
+        # For inputs that come from arrays
         self._buffers: Dict[str, Buffer] = {}
-        # pinned, for outputs that are fetched
+        # Pinned memory, for outputs that are fetched
         self._received: Dict[Tuple[int, ...], np.ndarray] = {}
         self._results = {name: self._tensor(spec) for name, spec in self.outputs.items()}
         self._begin()

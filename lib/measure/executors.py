@@ -129,9 +129,8 @@ class Cluster(Pool):
         for worker, error in self.client.run(function, *arguments, on_error="return").items():
             if isinstance(error, InputError):
                 raise InputError(f"worker {worker}: {error}")
-            if error is not None and not isinstance(
-                error, OSError
-            ):  # which is a worker that was just lost
+            # An OSError is a worker that was just lost
+            if error is not None and not isinstance(error, OSError):
                 raise InputError(
                     f"worker {worker} cannot run this repository's code ({error}); "
                     f"start it in {ROOT} in the same environment"
@@ -196,9 +195,8 @@ def _connected(scheduler: str) -> Iterator[Any]:
         with socket.create_connection(
             (found[1].strip("[]"), int(found[2])), CONNECT_SECONDS
         ) as probe:
-            probe.recv(
-                1
-            )  # schedulers speak first; a client would wait for ever for one that does not
+            # Schedulers speak first; a client would wait for ever for one that does not
+            probe.recv(1)
         client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
     except Exception as error:  # what is no scheduler may answer anything
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -73,9 +73,8 @@ def _draw_power(
     seconds: float,
 ) -> Dict[str, Any]:
     network, rows = full_size_network(width), []
-    pairs = [
-        pair for pair in pairs_to_time(frameworks) if pair[0] != "pytorch"
-    ]  # table 4.6 has PyTorch in FP32 alone
+    # Table 4.6 has PyTorch in FP32 alone
+    pairs = [pair for pair in pairs_to_time(frameworks) if pair[0] != "pytorch"]
     for name, precision in [("pytorch", "fp32"), *pairs]:
         engine = timing_deployment(network, name, device()).network(
             dict.fromkeys(NETWORKS, precision)

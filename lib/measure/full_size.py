@@ -422,9 +422,8 @@ def _of_mixtures(deployment: Any, missing: List[str]) -> List[Candidate]:
 
 def _rows(networks: Configs, timed: Sequence[Timed], group: str) -> List[Dict[str, Any]]:
     whole = next((one for one in timed[1:] if one.candidate.place == 0), timed[0])
-    own = (
-        timed if group == "pytorch" else timed[1:]
-    )  # the reference's speed comes from its own group
+    # The reference's speed comes from its own group
+    own = timed if group == "pytorch" else timed[1:]
     return [
         {
             **one.row(),

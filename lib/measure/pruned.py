@@ -32,9 +32,8 @@ UNPRUNED = 1.0
 # Trained as in the thesis, on a backbone that was fine-tuned for classes and then fixed
 FROZEN = "frozen"
 DISTILLED = "distilled"  # channels taken out of the trained tracker, all of it trained on
-RECALIBRATED = (
-    "recalibrated"  # channels taken out, batch normalisation measured again, nothing trained
-)
+# Channels taken out, batch normalisation measured again, nothing trained
+RECALIBRATED = "recalibrated"
 CUT = "cut"  # channels taken out, nothing else
 ENGINES = {
     FROZEN: ("fp32", "fp16", "int8"),

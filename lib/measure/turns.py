@@ -27,8 +27,7 @@ from lib.siamrpn.tracker import SiamRPNTracker
 # network: search and xcorr engine with the copies between
 FRAME_PARTS = ("crop", "network", "decode")
 INITIAL_BOX = (200.0, 150.0, 60.0, 50.0)  # x, y, w, h in the 480x360 frames that are tracked
-# S before another framework's turn: OpenMP's threads wait actively for 0.2 s and take a core
-# meanwhile
+# Seconds before another framework's turn: OpenMP's threads wait actively for 0.2 s
 REST = 0.3
 TURN_SECONDS = 0.25  # that the frames of a turn fill, where more than one fits
 MOST_CALLS = 50
@@ -156,9 +155,8 @@ def time_group(
     fastest = [float("inf")] * len(blocks)
     turns: List[List[Turn]] = [[] for _ in blocks]
     repeated = [0] * len(blocks)
-    patience = rounds * len(
-        blocks
-    )  # repetitions of the whole group: a machine that is always busy must not take for ever
+    # Repetitions of the whole group: a machine that is always busy must not take for ever
+    patience = rounds * len(blocks)
     before = ""
     for _ in range(rounds):
         for place, block in enumerate(blocks):
@@ -247,9 +245,8 @@ class Watch:
         (/proc/stat)."""
         (wall, own, busy), (wall_0, own_0, busy_0) = self._now(), self._begin
         others = (busy - busy_0) - (own - own_0)
-        tick = (
-            2.0 / os.sysconf("SC_CLK_TCK") if busy else 0.0
-        )  # the clocks of both ends are a tick off at most
+        # The clocks of both ends are a tick off at most
+        tick = 2.0 / os.sysconf("SC_CLK_TCK") if busy else 0.0
         return max(0.0, others - tick * (environment.cores() or 1)) / max(wall - wall_0, 1e-9)
 
     @staticmethod
@@ -268,9 +265,8 @@ def _busy_seconds() -> float:
         return 0.0
     fields = (line.split() for line in lines if line.startswith("cpu") and line[3].isdigit())
     mine = ([int(value) for value in each[1:9]] for each in fields if int(each[0][3:]) in cores)
-    return (
-        sum(sum(each) - each[3] - each[4] for each in mine) / tick
-    )  # 3, 4: idle, and idle while waiting for a disk
+    # 3, 4: idle, and idle while waiting for a disk
+    return sum(sum(each) - each[3] - each[4] for each in mine) / tick
 
 
 def _frames() -> List[np.ndarray]:
@@ -311,9 +307,8 @@ class PartsTracker(SiamRPNTracker):
         self._start = self.center, self.size
 
     def track(self, frame: np.ndarray) -> Any:
-        self.center, self.size = (
-            self._start
-        )  # random weights blow the box up, and with it the crop, as no target does
+        # Random weights blow the box up, and with it the crop, as no target does
+        self.center, self.size = self._start
         begin = time.perf_counter()
         crop, scale = self.search_crop(frame)
         search = as_input(crop)

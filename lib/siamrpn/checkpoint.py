@@ -112,7 +112,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
     """Load a state dict into a network of the same shapes; a difference raises InputError naming
     the keys."""
     own = network.state_dict()
-    # counters, absent from some of PySOT's files
+    # Counters, absent from some of PySOT's files
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     faults = {
         "missing": sorted(set(own) - set(state) - optional),

@@ -45,12 +45,10 @@ class TargetNetwork(nn.Module):
         )
 
     def forward(self, exemplar: Tensor) -> Tuple[Tensor, ...]:
-        # Three of (1, C, 7, 7)
+        # features: three of (1, C, 7, 7); kernels: six of (1, C, 5, 5)
         features = self.neck(self.backbone(exemplar), crop=True)
-        # Six of (1, C, 5, 5)
         kernels = (conv(feature) for conv, feature in zip(self.conv_kernel, features * 2))
-        # Six of (C, 1, 5, 5)
-        return tuple(kernel.transpose(0, 1) for kernel in kernels)
+        return tuple(kernel.transpose(0, 1) for kernel in kernels)  # six of (C, 1, 5, 5)
 
 
 class SearchNetwork(nn.Module):
@@ -64,9 +62,8 @@ class SearchNetwork(nn.Module):
         )
 
     def forward(self, search: Tensor) -> Tuple[Tensor, ...]:
-        # Three of (1, C, 31, 31)
+        # features: three of (1, C, 31, 31); maps: six of (1, C, 29, 29)
         features = self.neck(self.backbone(search), crop=False)
-        # Six of (1, C, 29, 29)
         return tuple(conv(feature) for conv, feature in zip(self.conv_search, features * 2))
 
 
@@ -77,7 +74,7 @@ class XcorrNetwork(nn.Module):
     def __init__(self, network: SiamRPN) -> None:
         super().__init__()
         self.head = nn.ModuleList(branch.head for branch in network.rpn_head.branches())
-        # constants, to the last digit of FP32
+        # Constants, to the last digit of FP32
         self.cls_share, self.loc_share = (
             torch.softmax(weight.detach(), 0).tolist()
             for weight in (network.rpn_head.cls_weight, network.rpn_head.loc_weight)

@@ -15,7 +15,7 @@ from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, cont
 if TYPE_CHECKING:
     from lib.engines.base import TrackerNetwork
 
-# Of a box offset's exponent: where a wild output would overflow, and far from any real one
+# The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0
 
 

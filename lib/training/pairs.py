@@ -62,7 +62,7 @@ class PairConfig:
     degrade: bool = True  # motion blur, low resolution and noise on search crops
     occluder: float = 0.2
     distractor: float = 0.35
-    # Of the target from the centre of a 255 search crop, in pixels (figure 3.1)
+    # Largest one of the target from the centre of a 255 search crop, in pixels (figure 3.1)
     shift: float = 64.0
     scale: float = 0.2
     blur: float = 0.05  # PySOT's cross blur; 0.2 there

@@ -40,7 +40,7 @@ def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
     else:
         with contextlib.suppress(OSError):
             _time_path(path).unlink()  # an earlier run's
-    # last, so that its presence means complete
+    # Comes last, so that its presence means complete
     write_text(path, "".join(line + "\n" for line in lines))
 
 

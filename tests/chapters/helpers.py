@@ -7,7 +7,7 @@ import ast
 import json
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, Sequence
 
 import pytest
 
@@ -57,19 +57,25 @@ def in_this_process(folder: Path) -> Iterator[None]:
         yield
 
 
-class Page(NamedTuple):
-    """A page that was executed: the names that it defines, and what its cells show."""
+class Page:
+    """A page that was executed: its names are attributes; `.cells_shown` is what its cells show."""
 
-    names: dict[str, Any]
-    shown: list[tuple[dict[str, Any], Any]]
+    def __init__(
+        self, names: dict[str, Any], cells_shown: list[tuple[dict[str, Any], Any]]
+    ) -> None:
+        self._names, self.cells_shown = names, cells_shown
 
     def __getattr__(self, name: str) -> Any:
-        return self.names[name]
+        try:
+            return self._names[name]
+        except KeyError:
+            raise AttributeError(f"the page has no {name}") from None
 
     def figures(self) -> dict[str, Any]:
         """By the name that the cell gives them."""
         figures = [
-            (cell["metadata"].get("mystnb", {}).get("figure"), shown) for cell, shown in self.shown
+            (cell["metadata"].get("mystnb", {}).get("figure"), shown)
+            for cell, shown in self.cells_shown
         ]
         return {about["name"]: shown for about, shown in figures if about}
 
@@ -94,12 +100,13 @@ def executed(
     for cell in notebook["cells"]:
         lines = ast.parse(book.notebook_code({"cells": [cell]})).body
         last = lines.pop() if lines and isinstance(lines[-1], ast.Expr) else None
-        exec(compile(ast.Module(lines, []), name, "exec"), names)
+        exec(compile(ast.Module(lines, []), name, "exec", dont_inherit=True), names)
         if "parameters" in cell["metadata"].get("tags", []):
             assert set(parameters) <= set(names), "a parameter that the notebook does not have"
             names.update(parameters)
         if last is not None:
-            shown.append((cell, eval(compile(ast.Expression(last.value), name, "eval"), names)))
+            code = compile(ast.Expression(last.value), name, "eval", dont_inherit=True)
+            shown.append((cell, eval(code, names)))
     return names, shown
 
 

@@ -150,7 +150,8 @@ def test_the_crop_is_the_central_7_by_7_of_what_pytorch_computes(
     shown = drawn["fig-3-8"].axes[3].images[0].get_array()
     np.testing.assert_allclose(shown, feature, atol=1e-4)
     assert all(by(shape) in texts(drawn["fig-3-8"]) for shape in found[1][1])
-    assert onnx_page.crops(onnx_page.models["search"]) == [], "its features are not cropped"
+    with pytest.raises(InputError, match="no target network"):
+        onnx_page.crops(onnx_page.models["search"])
 
 
 def test_the_drawing_of_the_networks_counts_what_the_models_hold(
@@ -212,6 +213,8 @@ def test_the_sum_is_drawn_as_the_sum_and_the_methods_where_they_are(
     lines = {line.get_label(): line for line in above.lines}
     bound, height = (axis[20] for axis in lines["sum"].get_data())
     assert height == pytest.approx(sum(quantised.two_errors(quantised.values, bound)))
+    best = quantised.grid[quantised.sums.argmin()]
+    assert quantised.sums.min() == pytest.approx(sum(quantised.two_errors(quantised.values, best)))
     methods = sorted(quantised.by_method.values())
     assert sorted(line.get_xdata()[0] for line in below.lines) == pytest.approx(methods)
 
@@ -255,6 +258,7 @@ def test_engines_report_what_they_execute_and_answer_alike(quantised: Page) -> N
     rows = quantised.rows
     assert [row["precision"] for row in rows] == ["fp32", "fp16", "int8"]
     assert rows[0]["qdq"] == 0 < rows[2]["qdq"] and "FP32" in rows[0]["executed"]
+    assert quantised.same < 1e-3 < quantised.apart, "refitted, and with another target's kernels"
     assert 0 < quantised.moved["fp16"] < 0.05 and quantised.moved["fp16"] < quantised.moved["int8"]
 
 
@@ -270,5 +274,5 @@ def test_a_precision_that_the_machine_lacks_is_a_row_that_says_so(
 
     monkeypatch.setattr(deploy.Deployment, "engine", refuse)
     page = Page(*helpers.executed("03_5_tensorrt", framework="openvino", **parameters))
-    said = Counter("this processor lacks it" in str(value) for _, value in page.shown)
+    said = Counter("this processor lacks it" in str(value) for _, value in page.cells_shown)
     assert said[True] == 1

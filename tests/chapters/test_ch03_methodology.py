@@ -12,6 +12,7 @@ import torch
 
 from lib import environment, files, thesis
 from lib.chapters.tables import Table, Text
+from lib.errors import InputError
 from lib.measure import full_size
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
@@ -48,7 +49,9 @@ def evaluation(small: Path, small_run: str, shared: Path) -> Page:
 
 
 def table(page: Page, head: str) -> Table:
-    [found] = [shown for _, shown in page.shown if isinstance(shown, Table) and head in shown.heads]
+    [found] = [
+        shown for _, shown in page.cells_shown if isinstance(shown, Table) and head in shown.heads
+    ]
     return found
 
 
@@ -197,6 +200,15 @@ def test_an_even_share_is_that_of_targets_drawn_evenly(siamrpn: Page) -> None:
     assert siamrpn.even == pytest.approx(nearest.mean(), abs=0.003)
 
 
+def test_a_damaged_record_of_positions_is_an_error(siamrpn: Page, tmp_path: Path) -> None:
+    file = tmp_path / "positions.csv"
+    text = siamrpn.RECORDED.read_text()
+    for damaged in (text.replace("row,", "line,"), "\n".join(text.splitlines()[:-700]), ""):
+        file.write_text(damaged)
+        with pytest.raises(InputError, match=r"positions\.csv"):
+            siamrpn.recorded_positions(file)
+
+
 def test_what_was_recorded_of_the_three_trainings_is_three_distributions(siamrpn: Page) -> None:
     assert list(siamrpn.shifted) == [0, 16, 32]
     for one in siamrpn.shifted.values():
@@ -275,7 +287,7 @@ def test_the_machines_of_the_thesis_are_what_its_text_says(shared: Path) -> None
 
 def test_this_machine_stands_beside_the_thesiss_two() -> None:
     page, record = Page(*helpers.executed("03_2_hardware")), environment.record()
-    [shown] = [value for _, value in page.shown if isinstance(value, Table)]
+    [shown] = [value for _, value in page.cells_shown if isinstance(value, Table)]
     rows = {row[0]: row[1:] for row in shown.rows}
     assert record["hardware"]["processor"] in rows["processor"][0]
     assert rows["power sensor"][1:] == ["Tegrastats", "–"]
@@ -331,6 +343,9 @@ def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows(
     expected = evaluation.distortion(found.failures / found.frames, PYSOT.skip, 0.01, 0.02)
     assert found.fps_scheme / found.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
     assert evaluation.distortion(0, PYSOT.skip, 0.01, 0.02) == 0
+    thesis_rows = table(evaluation, "If a start ...").rows
+    most = 100 * evaluation.distortion(evaluation.most / 100, PYSOT.skip, 1.0, 1.0)
+    assert thesis_rows[0][2] == f"{most:.1f} %"
     free, slow = (evaluation.distortion(0.01, PYSOT.skip, init, 0.02) for init in (0.0, 0.02))
     assert free > slow > 0
 
@@ -339,7 +354,7 @@ def test_a_run_that_was_tracked_is_shown_with_the_times_of_the_full_size_network
     evaluation: Page, dataset: Dataset
 ) -> None:
     one, row = evaluation.now, made_up_speed().row_of("pytorch", "fp32")
-    found = evaluation.spent
+    found = evaluation.times(one.trajectories)
     assert set(found.tracked) == {row["frame_ms"] / 1000}
     assert one.fps_tracked == pytest.approx(row["fps"])
     assert found.initialised == pytest.approx((row["target_ms"] + row["crop_ms"]) / 1000)
