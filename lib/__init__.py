@@ -4,7 +4,7 @@ small library.
 Notebooks import from here; nothing in this package reads global configuration. Imports point
 downwards only, line by line and within a line from left to right (tests/test_setup.py):
 
-    cli, batch, book, pages                   commands; notebooks as a batch and as a book
+    cli, options, batch, book, pages          commands; notebooks as a batch and as a book
     chapters                                  what several pages show
     measure, published                        variants; quality on all cores, speed alone
     runs, absent                              a run on disk; what it lacks

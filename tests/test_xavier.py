@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import batch, book, cli
+from lib import batch, book, cli, options
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -85,12 +85,12 @@ def test_the_page_is_in_the_book_and_says_what_was_never_tried() -> None:
 
 @pytest.mark.parametrize("words", begin_with("siambook"), ids=" ".join)
 def test_the_command_line_takes_every_command_of_the_pages(words: list[str]) -> None:
-    options = cli.parser().parse_args(words)
-    assert callable(options.function)
-    profile = getattr(options, "profile", None)
+    given = options.parser().parse_args(words)
+    assert given.command in cli.COMMANDS
+    profile = getattr(given, "profile", None)
     assert profile is None or (ROOT / profile).is_file() or profile == MINE
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
-    batch.choose(names, getattr(options, "only", []))  # raises where a prefix is of no notebook
+    batch.choose(names, getattr(given, "only", []))  # raises where a prefix is of no notebook
 
 
 def test_the_page_fetches_calibrates_and_runs() -> None:
@@ -222,7 +222,7 @@ def test_the_image_runs_the_batch_with_the_boards_profile() -> None:
     [command] = instructions("CMD")
     program, *words = json.loads(command)
     assert program in PROJECT["scripts"]
-    assert cli.parser().parse_args(words).profile == "profiles/xavier.yaml"
+    assert options.parser().parse_args(words).profile == "profiles/xavier.yaml"
 
 
 # -- The packages ----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ from lib.zoo import DEMO, tracker_config, weights_path
 DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")
 ABOVE = (
     "cli.py",
+    "options.py",
     "batch.py",
     "book.py",
     "chapters",
