@@ -222,6 +222,17 @@ def test_a_notebook_is_committed_without_outputs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_the_boards_python_reads_a_notebook_and_folded_cells_are_folded_everywhere(
+    path: Path,
+) -> None:
+    notebook = json.loads(path.read_text())
+    ast.parse(book.notebook_code(notebook), feature_version=(3, 8))
+    for cell in notebook["cells"]:
+        in_the_book = "hide-input" in cell["metadata"].get("tags", [])
+        assert in_the_book == cell["metadata"].get("jupyter", {}).get("source_hidden", False)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
 def test_a_notebooks_own_parameters_are_those_of_the_demo_profile(path: Path) -> None:
     demo = yaml.safe_load((ROOT / "profiles" / "demo.yaml").read_text())
     defaults = book.default_parameters(json.loads(path.read_text()))

@@ -23,7 +23,7 @@ from lib.vot.protocol import PYSOT, TOOLKIT
 
 from .helpers import save_tiny
 
-ABOVE = ("batch.py", "book.py", "chapters", "cli.py")  # what shows measurements
+ABOVE = ("batch.py", "book.py", "chapters", "cli.py", "options.py")  # what shows measurements
 LIB = ROOT / "lib"
 PARTS = sorted(path.name for path in LIB.iterdir() if path.suffix == ".py" or path.is_dir())
 BELOW = [part for part in PARTS if part not in (*ABOVE, "__pycache__")]
