@@ -45,7 +45,7 @@ lab: $(STAMP)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet lib tests
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations lib
 
