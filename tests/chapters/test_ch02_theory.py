@@ -320,7 +320,7 @@ def test_every_equation_stands_as_latex_and_is_checked() -> None:
     text = "\n".join(map(source, PAGES))
     for number in range(1, 9):
         assert f"\\tag{{2.{number}}}" in text
-    assert set(re.findall(r'agreement\(f?"(Equation 2\.\d|Mean squared|Binary)', text)) == {
+    assert set(re.findall(r'agreement\(\s*f?"(Equation 2\.\d|Mean squared|Binary)', text)) == {
         "Equation 2.1",
         "Mean squared",
         "Binary",
