@@ -21,7 +21,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import re
 import sys
 import tempfile
@@ -30,9 +29,11 @@ from typing import Any, Dict, Iterable
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "book" / "_build" / "html" / "notebooks"
+# Pages about the machine, or that sort by what speeds are.
+LEFT_OUT = ("03_2_hardware", "B_runs", "05_1_conclusion")
 # Heads of columns that no two measurements have the same.
 TIMES = re.compile(
-    r"fps|\bms\b|_ms|\bs\b|_s$|second|ratio|times|faster|power|\bW\b|\bJ\b|date|hardware|run|build|MB",
+    r"fps|\bms\b|_ms|\bs\b|_s$|second|ratio|times|faster|power|\bW\b|\bJ\b|date|hardware|^run$|build|MB",
     re.I,
 )
 TABLE = re.compile(r'download="([^"]+)\.csv" href="data:text/csv;charset=utf-8;base64,([^"]+)"')
@@ -115,7 +116,6 @@ def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
     from lib.vot.dataset import load_dataset
 
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["SIAMBOOK_RUNS"] = folder
         names = [spec.name for spec in list_specs()]
         chosen = names[:: max(1, len(names) // sequences)][:sequences]
         dataset = load_dataset(make_benchmark(Path(folder) / "golden", chosen))
@@ -124,7 +124,6 @@ def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
             "calibration": calibrated(dataset),
             "models": exported(),
         }
-        del os.environ["SIAMBOOK_RUNS"]
     if run:
         kept = runs.run_folder(run)
         found["run"] = raw_files(kept)
@@ -134,6 +133,7 @@ def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
         found["pages"] = tables(
             (f"{page.stem}: {name}", base64.b64decode(text).decode())
             for page in sorted(HTML.glob("*.html"))
+            if page.stem not in LEFT_OUT
             for name, text in TABLE.findall(page.read_text(encoding="utf-8"))
         )
     return found
@@ -142,7 +142,7 @@ def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
 def compare(before: Dict[str, Dict[str, str]], after: Dict[str, Dict[str, str]]) -> int:
     """Print what differs, part by part; returns how much that is."""
     differing = 0
-    for part in before.keys() | after.keys():
+    for part in sorted(before.keys() | after.keys()):
         one, other = before.get(part, {}), after.get(part, {})
         changed = sorted(
             name for name in one.keys() | other.keys() if one.get(name) != other.get(name)

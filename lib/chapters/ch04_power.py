@@ -27,7 +27,6 @@ COLOURS = {
     "TensorRT FP16": ORANGE,
     "TensorRT INT8": GREEN,
 }
-HATCH = {"PyTorch": "", "TensorRT": "", "OpenVINO": "//"}
 DEFINITIONS = (
     "Thesis: a sample every 5 s, their running average, its largest value; energy a frame is that power divided by frames a "
     "second. Integrated: mean power over the run; energy a frame is of the tracked frames, with its standard deviation under it, "
