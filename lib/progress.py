@@ -44,6 +44,12 @@ class _Bar(tqdm):
                 self.refresh()
             said = self.n
 
+    @property
+    def format_dict(self) -> Any:
+        """Of less than a hundredth, which workers spend on starting, no time left is guessed."""
+        known = super().format_dict
+        return {**known, "rate": 0.0} if self.n < 0.01 * self.total else known
+
     def update(self, n: Optional[float] = 1) -> Optional[bool]:
         return super().update(min(n or 0.0, self.total - self.n))
 
