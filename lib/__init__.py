@@ -4,14 +4,14 @@ small library.
 Notebooks import from here; nothing in this package reads global configuration. Imports point
 downwards only, line by line and within a line from left to right (tests/test_setup.py):
 
-    cli, options, batch, book, pages          commands; notebooks as a batch and as a book
-    chapters                                  what several pages show
-    measure, published                        variants; quality on all cores, speed alone
-    runs, absent                              a run on disk; what it lacks
-    deploy, recalibrate, calibration, power   engines from weights; their ranges and power
-    pruning, training                         CURL; training of trackers and classifiers
-    zoo, quantize, engines, export            PyTorch, OpenVINO, TensorRT; INT8; ONNX
-    thesis, fetch, siamrpn, engines.base      the thesis's numbers; the tracker
-    video, vot, demo                          frames, evaluation, the generated benchmark
+    cli, options          the command line
+    book                  the Sphinx extension; notebooks as a batch
+    report                what several pages show: tables, figures, claims, the thesis's numbers
+    measure               variants, a run on disk, quality on all cores, speed alone, power
+    pruning               CURL: scores, choice, surgery, recalibration
+    training              pairs, losses, one loop; trackers and classifiers
+    engines               export, INT8, calibration; PyTorch, OpenVINO, TensorRT; weights to engines
+    video, demo, vot      frames, the generated benchmark, dataset, protocol, metrics
+    fetch, siamrpn        downloads; network, crop, tracker, and what a tracker asks of an engine
     environment, progress, files, errors
 """

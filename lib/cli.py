@@ -24,8 +24,8 @@ def track(options: argparse.Namespace) -> int:
     """Follow one target through a video, a folder of images or a camera."""
     from tqdm import tqdm
 
+    from lib.engines.zoo import open_tracker
     from lib.video import FrameSource, TrackWriter, draw_box
-    from lib.zoo import open_tracker
 
     source = FrameSource(options.source)
     tracker = open_tracker(options.weights, options.device, options.settings)
@@ -83,9 +83,9 @@ def evaluate(options: argparse.Namespace) -> int:
             measure(dataset, read_results(options.results, dataset), protocol),
         )
         return 0
-    from lib import zoo
-    from lib.absent import Absent
+    from lib.engines import zoo
     from lib.measure import quality, variants
+    from lib.measure.absent import Absent
 
     name = options.dataset if options.dataset == zoo.DEMO else str(Path(options.dataset).resolve())
     weights = (
@@ -112,7 +112,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def _variant(options: argparse.Namespace, weights: str) -> Variant:
     """The variant that --engine, --precision and --calibration name."""
-    from lib.deploy import Quantisation, choose_framework
+    from lib.engines.deploy import Quantisation, choose_framework
     from lib.measure import variants
 
     framework = choose_framework(options.engine)
@@ -126,9 +126,9 @@ def _one_pass(options: argparse.Namespace, dataset: Dataset) -> None:
     """Average overlap (AO) per sequence and over sequences, without resets."""
     from tqdm import tqdm
 
+    from lib.engines.zoo import open_tracker
     from lib.vot.metrics import average_overlap
     from lib.vot.protocol import run_one_pass
-    from lib.zoo import open_tracker
 
     if options.engine != "pytorch" or set(options.precision) != {"fp32"}:
         raise InputError("--one-pass runs PyTorch in FP32: no --engine and no --precision with it")
@@ -196,11 +196,11 @@ def _number(value: Optional[float]) -> str:
 
 def export(options: argparse.Namespace) -> int:
     """The target, search and xcorr networks as ONNX files, checked against PyTorch."""
-    from lib.calibration import training_ranges
-    from lib.deploy import Deployment
-    from lib.export import check_agreement, describe, save_model
+    from lib.engines.calibration import training_ranges
+    from lib.engines.deploy import Deployment
+    from lib.engines.export import check_agreement, describe, save_model
+    from lib.engines.zoo import weights_of
     from lib.siamrpn.checkpoint import load_network
-    from lib.zoo import weights_of
 
     weights = weights_of(options.weights)
     deployment = Deployment(
@@ -227,9 +227,9 @@ def engine(options: argparse.Namespace) -> int:
     """Build an engine of an ONNX file and keep its plan, or show what runs in it."""
     import numpy as np
 
-    from lib.deploy import CACHE, choose_framework, framework_module
-    from lib.engines.base import by_type, describe_executed
-    from lib.export import load_model, properties
+    from lib.engines.deploy import CACHE, choose_framework, framework_module
+    from lib.engines.export import load_model, properties
+    from lib.siamrpn.contract import by_type, describe_executed
 
     model = properties(load_model(options.onnx))
     framework = choose_framework(options.engine)
@@ -267,14 +267,15 @@ def engine(options: argparse.Namespace) -> int:
 
 def calibrate(options: argparse.Namespace) -> int:
     """Ranges of activations for INT8, from training data or from the frames of a dataset."""
-    from lib.calibration import calibrate as measure
-    from lib.calibration import calibration_path, thesis_pairs, training_pairs, write_ranges
-    from lib.export import export_network
+    from lib.engines.calibration import calibrate as measure
+    from lib.engines.calibration import calibration_path, thesis_pairs, write_ranges
+    from lib.engines.export import export_network
+    from lib.engines.zoo import weights_of
     from lib.files import digest
     from lib.siamrpn.checkpoint import load_network
     from lib.training.loop import load_config
+    from lib.training.pairs import training_pairs
     from lib.vot.dataset import load_dataset
-    from lib.zoo import weights_of
 
     weights = weights_of(options.weights)
     command = f"siambook calibrate {options.data} --pairs {options.pairs}"
@@ -298,12 +299,12 @@ def calibrate(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same
     run."""
-    from lib.deploy import FRAMEWORKS
+    from lib.engines.deploy import FRAMEWORKS
+    from lib.engines.zoo import weights_of
     from lib.environment import label, peak_memory_gb, record
     from lib.measure.speed import bench as measure
     from lib.measure.speed import full_size_network, report
     from lib.siamrpn.checkpoint import load_network
-    from lib.zoo import weights_of
 
     network = (
         full_size_network()
@@ -363,10 +364,10 @@ def train(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
-    from lib import pruning
+    from lib.engines.zoo import FOLDER, weights_of
+    from lib.pruning import curl as pruning
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
-    from lib.zoo import FOLDER, weights_of
 
     weights = weights_of(options.weights)
     if options.action == "cut":
@@ -382,7 +383,7 @@ def prune(options: argparse.Namespace) -> int:
         )
         return 0
     if options.action == "recalibrate":
-        from lib.recalibrate import recalibrate_file
+        from lib.pruning.recalibrate import recalibrate_file
 
         config = Path(options.config or FOLDER / "pruning" / "distilled.yaml")
         print(recalibrate_file(weights, config, options.pairs, Path(options.out)))
@@ -475,7 +476,7 @@ def demo_data(options: argparse.Namespace) -> int:
 
 def measure(options: argparse.Namespace) -> int:
     """Measure all that a profile's pages show, or go on where a stopped measurement was."""
-    from lib import batch
+    from lib.book import batch
     from lib.files import ROOT
     from lib.measure import everything
 
@@ -487,7 +488,7 @@ def measure(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Execute the notebooks, or go on where a killed batch was."""
-    from lib import batch
+    from lib.book import batch
 
     with batch.stopped_by_ctrl_c():
         failed = batch.run(profile=options.profile, only=options.only, name=options.run)

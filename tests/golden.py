@@ -53,7 +53,7 @@ def raw_files(folder: Path) -> Dict[str, str]:
 
 def measured(folder: Path, dataset: Any) -> Dict[str, str]:
     """Raw files of every variant."""
-    from lib.deploy import choose_framework
+    from lib.engines.deploy import choose_framework
     from lib.measure import everything, quality
 
     quality.measure(
@@ -66,11 +66,11 @@ def measured(folder: Path, dataset: Any) -> Dict[str, str]:
 
 
 def calibrated(dataset: Any) -> Dict[str, str]:
-    from lib.calibration import XCORR_FEEDS, calibrate_ways, thesis_pairs
-    from lib.deploy import Deployment
+    from lib.engines.calibration import XCORR_FEEDS, calibrate_ways, thesis_pairs
+    from lib.engines.deploy import Deployment
+    from lib.engines.zoo import DEMO_WEIGHTS
     from lib.siamrpn.checkpoint import load_network
     from lib.siamrpn.parts import NETWORKS
-    from lib.zoo import DEMO_WEIGHTS
 
     deployment = Deployment(load_network(DEMO_WEIGHTS), "openvino", cache=None)
     models = {name: deployment.model(name, "fp32") for name in NETWORKS}
@@ -83,11 +83,11 @@ def calibrated(dataset: Any) -> Dict[str, str]:
 
 
 def exported() -> Dict[str, str]:
-    from lib.calibration import training_ranges
-    from lib.deploy import Deployment
+    from lib.engines.calibration import training_ranges
+    from lib.engines.deploy import Deployment
+    from lib.engines.zoo import DEMO_WEIGHTS
     from lib.siamrpn.checkpoint import load_network
     from lib.siamrpn.parts import NETWORKS
-    from lib.zoo import DEMO_WEIGHTS
 
     ranges = training_ranges(DEMO_WEIGHTS)
     deployment = Deployment(
@@ -111,8 +111,8 @@ def tables(texts: Iterable[Any]) -> Dict[str, str]:
 
 
 def master(sequences: int, run: str) -> Dict[str, Dict[str, str]]:
-    from lib import runs
     from lib.demo import list_specs, make_benchmark
+    from lib.measure import runs
     from lib.vot.dataset import load_dataset
 
     with tempfile.TemporaryDirectory() as folder:

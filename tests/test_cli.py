@@ -17,7 +17,7 @@ from lib.cli import main
 
 torch = pytest.importorskip("torch")
 
-from chapters.helpers import in_this_process  # noqa: E402
+from report.helpers import in_this_process  # noqa: E402
 
 from lib.siamrpn.checkpoint import save_weights  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
@@ -217,8 +217,8 @@ def test_grey_frames_are_tracked_as_three_equal_channels(frames, weights, tmp_pa
 
 
 def test_a_grey_array_is_refused_by_the_tracker(weights):
+    from lib.engines.zoo import open_tracker
     from lib.errors import InputError
-    from lib.zoo import open_tracker
 
     tracker = open_tracker(weights)
     with pytest.raises(InputError, match="height x width x 3"):

@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lib import published
+from lib.report import published
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import Evaluation, bootstrap, evaluate
 from lib.vot.results import read_results

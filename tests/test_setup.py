@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lib import book
+from lib.book import extension as book
 from lib.errors import InputError
 
 if sys.version_info >= (3, 11):
@@ -52,7 +52,7 @@ COMES_WITH = {
 }
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by
 # path (or skip).
-LOCAL = {"lib", "chapters", "rules", "synth_video"}
+LOCAL = {"lib", "report", "rules", "synth_video"}
 
 
 def names(requirements: list[str]) -> set[str]:
@@ -533,7 +533,7 @@ def lay_out(project: Path, notebooks: dict[str, dict[str, Any]]) -> Any:
         (project / "notebooks" / f"{name}.ipynb").write_text(json.dumps(content))
     chapters = "".join(f"  - file: notebooks/{name}\n" for name in notebooks)
     (project / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
-    shutil.copy(ROOT / "lib/book.py", project / "lib")
+    shutil.copytree(ROOT / "lib/book", project / "lib/book")
     (project / "lib/errors.py").write_text((ROOT / "lib/errors.py").read_text())
 
     def build(fails: bool = False, **environ: str) -> str:

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import batch, book, cli, options
+from lib import cli, options
+from lib.book import batch
+from lib.book import extension as book
 
 if sys.version_info >= (3, 11):
     import tomllib

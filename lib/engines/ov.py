@@ -20,9 +20,9 @@ from typing import Any, Dict, List, Mapping, Optional, Union
 import numpy as np
 
 from lib.engines import plans
-from lib.engines.base import PRECISIONS, LayerTime, TensorSpec, check_feeds
 from lib.environment import threads
 from lib.errors import InputError
+from lib.siamrpn.contract import PRECISIONS, LayerTime, TensorSpec, check_feeds
 
 TITLE = "OpenVINO"
 NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
@@ -202,7 +202,7 @@ class OpenVINOEngine:
         """OpenVINO has no refitting: the model with the kernels as constants is compiled again."""
         import onnx
 
-        from lib.export import set_initializers
+        from lib.engines.export import set_initializers
 
         self._model = set_initializers(
             onnx.load_from_string(self._model), kernels

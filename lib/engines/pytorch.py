@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lib.engines.base import EngineNetwork, LayerTime, TensorSpec, check_feeds
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.contract import EngineNetwork, LayerTime, TensorSpec, check_feeds
 from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import BRANCHES, INPUTS, OUTPUTS, example_inputs, three_networks
 

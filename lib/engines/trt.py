@@ -39,9 +39,9 @@ from typing import (
 import numpy as np
 
 from lib.engines import cuda, plans
-from lib.engines.base import PRECISIONS, LayerTime, TensorSpec, check_feeds
 from lib.errors import InputError
 from lib.files import whole_file
+from lib.siamrpn.contract import PRECISIONS, LayerTime, TensorSpec, check_feeds
 from lib.siamrpn.parts import KERNELS
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ def build_plan(
         raise InputError(f"unknown precision '{precision}' (there are {', '.join(PRECISIONS)})")
     if calibrator and not (can.calibrator and precision == "int8"):
         raise InputError(
-            f"{flavour().name} does not calibrate for {precision}; give it a model with QDQ nodes (lib.quantize)"
+            f"{flavour().name} does not calibrate for {precision}; give it a model with QDQ nodes (lib.engines.quantize)"
         )
     if compute_capability and (refit or not can.portable):
         raise InputError(
@@ -402,7 +402,7 @@ def plan_key(
 def check_model(model: onnx.ModelProto, network: str, precision: str) -> None:
     """Raises InputError where a model of this project says that it is another network, or of
     another precision: its own types are what runs."""
-    from lib.export import properties
+    from lib.engines.export import properties
 
     for what, wanted in (("network", network), ("precision", precision)):
         found = properties(model).get(what, wanted)
@@ -415,7 +415,7 @@ def check_model(model: onnx.ModelProto, network: str, precision: str) -> None:
 def _read(model: bytes) -> onnx.ModelProto:
     from google.protobuf.message import DecodeError
 
-    from lib.export import need_onnx
+    from lib.engines.export import need_onnx
 
     try:
         return need_onnx().load_from_string(model)
@@ -456,7 +456,7 @@ def refittable(
     """
     from onnx import numpy_helper
 
-    from lib.export import set_initializers, shapes, with_constant_kernels
+    from lib.engines.export import set_initializers, shapes, with_constant_kernels
 
     inputs = shapes(model.graph.input)
     inside = {

@@ -6,9 +6,8 @@ from __future__ import annotations
 import sys
 from typing import Any, Dict, List, Mapping
 
-from lib import runs
 from lib.environment import device
-from lib.measure import full_power, full_size, pruned, quality
+from lib.measure import full_power, full_size, pruned, quality, runs
 from lib.measure.variants import (
     Variant,
     baseline,

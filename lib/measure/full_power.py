@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Dict, Mapping, Optional, Sequence
 
-from lib import environment, power
-from lib.deploy import FRAMEWORKS, framework_module, give_back_memory
+from lib import environment
+from lib.engines.deploy import FRAMEWORKS, framework_module, give_back_memory
 from lib.environment import device
+from lib.measure import power
 from lib.measure.keys import CODE
 from lib.measure.measurement import power_columns
+from lib.measure.runs import is_recorded, kept_record, read_json, run_folder, to_json
 from lib.measure.speed import full_size_network, pairs_to_time, timing_deployment
 from lib.measure.turns import keep_tracking
-from lib.runs import is_recorded, kept_record, read_json, run_folder, to_json
 from lib.siamrpn.network import parameter_count
 from lib.siamrpn.parts import NETWORKS
 

@@ -23,15 +23,23 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, cast
 import numpy as np
 
 from lib import environment
-from lib.absent import Absent
-from lib.deploy import FRAMEWORKS, framework_module, give_back_memory, missing_frameworks
-from lib.engines.base import by_type
+from lib.engines.deploy import FRAMEWORKS, framework_module, give_back_memory, missing_frameworks
 from lib.environment import device
 from lib.errors import InputError
 from lib.measure import pruned
+from lib.measure.absent import Absent
 from lib.measure.keys import CODE
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import timed_configs
+from lib.measure.runs import (
+    absent,
+    is_recorded,
+    kept_record,
+    read_json,
+    run_folder,
+    run_note,
+    to_json,
+)
 from lib.measure.speed import (
     candidate,
     layer_times,
@@ -42,8 +50,8 @@ from lib.measure.speed import (
 from lib.measure.turns import Candidate, Timed, ratios, time_group
 from lib.measure.variants import Variant, mixtures
 from lib.progress import progress
-from lib.pruning import backbone_parameters
-from lib.runs import absent, is_recorded, kept_record, read_json, run_folder, run_note, to_json
+from lib.pruning.curl import backbone_parameters
+from lib.siamrpn.contract import by_type
 from lib.siamrpn.network import NetworkConfig, parameter_count
 from lib.siamrpn.parts import NETWORKS
 from lib.vot.protocol import INIT, SKIPPED

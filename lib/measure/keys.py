@@ -17,27 +17,21 @@ from pathlib import Path
 from typing import Dict
 
 from lib import environment
-from lib.calibration import calibration_path
-from lib.deploy import framework_module
+from lib.engines.calibration import calibration_path
+from lib.engines.deploy import framework_module
+from lib.engines.zoo import DEMO, tracker_config, weights_path
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, digest
+from lib.measure.runs import to_json
 from lib.measure.variants import Variant
-from lib.runs import to_json
 from lib.siamrpn.tracker import TrackerConfig
 from lib.vot.dataset import Dataset
 from lib.vot.protocol import Protocol
-from lib.zoo import DEMO, tracker_config, weights_path
 
 # Of a protocol; the rest concerns evaluation.
 DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")
-ABOVE = (
-    "cli.py",
-    "options.py",
-    "batch.py",
-    "book.py",
-    "chapters",
-)  # in lib/: what shows measurements decides none
+ABOVE = ("cli.py", "options.py", "book", "report")  # what shows measurements decides none
 
 
 def code_digest(root: Path = ROOT) -> str:

@@ -10,13 +10,13 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from lib import environment, power
-from lib.deploy import FRAMEWORKS
-from lib.engines.base import describe_executed
+from lib import environment
+from lib.engines.deploy import FRAMEWORKS
+from lib.measure import power
+from lib.measure.runs import run_note
 from lib.measure.variants import Variant
-from lib.runs import run_note
-from lib.thesis import VOT2018_FRAMES, VOT2018_SEQUENCES
-from lib.vot.dataset import Dataset
+from lib.siamrpn.contract import describe_executed
+from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES, Dataset
 from lib.vot.metrics import Evaluation, columns, evaluate
 from lib.vot.protocol import FAILURE, Protocol, Trajectory, frames_per_second
 
@@ -140,7 +140,7 @@ def frames_tracked(trajectory: Trajectory) -> int:
 
 
 def power_columns(drawn: Optional[power.Power]) -> dict[str, Any]:
-    """Power in a row of a section's table, by both definitions of `lib.power`; empty without a
+    """Power in a row of a section's table, by both definitions of `lib.measure.power`; empty without a
     sensor."""
     names = {
         "power_w_thesis": "thesis_watts",

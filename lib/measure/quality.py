@@ -18,7 +18,7 @@ cores (`lib.measure.executors`). This process alone writes in data/runs/<run>:
 A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
 goes on, and a damaged file is measured again. Where measured.json names something else than what
 would decide a result now, the variant is measured again. A run of another machine is read only
-(`lib.runs`): what it lacks is an `Absent`.
+(`lib.measure.runs`): what it lacks is an `Absent`.
 """
 
 from __future__ import annotations
@@ -33,24 +33,25 @@ from typing import Any, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from lib import environment, power, runs
-from lib.deploy import RECIPES, framework_module
+from lib import environment
+from lib.engines.deploy import RECIPES, framework_module
+from lib.engines.zoo import DEMO, weights_path
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
+from lib.measure import power, runs
 from lib.measure.executors import open_executor
 from lib.measure.keys import dataset_digest, decided_by, resets_by
 from lib.measure.measurement import Measurement, frames_tracked
+from lib.measure.runs import absent, is_recorded, read_json, run_folder, to_json
 from lib.measure.variants import MEASURED, Variant
 from lib.measure.worker import Order, Tracked, calibrate, check, track
 from lib.progress import progress
-from lib.runs import absent, is_recorded, read_json, run_folder, to_json
 from lib.vot.dataset import Dataset, read_numbers
 from lib.vot.dataset import Sequence as Video
 from lib.vot.metrics import evaluate
 from lib.vot.protocol import PYSOT, Protocol, Trajectory, frames_per_second
 from lib.vot.results import read_trajectory, result_path, write_trajectory
-from lib.zoo import DEMO, weights_path
 
 TASKS = "tasks.csv"
 # For the time left alone: what a frame costs on one thread beside PyTorch FP32, by what a

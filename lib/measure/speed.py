@@ -23,13 +23,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lib.calibration import Ranges
-from lib.deploy import FRAMEWORKS, Deployment, give_back_memory, missing_frameworks, refitted
-from lib.engines.base import EngineNetwork, LayerTime
+from lib.engines.calibration import Ranges
+from lib.engines.deploy import (
+    FRAMEWORKS,
+    Deployment,
+    give_back_memory,
+    missing_frameworks,
+    refitted,
+)
+from lib.engines.export import random_feeds
+from lib.engines.quantize import METHODS
 from lib.errors import InputError
-from lib.export import random_feeds
 from lib.measure.turns import Candidate, Timed, seconds_of, time_group
-from lib.quantize import METHODS
+from lib.siamrpn.contract import EngineNetwork, LayerTime
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import NETWORKS
 

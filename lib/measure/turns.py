@@ -18,8 +18,8 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence, Tup
 import numpy as np
 
 from lib import environment
-from lib.engines.base import Engine, EngineNetwork, describe_executed
-from lib.export import random_feeds
+from lib.engines.export import random_feeds
+from lib.siamrpn.contract import Engine, EngineNetwork, describe_executed
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker

@@ -11,9 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Optional, Sequence, cast
 
-from lib import runs
 from lib.demo import make_benchmark
-from lib.deploy import (
+from lib.engines.deploy import (
     FRAMEWORKS,
     RECIPES,
     USUAL,
@@ -21,13 +20,14 @@ from lib.deploy import (
     choose_framework,
     framework_module,
 )
-from lib.engines.base import PRECISIONS
+from lib.engines.quantize import METHODS
+from lib.engines.zoo import DEMO
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT
-from lib.quantize import METHODS
+from lib.measure import runs
+from lib.siamrpn.contract import PRECISIONS
 from lib.vot.dataset import Dataset, load_dataset
-from lib.zoo import DEMO
 
 DEMO_DATASET = ROOT / "data" / "cache" / "demo-benchmark"  # what `dataset: demo` means
 MEASURED = "measured.json"  # of a variant: all that decided its results

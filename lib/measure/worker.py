@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 import numpy as np
 
-from lib.calibration import (
+from lib.engines.calibration import (
     Ranges,
     calibrate_ways,
     read_ranges,
@@ -21,8 +21,8 @@ from lib.calibration import (
     training_ranges,
     write_ranges,
 )
-from lib.deploy import RECIPES, Deployment, Quantisation
-from lib.engines.base import Engine, EngineNetwork
+from lib.engines.deploy import RECIPES, Deployment, Quantisation
+from lib.engines.zoo import weights_path
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, digest
@@ -30,12 +30,12 @@ from lib.measure.executors import one_thread
 from lib.measure.keys import CODE, dataset_digest, decided_by, settings
 from lib.measure.variants import Variant
 from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.contract import Engine, EngineNetwork
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import Dataset, axis_aligned_box
 from lib.vot.dataset import Sequence as Video
 from lib.vot.protocol import FAILURE, Protocol, Trajectory, run_reset_based
-from lib.zoo import weights_path
 
 CALIBRATIONS = ROOT / "data" / "cache" / "calibration"
 IN_MEMORY_BYTES = 2**30  # of decoded frames, of one sequence

@@ -13,7 +13,7 @@ from lib.siamrpn.anchors import RATIOS, tracker_anchors
 from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 
 if TYPE_CHECKING:
-    from lib.engines.base import TrackerNetwork
+    from lib.siamrpn.contract import TrackerNetwork
 
 # The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0

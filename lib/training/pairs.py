@@ -12,17 +12,21 @@ import json
 from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
 
 import cv2
 import numpy as np
 from torch.utils.data import Dataset
 
+from lib.engines.calibration import CropPair
 from lib.errors import InputError
-from lib.siamrpn.crop import EXEMPLAR_SIZE, context_side, training_window, window_map
+from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
 from lib.training.augment import Augmentation, degrade, flip, mapped_size, random_affine, relight
 from lib.training.targets import anchor_targets, output_size
 from lib.vot.dataset import read_frame
+
+if TYPE_CHECKING:
+    from lib.training.loop import TrainConfig
 
 CACHED_PICTURES = 4000  # in memory, for each worker: about 1.5 GB
 CROP_SIZE = 511  # side of the crops that pairs are cut from, as in PySOT
@@ -402,3 +406,16 @@ def _box(sample: Sample) -> np.ndarray:
 def _pixels(image: np.ndarray) -> np.ndarray:
     """(S, S, 3) of any type to (3, S, S) uint8."""
     return np.ascontiguousarray(np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(2, 0, 1))
+
+
+def training_pairs(config: TrainConfig, count: int, seed: int = 0) -> List[CropPair]:
+    """Pairs as training draws them, with its augmentation, from its data without the held-out
+    sequences."""
+    clips = load_clips(Path(config.data), config.pairs.holdout)
+    # +1: not the pairs that were trained on
+    drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + seed + 1)
+    samples = (drawn[index] for index in range(count))
+    return [
+        CropPair(sample["exemplar"].transpose(1, 2, 0), sample["search"].transpose(1, 2, 0))
+        for sample in samples
+    ]

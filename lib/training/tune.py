@@ -9,8 +9,8 @@ from typing import Callable, Dict, List, Sequence, Tuple
 import cv2
 import numpy as np
 
-from lib.engines.base import TrackerNetwork
 from lib.errors import InputError
+from lib.siamrpn.contract import TrackerNetwork
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
 from lib.vot.dataset import Sequence as Video

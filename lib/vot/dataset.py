@@ -23,6 +23,8 @@ TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", 
 TAG_FILES = dict(
     zip(TAGS, ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion"))
 )
+VOT2018_FRAMES = 21356
+VOT2018_SEQUENCES = 60
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
 

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from lib.demo import make_benchmark
+from lib.engines.zoo import open_tracker, weights_path
 from lib.siamrpn.checkpoint import load_network
 from lib.training.loop import load_config
 from lib.training.pairs import held_out
@@ -22,7 +23,6 @@ from lib.training.tune import as_video
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import average_overlap, bootstrap, evaluate
 from lib.vot.protocol import run_one_pass, run_reset_based
-from lib.zoo import open_tracker, weights_path
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"

@@ -37,7 +37,7 @@ TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started")
 SIZE = "plan_mb"
 FRAMES, WIDTH = 30, 0.125  # of a sequence, and of the network that is timed
 SHARE = 0.6  # of the undisturbed time, before which a kill comes
-HEAD = """from lib import runs
+HEAD = """from lib.measure import runs
 from lib.measure import full_size, quality, variants
 from lib.siamrpn.network import NetworkConfig
 data = variants.open_dataset(dataset, run)"""
@@ -58,7 +58,7 @@ NOTEBOOKS = {
     ],
     "B_runs": [
         "from lib import environment",
-        "from lib.chapters import appendix_runs",
+        "from lib.report import appendix_runs",
         "appendix_runs.all_runs(environment.device())",
     ],
 }

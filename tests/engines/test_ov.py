@@ -20,10 +20,7 @@ pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
 
 from lib.engines import ov  # noqa: E402
-from lib.engines.base import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
-from lib.engines.pytorch import torch_network  # noqa: E402
-from lib.errors import InputError  # noqa: E402
-from lib.export import (  # noqa: E402
+from lib.engines.export import (  # noqa: E402
     export_network,
     random_feeds,
     run_onnx,
@@ -31,13 +28,16 @@ from lib.export import (  # noqa: E402
     to_fp16,
     with_constant_kernels,
 )
+from lib.engines.pytorch import torch_network  # noqa: E402
+from lib.engines.quantize import observe, quantisable, to_int8  # noqa: E402
+from lib.engines.zoo import DEMO_WEIGHTS, tracker_config  # noqa: E402
+from lib.errors import InputError  # noqa: E402
 from lib.measure.speed import full_size_network  # noqa: E402
-from lib.quantize import observe, quantisable, to_int8  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
+from lib.siamrpn.contract import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS  # noqa: E402
 from lib.siamrpn.tracker import SiamRPNTracker  # noqa: E402
 from lib.vot.dataset import axis_aligned_box, load_dataset  # noqa: E402
-from lib.zoo import DEMO_WEIGHTS, tracker_config  # noqa: E402
 
 CHANNELS = 32
 PRECISIONS = ("fp32", "fp16", "int8")

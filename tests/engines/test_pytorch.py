@@ -8,13 +8,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lib.engines.base import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
+from lib.engines.export import random_feeds  # noqa: E402
 from lib.engines.pytorch import TorchEngine, load, torch_network, usable_device, version  # noqa: E402
+from lib.engines.zoo import DEMO_WEIGHTS  # noqa: E402
 from lib.errors import InputError  # noqa: E402
-from lib.export import random_feeds  # noqa: E402
 from lib.measure.speed import full_size_network  # noqa: E402
+from lib.siamrpn.contract import LAYER_TYPES, EngineNetwork, by_type  # noqa: E402
 from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, three_networks  # noqa: E402
-from lib.zoo import DEMO_WEIGHTS  # noqa: E402
 
 CHANNELS = 32
 

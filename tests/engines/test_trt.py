@@ -20,9 +20,7 @@ import numpy as np
 import pytest
 
 from lib.engines import cuda, trt
-from lib.engines.base import LAYER_TYPES, Engine, EngineNetwork, TensorSpec, by_type
-from lib.errors import InputError
-from lib.export import (
+from lib.engines.export import (
     export_network,
     random_feeds,
     run_onnx,
@@ -30,9 +28,11 @@ from lib.export import (
     to_fp16,
     with_constant_kernels,
 )
+from lib.engines.quantize import activation_bounds, to_int8
+from lib.errors import InputError
 from lib.measure.speed import NoRanges
-from lib.quantize import activation_bounds, to_int8
 from lib.siamrpn.checkpoint import load_network
+from lib.siamrpn.contract import LAYER_TYPES, Engine, EngineNetwork, TensorSpec, by_type
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
 

@@ -10,12 +10,11 @@ from typing import Any, Dict, List
 
 import pytest
 
-from lib import power, runs
-from lib.deploy import FRAMEWORKS
+from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import everything, full_size, turns
+from lib.measure import everything, full_size, power, runs, turns
+from lib.measure.runs import run_folder
 from lib.measure.variants import Variant, baseline, mixture
-from lib.runs import run_folder
 from lib.siamrpn.network import NetworkConfig
 
 from .helpers import make_patches, raw_files, state

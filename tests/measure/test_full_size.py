@@ -13,16 +13,17 @@ from typing import Any, Iterator, List
 import numpy as np
 import pytest
 
-from lib import deploy, environment, power, runs
-from lib.deploy import FRAMEWORKS
-from lib.engines.base import LAYER_TYPES
+from lib import environment
+from lib.engines import deploy
+from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import full_power, full_size, pruned, quality, turns
+from lib.measure import full_power, full_size, power, pruned, quality, runs, turns
 from lib.measure.full_size import EngineSpeed, engine_speed, with_speed
 from lib.measure.measurement import Measurement
+from lib.measure.runs import run_folder
 from lib.measure.variants import Variant, baseline, mixture
-from lib.pruning import backbone_parameters
-from lib.runs import run_folder
+from lib.pruning.curl import backbone_parameters
+from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.parts import NETWORKS
 from lib.vot.dataset import load_dataset

@@ -20,15 +20,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lib import cli, environment, power, published, runs
-from lib.chapters import tables
-from lib.deploy import Quantisation, missing_frameworks
-from lib.engines.base import TensorSpec
+from lib import cli, environment
+from lib.engines.deploy import Quantisation, missing_frameworks
 from lib.errors import InputError
-from lib.measure import keys, quality, variants, worker
+from lib.measure import keys, power, quality, runs, variants, worker
 from lib.measure.executors import Serial
 from lib.measure.measurement import Measurement
 from lib.measure.variants import Variant, baseline, mixture
+from lib.report import published, tables
+from lib.siamrpn.contract import TensorSpec
 from lib.siamrpn.tracker import TrackerConfig
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import evaluate
@@ -822,5 +822,5 @@ def test_the_published_row_is_computed_from_raw_results(shared: Path) -> None:
 def test_tests_see_no_run_but_their_own() -> None:
     assert Path(os.environ["SIAMBOOK_RUNS"]) == runs.RUNS
     assert keys.ROOT not in runs.RUNS.parents
-    process = start("from lib import runs; print(runs.RUNS)")
+    process = start("from lib.measure import runs; print(runs.RUNS)")
     assert process.communicate(timeout=60)[0].strip() == os.environ["SIAMBOOK_RUNS"]

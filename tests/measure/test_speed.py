@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from lib.deploy import Deployment
 from lib.engines import ov
-from lib.engines.base import LAYER_TYPES, by_type
+from lib.engines.deploy import Deployment
+from lib.engines.export import random_feeds
 from lib.engines.pytorch import TorchEngine
 from lib.errors import InputError
-from lib.export import random_feeds
 from lib.measure import turns
 from lib.measure.speed import (
     bench,
@@ -41,6 +40,7 @@ from lib.measure.turns import (
     time_engine,
     time_group,
 )
+from lib.siamrpn.contract import LAYER_TYPES, by_type
 from lib.siamrpn.network import SiamRPN, parameter_count
 from lib.siamrpn.parts import NETWORKS, three_networks
 
@@ -301,7 +301,7 @@ def deployments(network: SiamRPN, plans: Path) -> Dict[str, Deployment]:
     """Of both frameworks, whose engines are built once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(plans)
-        patch.setattr("lib.deploy.CACHE", plans)
+        patch.setattr("lib.engines.deploy.CACHE", plans)
         found = {name: timing_deployment(network, name) for name in ("pytorch", "openvino")}
         for precision in HERE:
             found["openvino"].network(dict.fromkeys(NETWORKS, precision))

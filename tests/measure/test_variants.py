@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from lib import runs, zoo
-from lib.deploy import Quantisation
+from lib.engines import zoo
+from lib.engines.deploy import Quantisation
 from lib.errors import InputError
-from lib.measure import everything, keys, pruned, variants
+from lib.measure import everything, keys, pruned, runs, variants
 from lib.measure.variants import Variant
 from lib.siamrpn.tracker import TrackerConfig
 

@@ -362,7 +362,7 @@ def test_an_unknown_sequence_cannot_be_held_out(manifest):
 
 def pruned_tracker(path, width=0.125):
     """Weights of a tracker whose backbone has lost channels."""
-    from lib import pruning
+    from lib.pruning import curl as pruning
     from lib.siamrpn.checkpoint import save_weights
     from lib.siamrpn.network import NetworkConfig, SiamRPN
 

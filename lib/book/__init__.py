@@ -1,0 +1,2 @@
+"""The book: a Sphinx extension that decides what runs again, pages executed side by side, and
+notebooks as a batch."""

@@ -1,0 +1,234 @@
+"""Calibration sets and the ranges that come of them (thesis sections 3.5 and 4.2).
+
+A set is a list of crop pairs: what the target network sees and what the search network sees. The
+xcorr network has no images as inputs; its set is what the FP32 target and search networks make of
+the pairs, bound by name. Two ways to a set:
+
+- `thesis_pairs`: frames of the very sequences that are tested afterwards, as the thesis does, which
+  biases the result by an amount that section 4.2 of the book measures;
+- `lib.training.pairs.training_pairs`: pairs as they are drawn for training, of pictures that no test uses.
+
+Ranges are numbers, a few kilobytes, and are kept as CSV beside the weights they belong to
+(data/demo/siamrpn_r50_quarter.calibration.csv), so that a board needs neither the pictures nor the
+hours.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Collection, Dict, List, Mapping, NamedTuple, Sequence, Union
+
+import numpy as np
+import pandas as pd
+
+from lib.engines.export import session
+from lib.engines.quantize import METHODS, Bounds, activation_bounds, channel_bounds
+from lib.errors import InputError
+from lib.files import digest, write_text
+from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
+from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
+from lib.vot.dataset import Dataset, axis_aligned_box
+
+if TYPE_CHECKING:
+    import onnx
+
+METHOD = "entropy"  # the method that engines are built with unless another is asked for
+SEED = 0
+
+# How the xcorr network's inputs are put together for calibration: every pair's own kernels and
+# maps; the first pair's kernels for all; kernels that no target has, as a network has them that
+# is exported before it has seen one; maps bound to the wrong branches.
+XCORR_FEEDS = ("own", "one-target", "stand-in", "misbound")
+
+Ranges = Dict[str, Dict[str, Bounds]]  # network -> method -> tensor -> bound
+Feeds = Dict[str, np.ndarray]
+
+
+class CropPair(NamedTuple):
+    """exemplar (127, 127, 3) and search (255, 255, 3), uint8 BGR, of one target."""
+
+    exemplar: np.ndarray
+    search: np.ndarray
+
+
+# -- Sets ------------------------------------------------------------------------------------------
+
+
+def frames_per_sequence(total: int, requested: int) -> int:
+    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for
+    VOT2018's 21,356 and 1,000."""
+    if requested < 1 or total < 1:
+        raise InputError(f"a calibration set of {requested} frames out of {total} is not possible")
+    return ceil(total / requested)
+
+
+def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
+    """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter
+    one; the same for the same seed.
+
+    The exemplar is cut around the annotation of one chosen frame; the search crop out of another,
+    around the annotation of the frame before it, where a tracker that holds its target would look.
+    """
+    random = np.random.RandomState(seed)
+    each = frames_per_sequence(sum(map(len, dataset)), requested)
+    pairs = []
+    for sequence in dataset:
+        chosen = random.permutation(len(sequence))[:each]
+        for here, there in zip(chosen, np.roll(chosen, 1)):
+            frame, other = sequence.frame(int(here)), sequence.frame(int(there))
+            before = axis_aligned_box(sequence.regions[max(int(here) - 1, 0)])
+            pairs.append(
+                CropPair(
+                    _crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),
+                    _crop(frame, before, SEARCH_SIZE),
+                )
+            )
+    return pairs
+
+
+def _crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
+    """The tracker's exemplar or search crop around a box x y w h."""
+    center, side = box[:2] + (box[2:] - 1) / 2, context_side(box[2], box[3])
+    return subwindow(
+        frame, center, round(side * (size / EXEMPLAR_SIZE)), size, frame.mean(axis=(0, 1))
+    )
+
+
+# -- Ranges ----------------------------------------------------------------------------------------
+
+
+def network_feeds(
+    models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]
+) -> Dict[str, List[Feeds]]:
+    """Inputs of the three networks for every pair; those of the xcorr network come from the FP32
+    models of the other two."""
+    exemplars = [{INPUTS["target"][0]: as_input(pair.exemplar)} for pair in pairs]
+    searches = [{INPUTS["search"][0]: as_input(pair.search)} for pair in pairs]
+    target, search = session(models["target"]), session(models["search"])
+    xcorr = [
+        {**_named(target, OUTPUTS["target"], exemplar), **_named(search, OUTPUTS["search"], crop)}
+        for exemplar, crop in zip(exemplars, searches)
+    ]
+    return {"target": exemplars, "search": searches, "xcorr": xcorr}
+
+
+def _named(runtime: object, names: Sequence[str], feeds: Feeds) -> Feeds:
+    return dict(zip(names, runtime.run(list(names), feeds)))  # type: ignore[attr-defined]
+
+
+def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]:
+    """The xcorr network's calibration set changed in one of the ways of XCORR_FEEDS.
+
+    "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within
+    +-1/sqrt(25).
+    """
+    if how == "one-target":
+        return [{**feeds, **{name: own[0][name] for name in KERNELS}} for feeds in own]
+    if how == "stand-in":
+        random = np.random.RandomState(seed)
+        kernels = {
+            name: random.uniform(-0.2, 0.2, own[0][name].shape).astype(np.float32)
+            for name in KERNELS
+        }
+        return [{**feeds, **kernels} for feeds in own]
+    if how == "misbound":
+        return [
+            {**feeds, **{name: feeds[other] for name, other in zip(MAPS, reversed(MAPS))}}
+            for feeds in own
+        ]
+    return list(own)
+
+
+def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) -> Ranges:
+    """Ranges of every activation of the three FP32 networks by every method.
+
+    Raises InputError for an empty or unusable set.
+    """
+    return calibrate_ways(models, pairs, ["own"])["own"]
+
+
+def calibrate_ways(
+    models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]
+) -> Dict[str, Ranges]:
+    """Ranges by every method for each of some ways to put the xcorr network's set together
+    (XCORR_FEEDS); what the networks before it put out is computed once.
+
+    A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for
+    recipes that fix the kernels' scales. Raises as `calibrate`.
+    """
+    if not pairs:
+        raise InputError("the calibration set is empty")
+    feeds = network_feeds(models, pairs)
+    own = {
+        name: activation_bounds(models[name], feeds[name]) for name in NETWORKS if name != "xcorr"
+    }
+    return {
+        how: {**own, "xcorr": _xcorr_bounds(models["xcorr"], feeds["xcorr"], how)} for how in ways
+    }
+
+
+def _xcorr_bounds(model: onnx.ModelProto, own: Sequence[Feeds], how: str) -> Dict[str, Bounds]:
+    feeds = xcorr_feeds(own, how)
+    channels = channel_bounds(feeds[0]) if how != "own" else {}
+    return {
+        method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()
+    }
+
+
+def calibration_path(weights: Path) -> Path:
+    """Where the ranges that belong to weights are kept: beside them."""
+    return weights.with_suffix(".calibration.csv")
+
+
+def training_ranges(weights: Path) -> Ranges:
+    """The ranges kept beside weights. Raises InputError where there are none, or those of other
+    weights."""
+    return read_ranges(calibration_path(weights), digest(weights.read_bytes()))
+
+
+def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: str) -> None:
+    """Write ranges as CSV. source: where the set came from, in words. weights: digest of the
+    weights they belong to."""
+    rows = [
+        (network, tensor, *(bounds[method][tensor] for method in METHODS))
+        for network, bounds in ranges.items()
+        for tensor in bounds[METHODS[0]]
+    ]
+    frame = pd.DataFrame(rows, columns=["network", "tensor", *METHODS])
+    head = f"# Largest absolute values of activations\n# source: {source}\n# weights: {weights}\n"
+    write_text(path, head + frame.to_csv(index=False, float_format="%.6g"))
+
+
+def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
+    """Read `write_ranges`'s file. Raises InputError where it is missing, damaged, empty or of other
+    weights."""
+    path = Path(path)
+    try:
+        head = dict(
+            line[2:].split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:3]
+        )
+        frame = pd.read_csv(path, comment="#")
+        found: Ranges = {
+            str(name): {
+                method: dict(zip(group["tensor"], group[method].astype(float)))
+                for method in METHODS
+            }
+            for name, group in frame.groupby("network")
+        }
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such calibration file; `siambook calibrate` makes one"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: not a readable calibration file ({' '.join(str(error).split())[:120]})"
+        ) from None
+    if set(found) != set(NETWORKS) or not np.isfinite(frame[list(METHODS)].to_numpy(float)).all():
+        raise InputError(f"{path}: an incomplete calibration file; `siambook calibrate` makes one")
+    if head.get("weights") != weights:
+        others = head.get("weights")
+        raise InputError(
+            f"{path}: made for other weights ({others}, these are {weights}); run `siambook calibrate` again"
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Pruning of the backbone with CURL (thesis section 3.6)."""

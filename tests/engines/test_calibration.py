@@ -1,0 +1,409 @@
+"""Calibration: which frames the thesis's set takes, what the xcorr network is fed, files of ranges,
+trusted only when whole."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+ort = pytest.importorskip("onnxruntime")
+
+from lib.engines.calibration import (  # noqa: E402
+    METHOD,
+    XCORR_FEEDS,
+    CropPair,
+    calibrate,
+    calibrate_ways,
+    calibration_path,
+    frames_per_sequence,
+    network_feeds,
+    read_ranges,
+    thesis_pairs,
+    training_ranges,
+    write_ranges,
+    xcorr_feeds,
+)
+from lib.engines.export import export_network  # noqa: E402
+from lib.engines.quantize import METHODS, quantisable, to_int8  # noqa: E402
+from lib.engines.zoo import DEMO_TRAINING, DEMO_WEIGHTS  # noqa: E402
+from lib.errors import InputError  # noqa: E402
+from lib.measure.speed import full_size_network  # noqa: E402
+from lib.siamrpn.checkpoint import load_network  # noqa: E402
+from lib.siamrpn.crop import as_input  # noqa: E402
+from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS, three_networks  # noqa: E402
+from lib.siamrpn.tracker import SiamRPNTracker  # noqa: E402
+from lib.training.loop import load_config  # noqa: E402
+from lib.training.pairs import (  # noqa: E402
+    PairDataset,
+    held_out,
+    load_clips,
+    training_pairs,
+)
+from lib.vot.dataset import load_dataset  # noqa: E402
+
+ROOT = Path(__file__).resolve().parents[2]
+WEIGHTS = "0123456789abcdef"
+
+
+@pytest.fixture(scope="module")
+def network():
+    return full_size_network(0.125)
+
+
+@pytest.fixture(scope="module")
+def models(network):
+    return export_network(network)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    random = np.random.RandomState(0)
+    return [
+        CropPair(
+            random.randint(0, 256, (127, 127, 3), np.uint8),
+            random.randint(0, 256, (255, 255, 3), np.uint8),
+        )
+        for _ in range(3)
+    ]
+
+
+@pytest.fixture(scope="module")
+def ranges(models, pairs):
+    return calibrate(models, pairs)
+
+
+# -- Sets ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "total, requested, each",
+    [(21356, 1000, 22), (1000, 1000, 1), (1001, 1000, 2), (10, 1000, 1), (301, 30, 11)],
+)
+def test_every_sequence_gives_total_over_requested_frames_rounded_up(total, requested, each):
+    assert frames_per_sequence(total, requested) == each
+
+
+@pytest.mark.parametrize("total, requested", [(0, 1000), (21356, 0), (21356, -1)])
+def test_a_set_of_no_frames_is_refused(total, requested):
+    with pytest.raises(InputError, match="is not possible"):
+        frames_per_sequence(total, requested)
+
+
+def test_vot2018_gives_22_frames_of_each_sequence(shared):
+    dataset = load_dataset(shared / "vot2018" / "VOT2018.json")
+    assert len(dataset) == 60
+    assert frames_per_sequence(sum(map(len, dataset)), 1000) == 22
+
+
+def video(folder, name, length, first):
+    """An OTB sequence whose frames are told apart by their brightness; returns it."""
+    (folder / name / "img").mkdir(parents=True)
+    for index in range(length):
+        cv2.imwrite(
+            str(folder / name / "img" / f"{index:04d}.png"),
+            np.full((90, 120, 3), first + 4 * index, np.uint8),
+        )
+    (folder / name / "groundtruth_rect.txt").write_text(
+        "".join(f"{40 + index},30,30,24\n" for index in range(length))
+    )
+
+
+@pytest.fixture
+def numbered(tmp_path):
+    """Two sequences of 20 and 2 frames; brightness 4 * index, and 200 + 4 * index."""
+    video(tmp_path, "long", 20, 0)
+    video(tmp_path, "short", 2, 200)
+    return load_dataset(tmp_path)
+
+
+def numbers(pairs):
+    """(exemplar's brightness, search crop's) of every pair."""
+    return [(int(pair.exemplar[63, 63, 0]), int(pair.search[127, 127, 0])) for pair in pairs]
+
+
+def test_frames_of_a_sequence_are_chosen_once_and_a_short_sequence_gives_all_it_has(numbered):
+    chosen = numbers(thesis_pairs(numbered, requested=4))  # ceil(22 / 4) = 6 a sequence
+    long, short = (
+        [pair for pair in chosen if pair[0] < 200],
+        [pair for pair in chosen if pair[0] >= 200],
+    )
+    assert (
+        len(long) == 6
+        and len({search for _, search in long}) == len({exemplar for exemplar, _ in long}) == 6
+    )
+    assert sorted(search for _, search in short) == [200, 204]
+    assert all(exemplar != search for exemplar, search in chosen)
+    assert all(value % 4 == 0 for pair in chosen for value in pair)
+
+
+def test_the_same_seed_chooses_the_same_frames_and_another_seed_others(numbered):
+    assert numbers(thesis_pairs(numbered, 4, seed=5)) == numbers(thesis_pairs(numbered, 4, seed=5))
+    assert numbers(thesis_pairs(numbered, 4, seed=5)) != numbers(thesis_pairs(numbered, 4, seed=6))
+
+
+class Listener:
+    """A network that keeps what the tracker shows it."""
+
+    name = "listener"
+
+    def __init__(self):
+        self.crops = []
+
+    def template(self, exemplar):
+        self.crops.append(exemplar)
+        return "kernels"
+
+
+def test_crops_of_real_sequences_are_the_trackers_own(shared):
+    dataset = load_dataset(shared / "sequences" / "VOT2018")
+    assert [len(sequence) for sequence in dataset] == [196, 105]
+    pairs = thesis_pairs(dataset, requested=100)  # ceil(301 / 100) = 4 of each
+    assert len(pairs) == 8
+    for exemplar, search in pairs:
+        assert (exemplar.shape, search.shape) == ((127, 127, 3), (255, 255, 3))
+        assert exemplar.dtype == search.dtype == np.uint8
+        assert exemplar.std() > 5 and search.std() > 5
+    otb = load_dataset(shared / "sequences" / "OTB" / "Crossing")
+    [sequence] = otb
+    [pair] = thesis_pairs(replace(otb, sequences=(cut(sequence, 0, 1),)), requested=1)
+    tracker = SiamRPNTracker(Listener())
+    tracker.init(sequence.frame(0), sequence.regions[0])
+    assert np.array_equal(as_input(pair.exemplar), tracker.network.crops[0])
+    assert np.array_equal(pair.search, tracker.search_crop(sequence.frame(0))[0])
+
+
+def cut(sequence, begin, end):
+    return replace(
+        sequence, frames=sequence.frames[begin:end], regions=sequence.regions[begin:end], tags={}
+    )
+
+
+def test_training_pairs_are_seeded_and_none_of_those_that_were_trained_on(shared):
+    config = replace(load_config(DEMO_TRAINING), data=str(shared / "train"))
+    drawn, again, other = (training_pairs(config, 4, seed) for seed in (0, 0, 1))
+    assert [(pair.exemplar.shape, pair.search.shape) for pair in drawn] == [
+        ((127, 127, 3), (255, 255, 3))
+    ] * 4
+    assert all(np.array_equal(one.search, same.search) for one, same in zip(drawn, again))
+    assert not any(
+        np.array_equal(one.search, different.search) for one, different in zip(drawn, other)
+    )
+    clips = load_clips(Path(config.data), config.pairs.holdout)
+    trained = PairDataset(clips, config.pairs, 255, config.seed)
+    assert not any(
+        np.array_equal(pair.search, trained[index]["search"].transpose(1, 2, 0))
+        for index, pair in enumerate(drawn)
+    )
+    kept_back = held_out(Path(config.data), config.pairs.holdout)
+    used, unused = ({frame.path for clip in some for frame in clip} for some in (clips, kept_back))
+    assert unused and not used & unused
+
+
+# -- Feeds -----------------------------------------------------------------------------------------
+
+
+def test_the_xcorr_networks_feeds_are_bound_by_name_to_what_the_other_two_put_out(
+    network, models, pairs
+):
+    feeds = network_feeds(models, pairs)
+    assert [len(feeds[name]) for name in NETWORKS] == [3, 3, 3]
+    modules = three_networks(network)
+    for index, pair in enumerate(pairs):
+        assert np.array_equal(feeds["target"][index]["exemplar"], as_input(pair.exemplar))
+        assert np.array_equal(feeds["search"][index]["search"], as_input(pair.search))
+        with torch.inference_mode():
+            expected = {
+                **dict(zip(KERNELS, modules["target"](torch.from_numpy(as_input(pair.exemplar))))),
+                **dict(zip(MAPS, modules["search"](torch.from_numpy(as_input(pair.search))))),
+            }
+        assert feeds["xcorr"][index].keys() == expected.keys()
+        for name, value in expected.items():
+            assert np.abs(feeds["xcorr"][index][name] - value.numpy()).max() < 1e-4 * np.ptp(
+                value.numpy()
+            ), name
+
+
+def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_else(models, pairs):
+    own = network_feeds(models, pairs)["xcorr"]
+    made = {how: xcorr_feeds(own, how) for how in XCORR_FEEDS}
+
+    def differing(how):
+        return {
+            name
+            for given, changed in zip(own, made[how])
+            for name in given
+            if not np.array_equal(given[name], changed[name])
+        }
+
+    assert not differing("own")
+    assert differing("one-target") == differing("stand-in") == set(KERNELS)
+    assert differing("misbound") == set(MAPS)
+    for feeds in made["one-target"]:
+        assert all(np.array_equal(feeds[name], own[0][name]) for name in KERNELS)
+    for feeds in made["stand-in"]:
+        for name in KERNELS:
+            assert np.array_equal(feeds[name], made["stand-in"][0][name])
+            assert 0.19 < np.abs(feeds[name]).max() <= 0.2  # +-1/sqrt(25)
+    for feeds, given in zip(made["misbound"], own):
+        assert np.array_equal(feeds["map_cls2"], given["map_loc4"]) and np.array_equal(
+            feeds["map_loc3"], given["map_cls3"]
+        )
+    again, other = xcorr_feeds(own, "stand-in"), xcorr_feeds(own, "stand-in", seed=1)
+    assert np.array_equal(again[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
+    assert not np.array_equal(other[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
+
+
+def test_every_network_gets_a_range_for_every_activation_by_every_method(models, ranges):
+    assert set(ranges) == set(NETWORKS)
+    for name in NETWORKS:
+        assert set(ranges[name]) == set(METHODS)
+        for bounds in ranges[name].values():
+            assert list(bounds) == quantisable(models[name])
+    assert ranges["search"]["minmax"]["search"] == 255.0
+
+
+def test_a_recipe_with_fixed_scales_gets_the_bounds_of_the_kernels_it_saw_first(models, pairs):
+    own = network_feeds(models, pairs)["xcorr"]
+    found = calibrate_ways(models, pairs, ["one-target"])["one-target"]["xcorr"]
+    for bounds in found.values():
+        assert bounds["kernel_loc3[7]"] == float(np.abs(own[0]["kernel_loc3"][7]).max())
+        assert sum("[" in tensor for tensor in bounds) == 6 * 32
+        to_int8(models["xcorr"], bounds, (), fixed_kernels=True)
+    assert found["minmax"]["kernel_loc3"] == float(np.abs(own[0]["kernel_loc3"]).max())
+
+
+def test_ways_that_are_asked_for_together_get_what_they_get_alone(models, pairs, ranges):
+    found = calibrate_ways(models, pairs, ["own", "misbound"])
+    assert found["own"] == ranges
+    assert found["misbound"] == calibrate_ways(models, pairs, ["misbound"])["misbound"]
+    assert found["misbound"]["xcorr"]["minmax"]["map_cls2"] == ranges["xcorr"]["minmax"]["map_loc4"]
+    assert found["misbound"]["search"] == ranges["search"]
+
+
+def test_an_empty_set_is_refused(models):
+    with pytest.raises(InputError, match="the calibration set is empty"):
+        calibrate(models, [])
+
+
+# -- Files -----------------------------------------------------------------------------------------
+
+
+def test_ranges_are_read_as_they_were_written_to_six_digits(ranges, tmp_path):
+    path = tmp_path / "new" / "ranges.csv"
+    write_ranges(path, ranges, "three pairs, of noise: for a test", WEIGHTS)
+    found = read_ranges(path, WEIGHTS)
+    assert set(found) == set(ranges)
+    for name, methods in ranges.items():
+        for method, bounds in methods.items():
+            assert list(found[name][method]) == list(bounds)
+            assert list(found[name][method].values()) == pytest.approx(
+                list(bounds.values()), rel=1e-5
+            )
+    assert "# source: three pairs, of noise: for a test\n" in path.read_text()
+    assert path.stat().st_size < 20000
+    assert [file.name for file in path.parent.iterdir()] == ["ranges.csv"]
+
+
+def without(word):
+    return lambda text: "".join(
+        line for line in text.splitlines(keepends=True) if not line.startswith(word)
+    )
+
+
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda text: "", "not a readable calibration file"),
+        (lambda text: "some notes\n", "not a readable calibration file"),
+        (lambda text: text[:60], "not a readable calibration file"),
+        (
+            lambda text: "".join(text.splitlines(keepends=True)[:4]),
+            "an incomplete calibration file",
+        ),
+        (lambda text: text.replace("entropy", "extropy"), "not a readable calibration file"),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,wide,"),
+            "not a readable calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,,"),
+            "an incomplete calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,nan,"),
+            "an incomplete calibration file",
+        ),
+        (
+            lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,inf,"),
+            "an incomplete calibration file",
+        ),
+        (lambda text: text.rstrip().rsplit(",", 1)[0], "an incomplete calibration file"),
+        (without("xcorr"), "an incomplete calibration file"),
+        (lambda text: text.replace("target,", "template,"), "an incomplete calibration file"),
+        (
+            lambda text: text.replace(WEIGHTS, "fedcba9876543210"),
+            f"made for other weights (fedcba9876543210, these are {WEIGHTS})",
+        ),
+        (without("# weights"), "not a readable calibration file"),
+        (lambda text: text.encode("utf-16"), "not a readable calibration file"),
+        (lambda text: bytes(range(256)) * 9, "not a readable calibration file"),
+    ],
+    ids=[
+        "empty",
+        "text",
+        "head only",
+        "no rows",
+        "no method",
+        "a word",
+        "no number",
+        "nan",
+        "inf",
+        "cut short",
+        "a network missing",
+        "another network",
+        "other weights",
+        "no weights",
+        "other encoding",
+        "binary",
+    ],
+)
+def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(ranges, tmp_path, damage, words):
+    path = tmp_path / "ranges.csv"
+    write_ranges(path, ranges, "a test", WEIGHTS)
+    before = path.read_text()
+    damaged = damage(before)
+    assert damaged != before
+    path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
+    with pytest.raises(InputError) as refusal:
+        read_ranges(path, WEIGHTS)
+    assert str(refusal.value).startswith(f"{path}: {words}")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
+    with pytest.raises(
+        InputError, match=r"ranges.csv: no such calibration file; `siambook calibrate` makes one"
+    ):
+        read_ranges(tmp_path / "ranges.csv", WEIGHTS)
+    with pytest.raises(InputError, match="not a readable calibration file"):
+        read_ranges(tmp_path, WEIGHTS)
+
+
+def test_where_ranges_cannot_be_written_one_sentence_says_so(ranges, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        write_ranges(tmp_path / "file" / "ranges.csv", ranges, "a test", WEIGHTS)
+
+
+def test_the_demo_models_ranges_belong_to_its_weights_and_fit_its_networks():
+    assert calibration_path(DEMO_WEIGHTS).parent == DEMO_WEIGHTS.parent
+    found = training_ranges(DEMO_WEIGHTS)
+    for name, model in export_network(load_network(DEMO_WEIGHTS)).items():
+        assert all(list(found[name][method]) == quantisable(model) for method in METHODS)
+        to_int8(model, found[name][METHOD], ())
