@@ -58,8 +58,8 @@ NOTEBOOKS = {
     ],
     "B_runs": [
         "from lib import environment",
-        "from lib.report import appendix_runs",
-        "appendix_runs.all_runs(environment.device())",
+        "from lib.report import others",
+        "others.HOW",
     ],
 }
 PARAMETERS = "dataset = 'demo'\nweights = 'demo'\nframework = 'auto'\nrun = 'local'"

@@ -17,9 +17,7 @@ from report.helpers import in_this_process, page
 
 from lib import environment
 from lib.book import extension as book
-from lib.errors import InputError
 from lib.measure import power, runs
-from lib.report import appendix_runs, thesis
 from lib.report.tables import Table, Text
 
 XAVIER = {
@@ -66,82 +64,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for section in ("04_1_baseline", "04_3_power"):
             table.to_csv(tmp_path / name / f"{section}.csv", index=False)
     return tmp_path
-
-
-def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Path) -> None:
-    table = appendix_runs.side_by_side(
-        "04_1_baseline", "local", thesis.table("table_4_1"), "Table 4.1"
-    )
-    assert [row[0][0] for row in table.rows] == ["published", "thesis", "run local", "run xavier"]
-    published, xavier, here, there = table.rows
-    assert (
-        xavier[0][1] == "NVIDIA Jetson Xavier AGX" and xavier[5] == "11" and published[2] == "0.6"
-    )
-    assert (
-        environment.processor() in here[0][1]
-        and here[5] == "12.3"
-        and here[2] == ("0.610", "0.550–0.660")
-    )
-    assert "8 cores ARMv8 Processor rev 0" in there[0][1] and "mode MAXN" in there[0][1]
-
-    table = appendix_runs.side_by_side(
-        "04_3_power", "local", thesis.table("table_4_6"), "Table 4.6", power=True
-    )
-    assert [row[0][0] for row in table.rows] == ["thesis"] * 4 + ["run local", "run xavier"], (
-        "a run is its folder"
-    )
-    first, here, there = table.rows[0], *table.rows[4:]
-    assert first[3:] == ["21.378", "1.94", "–", "–"] and here[5] == "–"
-    assert there[2:] == ["12.3", ("–", "tegrastats, GPU"), "–", "21.500", "1.9"]
-
-
-def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None:
-    text = appendix_runs.side_by_side("04_2_engines", "local", thesis.table("table_4_2"), "x")
-    assert (
-        text.startswith("No other run under data/runs has this section.")
-        and "make book RUN=NAME" in text
-    )
-    (folder / "xavier" / "04_1_baseline.csv").write_text("")
-    with pytest.raises(InputError, match=r"04_1_baseline\.csv: not a table"):
-        appendix_runs.side_by_side("04_1_baseline", "local", thesis.table("table_4_1"), "x")
-
-
-def test_all_runs_are_listed_with_what_may_be_done_to_them(folder: Path) -> None:
-    (folder / "xavier" / "demo" / "tensorrt-fp16").mkdir(parents=True)
-    (folder / "xavier" / "demo" / "tensorrt-fp16" / "measured.json").write_text("{}")
-    local, xavier = appendix_runs.all_runs("cpu").rows
-    assert local[0] == ("local", "this machine's own") and xavier[0] == (
-        "xavier",
-        "recorded on another machine: read only",
-    )
-    assert "8 cores ARMv8" in xavier[1][0] and xavier[2] == ("1 variants", "on demo")
-    assert xavier[3:] == ["04_1_baseline, 04_3_power", "–"], (
-        "a section's table of power is no log of a sensor"
-    )
-    (folder / "xavier/demo/tensorrt-fp16/baseline/one").mkdir(parents=True)
-    (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.csv").write_text("")
-    assert appendix_runs.all_runs("cpu").rows[1][4] == "yes"
-
-
-def test_times_of_notebooks_are_those_that_a_run_holds(folder: Path) -> None:
-    assert "No run holds the times" in appendix_runs.notebook_times()
-    times = (
-        "notebook,status,seconds,started,message\n04_1_baseline,done,12.5,2026-01-01 10:00 UTC,\n"
-        "04_2_engines,failed,3,now,no GPU\n"
-    )
-    (folder / "local" / runs.NOTEBOOKS).write_text(times)
-    table = appendix_runs.notebook_times()
-    assert table.rows[0] == ["local", "04_1_baseline", "done", "12.5", "2026-01-01 10:00 UTC", ""]
-    assert table.rows[1][-1] == "no GPU" and "16 s in all" in table.caption
-
-
-def test_this_machine_is_described(folder: Path) -> None:
-    text = str(appendix_runs.machine(environment.record(), "no power sensor here (a desk)"))
-    assert (
-        environment.processor() in text
-        and "no power sensor here (a desk)" in text
-        and "torch" in text
-    )
 
 
 def test_a_jetsons_power_mode_is_part_of_the_hardware(

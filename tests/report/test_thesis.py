@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lib.errors import InputError
-from lib.report import thesis
+from lib.report import audit, thesis
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
 FILES = sorted(path.stem for path in thesis.FOLDER.glob("*.csv"))
@@ -231,8 +231,8 @@ def test_the_dataset_has_the_frames_that_the_thesis_counts(shared: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def findings() -> dict[str, thesis.Finding]:
-    found = thesis.audit()
+def findings() -> dict[str, audit.Finding]:
+    found = audit.findings()
     by_id = {finding.id: finding for finding in found}
     assert len(by_id) == len(found)
     return by_id
@@ -281,7 +281,7 @@ DEVIATIONS = {
 }
 
 
-def test_the_audit_lists_these_deviations_and_no_other(findings: dict[str, thesis.Finding]) -> None:
+def test_the_audit_lists_these_deviations_and_no_other(findings: dict[str, audit.Finding]) -> None:
     assert {
         name: finding.reading for name, finding in findings.items() if finding.reading != "agrees"
     } == {name: kind for name, (kind, *_) in DEVIATIONS.items()}
@@ -289,20 +289,20 @@ def test_the_audit_lists_these_deviations_and_no_other(findings: dict[str, thesi
 
 @pytest.mark.parametrize("name", DEVIATIONS)
 def test_a_deviation_has_the_size_that_arithmetic_gives(
-    findings: dict[str, thesis.Finding], name: str
+    findings: dict[str, audit.Finding], name: str
 ) -> None:
     (_, expected, instead), finding = DEVIATIONS[name], findings[name]
     assert finding.derived == pytest.approx(expected)
     assert finding.deviation == pytest.approx(expected - float(finding.stated))
-    assert abs(finding.deviation) > thesis.half_digit(finding.stated)
+    assert abs(finding.deviation) > audit.half_digit(finding.stated)
     if instead is not None:
         assert instead == pytest.approx(
-            float(finding.stated), abs=thesis.half_digit(finding.stated) * (1 + 1e-6)
+            float(finding.stated), abs=audit.half_digit(finding.stated) * (1 + 1e-6)
         )
 
 
 def test_what_agrees_is_within_half_of_the_last_printed_digit(
-    findings: dict[str, thesis.Finding],
+    findings: dict[str, audit.Finding],
 ) -> None:
     agreeing = [finding for finding in findings.values() if finding.reading == "agrees"]
     assert len(agreeing) > 100
@@ -353,7 +353,7 @@ AGREEMENTS = {
 
 @pytest.mark.parametrize("name", AGREEMENTS)
 def test_what_agrees_is_derived_as_arithmetic_gives(
-    findings: dict[str, thesis.Finding], name: str
+    findings: dict[str, audit.Finding], name: str
 ) -> None:
     assert findings[name].derived == pytest.approx(AGREEMENTS[name])
     assert findings[name].reading == "agrees"
@@ -361,7 +361,7 @@ def test_what_agrees_is_derived_as_arithmetic_gives(
 
 @pytest.mark.parametrize("name", ["table_4_1", "table_4_2", "table_4_3", "table_4_5"])
 def test_every_robustness_is_one_whole_number_of_failures(
-    findings: dict[str, thesis.Finding], name: str
+    findings: dict[str, audit.Finding], name: str
 ) -> None:
     for row in thesis.rows(name):
         [count] = thesis.failures(float(row["robustness"]))
@@ -373,7 +373,7 @@ def test_every_robustness_is_one_whole_number_of_failures(
 
 
 def test_every_energy_percentage_and_compression_of_the_tables_is_in_the_audit(
-    findings: dict[str, thesis.Finding],
+    findings: dict[str, audit.Finding],
 ) -> None:
     columns = {
         "table_4_4": ["compression"],
@@ -393,7 +393,7 @@ def test_every_energy_percentage_and_compression_of_the_tables_is_in_the_audit(
 
 
 def test_sentences_are_audited_in_the_order_of_the_thesis(
-    findings: dict[str, thesis.Finding],
+    findings: dict[str, audit.Finding],
 ) -> None:
     order = [row["id"] for row in thesis.rows("claims")]
     audited = [name for name in findings if "/" not in name]
@@ -500,15 +500,15 @@ def test_what_the_sentences_say_besides_their_numbers() -> None:
 def test_a_reading(
     stated: str, value: float, spread: float, instead: float | None, expected: str
 ) -> None:
-    derived = thesis.Derived(value, value - spread, value + spread)
-    other = None if instead is None else thesis.Derived(instead, instead, instead)
-    assert thesis.reading(stated, derived, other) == expected
+    derived = audit.Derived(value, value - spread, value + spread)
+    other = None if instead is None else audit.Derived(instead, instead, instead)
+    assert audit.reading(stated, derived, other) == expected
 
 
 def test_bounds_come_from_the_printed_digits() -> None:
-    derived = thesis.derive(lambda power, fps: power / fps, "21.378", "11")
+    derived = audit.derive(lambda power, fps: power / fps, "21.378", "11")
     assert derived == pytest.approx((21.378 / 11, 21.3775 / 11.5, 21.3785 / 10.5))
-    assert [thesis.half_digit(text) for text in ("0.239", "16.0", "11")] == pytest.approx(
+    assert [audit.half_digit(text) for text in ("0.239", "16.0", "11")] == pytest.approx(
         [0.0005, 0.05, 0.5]
     )
 

@@ -1,0 +1,377 @@
+"""The thesis's arithmetic, done again: each number of its tables and of its text (claims.csv) that
+follows from others, by the formulas of audit.csv."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from math import ceil, prod
+from operator import sub, truediv
+from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
+
+import numpy as np
+import pandas as pd
+
+from lib.report.tables import ABSENT, Table
+from lib.report.thesis import SIZES, TRACKERS, XAVIER, cell, rows, table
+from lib.vot.dataset import VOT2018_FRAMES
+
+# Kernel, stride, padding of stem, pooling, second stage (lib/siamrpn/network.py)
+STRIDED = ((7, 2, 0), (3, 2, 1), (3, 2, 0))
+TOLERANCE = 1e-9  # of float arithmetic, where a number is exactly half a digit away
+READINGS = {
+    "slip": "a slip",
+    "base": "another base than the words name",
+    "units": "another unit",
+    "rounding": "rounding",
+}
+HEADS = {
+    "framework": "Framework",
+    "hardware": "Machine",
+    "precision": "Precision",
+    "target": "Target",
+    "search": "Search",
+    "xcorr": "Xcorr",
+    "parameters_m": "Parameters, M",
+    "compression": "Compression, parameters left / original",
+    "accuracy": "Accuracy, 0 to 1",
+    "robustness": "Robustness, failures per 100 frames",
+    "eao": "EAO, 0 to 1",
+    "fps": "Speed, frames per second",
+    "top1": "Top-1, %",
+    "top5": "Top-5, %",
+    "power_w": "Power, W",
+    "power_change_pct": "Power, change in %",
+    "energy_kj": "Energy a frame, kJ as printed",
+    "energy_j": "Energy a frame, J",
+    "energy_change_pct": "Energy, change in %",
+}
+
+
+class Derived(NamedTuple):
+    """A derived number, and how low and high it may be where its inputs are known to their printed
+    digits only."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A number of the thesis beside what follows from its other numbers.
+
+    reading: "agrees" (the derived number rounds to the stated one), "units" (it does in another
+    unit), "base" (it does from another base than the words name), "rounding" (it may with unrounded
+    inputs, or it was cut off), else "slip".
+    """
+
+    id: str  # of claims.csv, or table/row/column (see `thesis.cell`)
+    where: str
+    words: str  # the thesis's, or the table's row and column
+    stated: str  # as printed
+    derived: float
+    unit: str
+    reading: str
+    sentence: str  # how it was derived, and what the reading rests on
+
+    @property
+    def deviation(self) -> float:
+        """derived - stated, in `unit`."""
+        return self.derived - float(self.stated)
+
+    @property
+    def relative(self) -> float:
+        """Deviation in % of the printed number; NaN where that is 0."""
+        stated = abs(float(self.stated))
+        return 100 * self.deviation / stated if stated else float("nan")
+
+
+# -- Formulas --------------------------------------------------------------------------------------
+
+
+def half_digit(text: str) -> float:
+    """Half a unit of the last printed digit: "0.239" -> 0.0005."""
+    return 0.5 * 10.0 ** -len(text.partition(".")[2])
+
+
+def derive(formula: Callable[..., float], *printed: str) -> Derived:
+    """A formula of printed numbers that only rises or only falls in each of them, so that its
+    bounds are at the corners."""
+    ends = [(float(text) - half_digit(text), float(text) + half_digit(text)) for text in printed]
+    values = [formula(*corner) for corner in product(*ends)]
+    return Derived(formula(*map(float, printed)), min(values), max(values))
+
+
+def reading(
+    stated: str, derived: Derived, instead: Derived | None = None, kind: str = "base"
+) -> str:
+    """How a stated number is read (`Finding`): as `kind` where not `derived` but `instead` explains
+    it."""
+    number, half = float(stated), half_digit(stated)
+
+    def agrees(other: Derived) -> bool:
+        return abs(other.value - number) <= half + TOLERANCE
+
+    def in_reach(other: Derived) -> bool:
+        low, high = other.low + TOLERANCE, other.high - TOLERANCE
+        return agrees(other) or (low < number + half and number - half < high)
+
+    if agrees(derived):
+        return "agrees"
+    if instead is not None and in_reach(instead):
+        return kind
+    size = abs(number)
+    cut_off = number * derived.value > 0 and size <= abs(derived.value) < size + 2 * half
+    return "rounding" if in_reach(derived) or cut_off else "slip"
+
+
+def change(new: float, old: float) -> float:
+    """In %."""
+    return 100 * (new / old - 1)
+
+
+def nearest_count(robustness: float) -> int:
+    """Failures on VOT2018, a whole number."""
+    return round(robustness * VOT2018_FRAMES / 100)
+
+
+FORMULAS: Dict[str, Callable[..., float]] = {
+    "same": float,
+    "difference": sub,
+    "ratio": truediv,
+    "change": change,
+    "saving": lambda new, old: -change(new, old),
+    "energy saving": lambda watt, fps, watt_before, fps_before: (
+        -change(watt / fps, watt_before / fps_before)
+    ),
+    "part more": lambda new, old: new / old - 1,
+    "percent": lambda part: 100 * part,
+    "rest": lambda percent: 100 - percent,
+    "rounded up": lambda all_of_them, groups: ceil(all_of_them / groups),
+    "ratio of ratios": lambda a, b, c, d: (a / b) / (c / d),
+    "failures more": lambda robustness, before: nearest_count(robustness) - nearest_count(before),
+}
+
+
+def value(formula: str, inputs: str) -> Derived:
+    """A formula's name and its inputs, as audit.csv and scoreboard.csv write them. "count" names
+    one of `counts`."""
+    if formula == "count":
+        counted = float(counts()[inputs])
+        return Derived(counted, counted, counted)
+    return derive(FORMULAS[formula], *map(cell, inputs.split("; ")))
+
+
+# -- What is counted or looked up rather than computed by one formula ------------------------------
+
+
+@lru_cache(maxsize=None)
+def counts() -> Dict[str, Any]:
+    """Ranks, maxima, medians, and the network's size, by the name that the files use."""
+    return {**_of_network(), **_of_engines(), **_of_mixtures(), **_of_pruning(), **_of_power()}
+
+
+def _of_network() -> Dict[str, Any]:
+    from lib.siamrpn.network import Backbone, NetworkConfig, parameter_count
+
+    side = int(cell("claims/exemplar_size/number"))
+    for kernel, stride, padding in STRIDED:
+        side = (side - kernel + 2 * padding) // stride + 1  # the formula of section 2.1.1
+    return {
+        "feature side": side,
+        "stride": prod(stride for _, stride, _ in STRIDED),
+        "parameters": parameter_count(Backbone(NetworkConfig.resnet50())) / 1e6,
+    }
+
+
+def _of_engines() -> Dict[str, Any]:
+    """Places by EAO, in all and in an attribute (figure 4.5)."""
+    eao = [float(cell(f"table_4_1/{XAVIER}/eao")), *table("table_4_2")["eao"]]
+    by_attribute = table("figure_4_5").set_index("attribute")[list(TRACKERS)]
+    return {
+        f"same places, {words}": (
+            np.argsort(by_attribute.loc[attribute].to_numpy()) == np.argsort(eao)
+        ).sum()
+        for words, attribute in (("occlusion", "occlusion"), ("camera motion", "camera_motion"))
+    }
+
+
+def _of_mixtures() -> Dict[str, Any]:
+    """Of table 4.3, with the pure rows of table 4.2."""
+    mixed, pure = table("table_4_3"), table("table_4_2").set_index("precision")
+    fp16 = table("digits").set_index("precision").loc["FP16"]
+    median = mixed.loc[mixed["search"] == "FP16", "fps"]
+    better = mixed["eao"] > fp16["eao"]
+    in_all = (mixed["accuracy"] > fp16["accuracy"]) & (mixed["robustness"] < fp16["robustness"])
+    int8, fp32 = (mixed.loc[mixed["xcorr"] == level, "eao"].median() for level in ("INT8", "FP32"))
+    return {
+        "shared speeds": max(0.0, median.max() - mixed.loc[mixed["search"] == "INT8", "fps"].min()),
+        "median": median.median(),
+        "median with pure row": pd.concat([median, pure.loc[["FP16"], "fps"]]).median(),
+        "highest EAO": max(mixed["eao"].max(), pure["eao"].max()),
+        "highest FPS": max(mixed["fps"].max(), pure["fps"].max()),
+        "mixtures above FP16 in EAO": better.sum(),
+        "mixtures above FP16 in all": (better & in_all).sum(),
+        "INT8 xcorr in EAO": change(float(int8), float(fp32)),
+    }
+
+
+def _of_pruning() -> Dict[str, Any]:
+    """Of tables 4.4 and 4.5."""
+    accuracy, robustness, eao, fps = (
+        _grid("table_4_5", column) for column in ("accuracy", "robustness", "eao", "fps")
+    )
+    tops = table("table_4_4")[["top1", "top5"]]
+    low, high = (
+        [float(cell(f"claims/{who}_{top}/number")) for top in ("top1", "top5")]
+        for who in ("curl", "resnet50")
+    )
+    return {
+        "last row": len(tops),
+        "pruned above original": (tops[1:] > tops.iloc[0]).all(axis=1).sum(),
+        "pruned between": ((tops[1:] > low) & (tops[1:] < high)).all(axis=1).sum(),
+        "highest pruned FPS": fps[1:].max(),
+        "sizes in speed order": (np.diff(fps) > 0).all(1).sum(),
+        "sizes in EAO order": (np.diff(eao) < 0).all(1).sum(),
+        "steps up in FPS": (np.diff(fps, axis=0) > 0).sum(),
+        "steps down in EAO": (np.diff(eao, axis=0) < 0).sum(),
+        "12 M better than 30 M": sum(
+            quality[3, 2] > quality[1, 2] for quality in (accuracy, -robustness, eao)
+        ),
+    }
+
+
+def _of_power() -> Dict[str, Any]:
+    """Of table 4.7."""
+    power, energy = _grid("table_4_7", "power_w"), _grid("table_4_7", "energy_j")
+    return {
+        "above 45.5 M in power": (power[1:] > power[0]).sum(),
+        "steps up in power": (np.diff(power, axis=0) > 0).sum(),
+        "power and energy orders": (np.diff([power, energy]) < 0).all(-1).sum(),
+    }
+
+
+def _grid(name: str, column: str) -> Any:
+    """(4, 4): a column of table 4.5 or 4.7, SIZES x TRACKERS."""
+    return np.array(
+        [
+            [float(cell(f"{name}/{size} M {tracker}/{column}")) for tracker in TRACKERS]
+            for size in SIZES
+        ]
+    )
+
+
+# -- Findings --------------------------------------------------------------------------------------
+
+
+def findings() -> list[Finding]:
+    """Every number that follows from others, derived and compared: the tables, then the sentences
+    in their order."""
+    claims = {row["id"]: row for row in rows("claims")}
+    return [*_tables(), *(_sentence(check, claims[check["id"]]) for check in rows("audit"))]
+
+
+def _sentence(check: Dict[str, str], claim: Dict[str, str]) -> Finding:
+    """A number of the text."""
+    derived = value(check["formula"], check["inputs"])
+    instead = value(check["formula_instead"], check["instead"]) if check["instead"] else None
+    printed = [] if check["formula"] == "count" else map(cell, check["inputs"].split("; "))
+    return Finding(
+        claim["id"],
+        f"{'' if claim['section'] == 'abstract' else 'section '}{claim['section']}, page {claim['page']}",
+        claim["words"],
+        claim["number"],
+        derived.value,
+        claim["unit"],
+        reading(claim["number"], derived, instead),
+        check["sentence"].format(
+            *printed, derived=derived.value, instead=instead and instead.value
+        ),
+    )
+
+
+def _tables() -> Iterator[Finding]:
+    """Tables 4.1 to 4.7, every cell that follows from others."""
+    columns = [
+        *(
+            (f"table_4_{number}", "robustness", "failures per 100 frames")
+            for number in (1, 2, 3, 5)
+        ),
+        ("table_4_4", "compression", "parameters left / original"),
+        ("table_4_6", "energy_kj", "kJ"),
+        ("table_4_7", "energy_j", "J"),
+        ("table_4_7", "power_change_pct", "%"),
+        ("table_4_7", "energy_change_pct", "%"),
+    ]
+    for name, column, unit in columns:
+        head, _, more = HEADS[column].partition(", ")
+        what = head[0].lower() + head[1:] + (", change" if more.startswith("change") else "")
+        for row in (row for row in rows(name) if row[column]):
+            derived, instead, sentence = _follow(column, row)
+            yield Finding(
+                f"{name}/{row['name']}/{column}",
+                f"table {name[6:].replace('_', '.')}",
+                f"{row['name']}: {what}",
+                row[column],
+                derived.value,
+                unit,
+                reading(row[column], derived, instead, "units"),
+                sentence,
+            )
+
+
+def _follow(column: str, row: Dict[str, str]) -> Tuple[Derived, Derived | None, str]:
+    """What a table's cell should be, what it would be in another unit, and how that follows."""
+    if column == "robustness":
+        count = nearest_count(float(row[column]))
+        exact = 100 * count / VOT2018_FRAMES
+        return Derived(exact, exact, exact), None, f"{count} failures in {VOT2018_FRAMES:,} frames."
+    if column == "compression":
+        share = derive(truediv, row["parameters_m"], SIZES[0])
+        return share, None, f"{row['parameters_m']} / {SIZES[0]}."
+    if column in ("energy_j", "energy_kj"):
+        return _energy(column, row)
+    of = {"power_change_pct": "power_w", "energy_change_pct": "energy_j"}[column]
+    base = cell(f"table_4_7/{SIZES[0]} M {row['framework']} {row['precision']}/{of}")
+    derived = derive(change, row[of], base)
+    cut = (
+        "" if reading(row[column], derived) == "agrees" else ", cut off where it should be rounded"
+    )
+    return derived, None, f"{row[of]} against {base}: {derived.value:.4f} %{cut}."
+
+
+def _energy(column: str, row: Dict[str, str]) -> Tuple[Derived, Derived | None, str]:
+    """Power over speed; table 4.6 prints joules and heads them kJ."""
+    speeds = "table_4_5" if "parameters_m" in row else "table_4_2"
+    named = f"{speeds}/{row['name']}/fps"
+    fps = cell(f"table_4_1/{XAVIER}/fps" if row["name"] == TRACKERS[0] else named)
+    joules, how = derive(truediv, row["power_w"], fps), f"{row['power_w']} W / {fps} FPS"
+    if column == "energy_j":
+        return joules, None, f"{how}."
+    kilojoules = Derived(*(each / 1000 for each in joules))
+    return kilojoules, joules, f"{how} = {joules.value:.4f} J a frame; the table's head says kJ."
+
+
+# -- Views -----------------------------------------------------------------------------------------
+
+
+def printed(name: str, found: list[Finding]) -> Table:
+    """A table of the thesis as printed, units in the heads; ≠ and what follows where the audit
+    finds another number."""
+    other = {each.id: each for each in found if each.reading != "agrees"}
+    about, every = table(name).attrs, rows(name)
+    columns = [column for column in every[0] if column in HEADS]
+
+    def shown(row: dict[str, str], column: str) -> Any:
+        differs = other.get(f"{name}/{row['name']}/{column}")
+        if differs is None:
+            return row[column] or ABSENT
+        return f"{row[column]} ≠", f"({differs.derived:.4g})"
+
+    return Table(
+        ["Whose number", *(HEADS[column] for column in columns)],
+        [[row["row"], *(shown(row, column) for column in columns)] for row in every],
+        f"{about['title']} (source: {about['source']}). Units: {about['units']}.",
+    )

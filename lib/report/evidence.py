@@ -1,0 +1,133 @@
+"""What the thesis's claims are judged by: the trackers of a run, by the names that
+data/thesis/scoreboard.csv uses for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import nan
+from typing import Any, Mapping, NamedTuple
+from typing import Sequence as Seq
+
+from lib.errors import InputError
+from lib.measure import full_size, pruned, quality, runs
+from lib.measure.absent import Absent, there
+from lib.measure.full_size import EngineSpeed
+from lib.measure.measurement import Measurement
+from lib.measure.variants import Variant, baseline, engines
+from lib.report.tables import is_known
+from lib.vot.dataset import Dataset
+from lib.vot.metrics import paired_bootstrap
+
+BASE = "PyTorch FP32"
+LEVEL = 0.95
+
+
+class CannotTell(Exception):
+    """Why a quantity is not to be had from a run, in words without a full stop."""
+
+
+class Measured(NamedTuple):
+    """A quantity of a run. low, high: its interval, NaN where there is none. source: from what."""
+
+    value: float
+    low: float = nan
+    high: float = nan
+    source: str = ""
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The interval, or the value twice."""
+        return (self.low, self.high) if is_known(self.low) else (self.value, self.value)
+
+    def __str__(self) -> str:
+        return digits(self.value) + (f" {self.span}" if self.span else "")
+
+    @property
+    def span(self) -> str:
+        return f"({digits(self.low)} to {digits(self.high)})" if is_known(self.low) else ""
+
+
+@dataclass
+class Evidence:
+    """What a run has measured, by the names that scoreboard.csv uses: "PyTorch FP32", "engine
+    FP16", "0.26 frozen" (in PyTorch), "0.26 frozen INT8".
+
+    known: what a page has measured already; anything else is measured, or loaded, when a claim asks
+    for it. weights, framework: as the pages name them.
+    """
+
+    run: str
+    dataset: Dataset
+    weights: str
+    framework: str
+    known: Seq[Measurement] = field(default=(), repr=False)
+    timed: EngineSpeed | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self._measured = {one.variant.name: one for one in there(list(self.known))}
+
+    def variant(self, tracker: str) -> Variant:
+        """The variant that a name of scoreboard.csv stands for."""
+        first, *rest = tracker.split()
+        if first in ("PyTorch", "engine"):
+            every = [*baseline(self.weights), *engines(self.weights, self.framework)]
+            level = rest[0]
+        else:
+            every = pruned.variants(pruned.Tracker(float(first), rest[0]), self.framework)
+            level = rest[1] if rest[1:] else ""
+        plain = first == "PyTorch" or not level
+        found = [one for one in every if (one.framework == "pytorch") == plain]
+        return next(one for one in found if one.precision == (level or "FP32"))
+
+    def measurement(self, variant: str | Variant) -> Measurement:
+        """Raises CannotTell where a recorded run does not have it."""
+        wanted = self.variant(variant) if isinstance(variant, str) else variant
+        if wanted.name not in self._measured:
+            [found] = quality.measure([wanted], self.dataset, self.run)
+            if isinstance(found, Absent):
+                raise CannotTell(str(found))
+            self._measured[wanted.name] = found
+        return self._measured[wanted.name]
+
+    @property
+    def speed(self) -> EngineSpeed:
+        """Raises CannotTell where a recorded run does not have it."""
+        if self.timed is None:
+            self.timed = full_size.engine_speed(self.run, self.framework)
+        if isinstance(self.timed, Absent):
+            raise CannotTell(str(self.timed))
+        return self.timed
+
+    def speed_row(self, tracker: str) -> Mapping[str, Any]:
+        """Of the whole full-size network. Raises CannotTell where the framework has no such
+        precision."""
+        first, precision = tracker.split()
+        try:
+            return self.speed.row_of("pytorch" if first == "PyTorch" else self.framework, precision)
+        except InputError as error:
+            raise CannotTell(str(error)) from None
+
+    def section(self, name: str) -> list[dict[Any, Any]]:
+        """A section's rows as its page wrote them; CannotTell where it has not run yet."""
+        rows = runs.section_table(self.run, name).to_dict("records")
+        if not rows:
+            raise CannotTell(f"`papermill notebooks/{name}.ipynb` has not run for this run")
+        return rows
+
+    def difference(
+        self, a: str | Variant, b: str | Variant, measure: str = "eao", tests: int = 1
+    ) -> tuple[float, float, float]:
+        """a - b with its paired interval. tests: how many are looked at (Bonferroni)."""
+        one, other = (self.measurement(name).evaluation for name in (a, b))
+        return paired_bootstrap(one, other, level=1 - (1 - LEVEL) / tests)[measure]
+
+    @property
+    def benchmark(self) -> str:
+        return f"{self.dataset.name}, {len(self.dataset)} sequences"
+
+
+def digits(value: float) -> str:
+    """Three digits, without an exponent: 94.4, 0.0213, 11."""
+    if abs(value) < 5e-4:
+        return "0"
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
