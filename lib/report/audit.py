@@ -24,7 +24,6 @@ READINGS = {
     "slip": "a slip",
     "base": "another base than the words name",
     "units": "another unit",
-    "rounding": "rounding",
 }
 HEADS = {
     "framework": "Framework",
@@ -43,7 +42,7 @@ HEADS = {
     "top5": "Top-5, %",
     "power_w": "Power, W",
     "power_change_pct": "Power, change in %",
-    "energy_kj": "Energy a frame, kJ as printed",
+    "energy_kj": "Energy a frame, J (the thesis's head says kJ)",
     "energy_j": "Energy a frame, J",
     "energy_change_pct": "Energy, change in %",
 }
@@ -62,9 +61,9 @@ class Derived(NamedTuple):
 class Finding:
     """A number of the thesis beside what follows from its other numbers.
 
-    reading: "agrees" (the derived number rounds to the stated one), "units" (it does in another
-    unit), "base" (it does from another base than the words name), "rounding" (it may with unrounded
-    inputs, or it was cut off), else "slip".
+    reading: "agrees" (the derived number is the stated one, rounded or cut off, as far as the
+    printed digits of its inputs can tell), "units" (it is in another unit), "base" (it is from
+    another base than the words name), else "slip".
     """
 
     id: str  # of claims.csv, or table/row/column (see `thesis.cell`)
@@ -104,27 +103,25 @@ def derive(formula: Callable[..., float], *printed: str) -> Derived:
     return Derived(formula(*map(float, printed)), min(values), max(values))
 
 
-def reading(
-    stated: str, derived: Derived, instead: Derived | None = None, kind: str = "base"
-) -> str:
-    """How a stated number is read (`Finding`): as `kind` where not `derived` but `instead` explains
+def reading(stated: str, derived: Derived, instead: Derived | None = None) -> str:
+    """How a stated number is read (`Finding`): as "base" where not `derived` but `instead` explains
     it."""
     number, half = float(stated), half_digit(stated)
 
-    def agrees(other: Derived) -> bool:
+    def rounds(other: Derived) -> bool:
         return abs(other.value - number) <= half + TOLERANCE
 
-    def in_reach(other: Derived) -> bool:
+    def reaches(other: Derived) -> bool:
         low, high = other.low + TOLERANCE, other.high - TOLERANCE
-        return agrees(other) or (low < number + half and number - half < high)
+        return rounds(other) or (low < number + half and number - half < high)
 
-    if agrees(derived):
+    if rounds(derived):
         return "agrees"
-    if instead is not None and in_reach(instead):
-        return kind
+    if instead is not None and reaches(instead):
+        return "base"
     size = abs(number)
     cut_off = number * derived.value > 0 and size <= abs(derived.value) < size + 2 * half
-    return "rounding" if in_reach(derived) or cut_off else "slip"
+    return "agrees" if reaches(derived) or cut_off else "slip"
 
 
 def change(new: float, old: float) -> float:
@@ -204,7 +201,6 @@ def _of_mixtures() -> Dict[str, Any]:
     fp16 = table("digits").set_index("precision").loc["FP16"]
     median = mixed.loc[mixed["search"] == "FP16", "fps"]
     better = mixed["eao"] > fp16["eao"]
-    in_all = (mixed["accuracy"] > fp16["accuracy"]) & (mixed["robustness"] < fp16["robustness"])
     int8, fp32 = (mixed.loc[mixed["xcorr"] == level, "eao"].median() for level in ("INT8", "FP32"))
     return {
         "shared speeds": max(0.0, median.max() - mixed.loc[mixed["search"] == "INT8", "fps"].min()),
@@ -213,7 +209,6 @@ def _of_mixtures() -> Dict[str, Any]:
         "highest EAO": max(mixed["eao"].max(), pure["eao"].max()),
         "highest FPS": max(mixed["fps"].max(), pure["fps"].max()),
         "mixtures above FP16 in EAO": better.sum(),
-        "mixtures above FP16 in all": (better & in_all).sum(),
         "INT8 xcorr in EAO": change(float(int8), float(fp32)),
     }
 
@@ -229,7 +224,6 @@ def _of_pruning() -> Dict[str, Any]:
         for who in ("curl", "resnet50")
     )
     return {
-        "last row": len(tops),
         "pruned above original": (tops[1:] > tops.iloc[0]).all(axis=1).sum(),
         "pruned between": ((tops[1:] > low) & (tops[1:] < high)).all(axis=1).sum(),
         "highest pruned FPS": fps[1:].max(),
@@ -245,11 +239,10 @@ def _of_pruning() -> Dict[str, Any]:
 
 def _of_power() -> Dict[str, Any]:
     """Of table 4.7."""
-    power, energy = _grid("table_4_7", "power_w"), _grid("table_4_7", "energy_j")
+    power = _grid("table_4_7", "power_w")
     return {
         "above 45.5 M in power": (power[1:] > power[0]).sum(),
         "steps up in power": (np.diff(power, axis=0) > 0).sum(),
-        "power and energy orders": (np.diff([power, energy]) < 0).all(-1).sum(),
     }
 
 
@@ -300,7 +293,7 @@ def _tables() -> Iterator[Finding]:
             for number in (1, 2, 3, 5)
         ),
         ("table_4_4", "compression", "parameters left / original"),
-        ("table_4_6", "energy_kj", "kJ"),
+        ("table_4_6", "energy_kj", "J"),
         ("table_4_7", "energy_j", "J"),
         ("table_4_7", "power_change_pct", "%"),
         ("table_4_7", "energy_change_pct", "%"),
@@ -308,50 +301,56 @@ def _tables() -> Iterator[Finding]:
     for name, column, unit in columns:
         head, _, more = HEADS[column].partition(", ")
         what = head[0].lower() + head[1:] + (", change" if more.startswith("change") else "")
+        where = f"table {name[6:].replace('_', '.')}"
         for row in (row for row in rows(name) if row[column]):
-            derived, instead, sentence = _follow(column, row)
+            derived, sentence = _follow(column, row)
             yield Finding(
                 f"{name}/{row['name']}/{column}",
-                f"table {name[6:].replace('_', '.')}",
+                where,
                 f"{row['name']}: {what}",
                 row[column],
                 derived.value,
                 unit,
-                reading(row[column], derived, instead, "units"),
+                reading(row[column], derived),
                 sentence,
             )
+    yield _unit()
 
 
-def _follow(column: str, row: Dict[str, str]) -> Tuple[Derived, Derived | None, str]:
-    """What a table's cell should be, what it would be in another unit, and how that follows."""
+def _follow(column: str, row: Dict[str, str]) -> Tuple[Derived, str]:
+    """What a table's cell should be, and how that follows."""
     if column == "robustness":
         count = nearest_count(float(row[column]))
         exact = 100 * count / VOT2018_FRAMES
-        return Derived(exact, exact, exact), None, f"{count} failures in {VOT2018_FRAMES:,} frames."
+        return Derived(exact, exact, exact), f"{count} failures in {VOT2018_FRAMES:,} frames."
     if column == "compression":
         share = derive(truediv, row["parameters_m"], SIZES[0])
-        return share, None, f"{row['parameters_m']} / {SIZES[0]}."
+        return share, f"{row['parameters_m']} / {SIZES[0]}."
     if column in ("energy_j", "energy_kj"):
-        return _energy(column, row)
+        speeds = "table_4_5" if "parameters_m" in row else "table_4_2"
+        named = f"{speeds}/{row['name']}/fps"
+        fps = cell(f"table_4_1/{XAVIER}/fps" if row["name"] == TRACKERS[0] else named)
+        return derive(truediv, row["power_w"], fps), f"{row['power_w']} W / {fps} FPS."
     of = {"power_change_pct": "power_w", "energy_change_pct": "energy_j"}[column]
     base = cell(f"table_4_7/{SIZES[0]} M {row['framework']} {row['precision']}/{of}")
     derived = derive(change, row[of], base)
-    cut = (
-        "" if reading(row[column], derived) == "agrees" else ", cut off where it should be rounded"
+    return derived, f"{row[of]} against {base}: {derived.value:.4f} %."
+
+
+def _unit() -> Finding:
+    """The head of table 4.6 says kJ, and its numbers are J."""
+    first = rows("table_4_6")[0]
+    derived, how = _follow("energy_kj", first)
+    return Finding(
+        "table_4_6/unit",
+        "table 4.6",
+        "the head of the column of energies",
+        first["energy_kj"],
+        derived.value / 1000,
+        "kJ",
+        "units",
+        f"{how[:-1]} = {derived.value:.4f} J a frame; so it is in all four rows.",
     )
-    return derived, None, f"{row[of]} against {base}: {derived.value:.4f} %{cut}."
-
-
-def _energy(column: str, row: Dict[str, str]) -> Tuple[Derived, Derived | None, str]:
-    """Power over speed; table 4.6 prints joules and heads them kJ."""
-    speeds = "table_4_5" if "parameters_m" in row else "table_4_2"
-    named = f"{speeds}/{row['name']}/fps"
-    fps = cell(f"table_4_1/{XAVIER}/fps" if row["name"] == TRACKERS[0] else named)
-    joules, how = derive(truediv, row["power_w"], fps), f"{row['power_w']} W / {fps} FPS"
-    if column == "energy_j":
-        return joules, None, f"{how}."
-    kilojoules = Derived(*(each / 1000 for each in joules))
-    return kilojoules, joules, f"{how} = {joules.value:.4f} J a frame; the table's head says kJ."
 
 
 # -- Views -----------------------------------------------------------------------------------------

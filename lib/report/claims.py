@@ -6,8 +6,8 @@ rule. A rule accepts a range of values, which is compared with the measured inte
 
 - *holds*: all of the interval lies within the range;
 - *does not hold*: none of it does;
-- *cannot be told here*: a part does, or nothing was measured, or the number means something on the
-  thesis's machine or data only.
+- *cannot be told here*: a part does, nothing or no interval was measured, or the number means
+  something on the thesis's machine, engine or data only.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 @dataclass(frozen=True)
 class Claim:
     """A line of data/thesis/scoreboard.csv. number: the thesis's, printed or as it follows. rule:
-    in words. accepted: the range that the rule accepts, with half a last printed digit where the
-    limit is the number itself. audited: what the thesis's own numbers give instead, where its audit
+    in words. accepted: the range that the rule accepts, with a last printed digit where the limit is the
+    number itself, since the thesis rounds and cuts off. audited: what the thesis's own numbers give instead, where its audit
     found another."""
 
     id: str
@@ -63,11 +63,11 @@ def _claim(row: Mapping[str, str], differ: Mapping[str, audit.Finding]) -> Claim
     name = row["inputs"].split("/")[1] if row["inputs"].startswith("claims/") else ""
     audited = f"its own tables give {digits(differ[name].derived)}" if name in differ else ""
     number = float(audit.value(row["formula"], row["inputs"]).value)
-    text, half = f"{number:.3g}", 0.0
+    text, digit = f"{number:.3g}", 0.0
     if row["formula"] == "same":
         text = thesis.cell(row["inputs"])
-        half = audit.half_digit(text)
-    rule, accepted = accept(row["rule"], number, row["allowed"], half, text)
+        digit = 2 * audit.half_digit(text)
+    rule, accepted = accept(row["rule"], number, row["allowed"], digit, text)
     return Claim(
         row["id"],
         row["section"],
@@ -85,7 +85,7 @@ def _claim(row: Mapping[str, str], differ: Mapping[str, audit.Finding]) -> Claim
 
 
 def accept(
-    rule: str, number: float, allowed: str, half: float, text: str
+    rule: str, number: float, allowed: str, digit: float, text: str
 ) -> tuple[str, tuple[float, float]]:
     """A rule in words, and the range of values that it accepts. text: the number as it is shown."""
     if rule == "near":
@@ -93,7 +93,7 @@ def accept(
         return f"{text} ± {100 * float(allowed):g} %", (low, high)
     if rule == "within":
         return f"{text} ± {float(allowed):g}", (number - float(allowed), number + float(allowed))
-    limit, slack = (float(allowed), 0.0) if allowed else (number, half)
+    limit, slack = (float(allowed), 0.0) if allowed else (number, digit)
     ranges = {"at least": (limit - slack, inf), "at most": (-inf, limit + slack)}
     return f"{rule} {allowed or text}", ranges[rule]
 
@@ -112,8 +112,8 @@ class Verdict:
 
 
 def judge(measured: Measured, accepted: tuple[float, float]) -> str:
-    """By the whole interval (see above)."""
-    low, high = measured.interval
+    """By the whole interval (see above); a value without one gets no verdict."""
+    low, high = measured.low, measured.high
     if accepted[0] <= low and high <= accepted[1]:
         return HOLDS
     return FAILS if high < accepted[0] or low > accepted[1] else OPEN
@@ -133,7 +133,8 @@ def _judged(claim: Claim, evidence: Evidence) -> Verdict:
     if reason:
         return Verdict(claim, OPEN, measured, reason)
     verdict = judge(measured, claim.accepted)
-    reason = "the interval is partly inside of the rule's range" if verdict == OPEN else ""
+    if verdict == OPEN:
+        reason = "the interval lies on both sides of the limit" if measured.span else "no interval"
     return Verdict(claim, verdict, measured, reason)
 
 
@@ -141,13 +142,16 @@ def _out_of_place(needs: str, evidence: Evidence) -> str:
     """Why what the thesis found on its machine and data cannot be compared with this run's; ""
     where it can."""
     record = runs.read_json(runs.run_folder(evidence.run) / runs.ENVIRONMENT)
-    if needs == "Xavier" and "Xavier" not in json.dumps(record.get("hardware", {})):
-        return "a speed of the Jetson AGX Xavier, and this is another machine"
     size = (len(evidence.dataset), sum(map(len, evidence.dataset)))
-    if needs == "VOT2018" and size != (VOT2018_SEQUENCES, VOT2018_FRAMES):
-        return f"a value on VOT2018, and this is {evidence.dataset.name}"
-    if needs == "FP16" and str(evidence.speed_row("engine FP16")["executed"]).endswith("FP32"):
-        return "the processor has no 16-bit arithmetic, so the FP16 engine computes in FP32"
+    for need in needs.split("; "):
+        if need == "Xavier" and "Xavier" not in json.dumps(record.get("hardware", {})):
+            return "a speed of the Jetson AGX Xavier, and this is another machine"
+        if need == "VOT2018" and size != (VOT2018_SEQUENCES, VOT2018_FRAMES):
+            return f"a value on VOT2018, and this is {evidence.dataset.name}"
+        if need == "TensorRT" and evidence.framework != "tensorrt":
+            return "about TensorRT's quality, which another engine cannot tell"
+        if need == "FP16" and str(evidence.speed_row("engine FP16")["executed"]).endswith("FP32"):
+            return "the processor has no 16-bit arithmetic, so the FP16 engine computes in FP32"
     return ""
 
 
@@ -161,7 +165,7 @@ def table(verdicts: Seq[Verdict], caption: str) -> Table:
             [
                 (claim.words, claim.section),
                 (digits(claim.number), claim.unit, claim.audited),
-                (digits(here.value), here.span or "no interval", here.source) if here else ABSENT,
+                (digits(here.value), here.span, here.source) if here else ABSENT,
                 claim.rule,
                 (one.verdict, one.reason),
             ]

@@ -34,11 +34,6 @@ class Measured(NamedTuple):
     high: float = nan
     source: str = ""
 
-    @property
-    def interval(self) -> tuple[float, float]:
-        """The interval, or the value twice."""
-        return (self.low, self.high) if is_known(self.low) else (self.value, self.value)
-
     def __str__(self) -> str:
         return digits(self.value) + (f" {self.span}" if self.span else "")
 

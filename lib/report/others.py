@@ -45,12 +45,12 @@ def side_by_side(
     if not others:
         return Text(f"No other run under data/runs has this section. {HOW}")
     columns = POWER if power else QUALITY
-    rows = []
+    rows: list[list[Any]] = []
     for row in reported.to_dict("records"):
-        whose = (as_text(row["row"]), as_text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX")
+        machine = as_text(row.get("hardware")) or "NVIDIA Jetson Xavier AGX"
         values = (row.get(name) for _, name, _, _ in columns)
         rows.append(
-            [whose, (_tracker(row), "VOT2018")]
+            [(as_text(row["row"]), machine), (_tracker(row), "VOT2018")]
             + [f"{value:g}" if is_known(value) else ABSENT for value in values]
         )
     for name, table in {Path(run).name: runs.section_table(run, section), **others}.items():

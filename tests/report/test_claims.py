@@ -68,7 +68,7 @@ def test_every_claim_names_a_quantity_a_rule_and_numbers_that_are_there() -> Non
     for each in found:
         assert each.words and each.unit and np.isfinite(each.number)
         assert each.accepted[0] < each.accepted[1]
-        assert each.needs in ("", "VOT2018", "Xavier", "FP16")
+        assert set(each.needs.split("; ")) <= {"", "VOT2018", "Xavier", "FP16", "TensorRT"}
         assert (files.ROOT / "notebooks" / f"{each.page}.ipynb").is_file()
     used = {each.quantity for each in found}
     assert used == set(quantities.QUANTITIES), "no quantity without a claim"
@@ -86,7 +86,22 @@ def test_every_page_of_chapter_4_ends_with_its_claims(page: str) -> None:
 def test_the_thesiss_own_numbers_lie_in_what_its_rules_accept() -> None:
     """Else a rule would refuse the very run that it was made from."""
     for each in claims.claims():
-        assert claims.judge(Measured(each.number), each.accepted) == HOLDS, each.id
+        exact = Measured(*[each.number] * 3)
+        assert claims.judge(exact, each.accepted) == HOLDS, each.id
+
+
+def test_the_thesiss_unrounded_numbers_pass_its_rules() -> None:
+    """Rounded in print, 49.9 / 11.1 is 4.5."""
+    unrounded = {
+        "speedup_pytorch": 49.9 / 11.1,
+        "power_fp16": 100 * (1 - 13.044 / 21.378),
+        "energy_fp16": 100 * (1 - (13.044 / 49.9) / (21.378 / 11)),
+        "speedup_fp16": 49.9 / 13.1,
+        "speedup_int8": 65.7 / 13.1,
+    }
+    found = {each.id: each for each in claims.claims()}
+    for name, value in unrounded.items():
+        assert claims.judge(Measured(value, value, value), found[name].accepted) == HOLDS, name
 
 
 def test_numbers_that_the_audit_corrects_say_so() -> None:
@@ -106,8 +121,8 @@ def test_numbers_that_the_audit_corrects_say_so() -> None:
         (Measured(5.0, 4.0, 6.0), HOLDS),
         (Measured(3.0, 2.5, 3.4), FAILS),
         (Measured(4.0, 3.0, 5.0), OPEN),
-        (Measured(3.9), HOLDS),
-        (Measured(3.7), FAILS),
+        (Measured(3.9), OPEN),
+        (Measured(3.76, 3.76, 3.76), HOLDS),
         (Measured(3.76, 3.75, 3.77), HOLDS),
     ],
 )
@@ -296,12 +311,16 @@ def test_quality_is_compared_by_the_paired_interval(
     found = quantities.eao_loss(made, "engine INT8", "engine FP32")
     assert tuple(found)[:3] == pytest.approx(paired_bootstrap(one, other)["eao"])
     judged = verdicts(made)
-    assert judged["quality_fp16"].verdict == HOLDS, "the same tracker loses nothing to itself"
-    assert judged["eao_change_int8"].verdict == HOLDS, "half a box costs more than 5 %"
+    assert "TensorRT" in judged["quality_fp16"].reason, "OpenVINO cannot tell"
+    rules = {each.id: each for each in claims.claims()}
+    same = quantities.eao_loss(made, "engine FP16", "PyTorch FP32")
+    assert claims.judge(same, rules["quality_fp16"].accepted) == HOLDS
+    worse = quantities.change(made, "eao", "engine INT8", "engine FP32")
+    assert claims.judge(worse, rules["eao_change_int8"].accepted) == HOLDS, "half a box"
     base = quantities.baseline_quality(made, "eao")
     assert tuple(base)[1:3] == pytest.approx(bootstrap(tracked.evaluation)["eao"])
     assert judged["baseline_eao"].verdict == OPEN and "VOT2018" in judged["baseline_eao"].reason
-    assert judged["mixing"].verdict == HOLDS, "no mixture is better than FP16"
+    assert tuple(quantities.mixtures_above(made, "engine FP16"))[:2] == (0, 0)
 
 
 def test_pruned_trackers_are_compared_size_by_size(

