@@ -356,21 +356,12 @@ def _unit() -> Finding:
 # -- Views -----------------------------------------------------------------------------------------
 
 
-def printed(name: str, found: list[Finding]) -> Table:
-    """A table of the thesis as printed, units in the heads; ≠ and what follows where the audit
-    finds another number."""
-    other = {each.id: each for each in found if each.reading != "agrees"}
+def printed(name: str) -> Table:
+    """A table of the thesis as printed, with units in the heads."""
     about, every = table(name).attrs, rows(name)
     columns = [column for column in every[0] if column in HEADS]
-
-    def shown(row: dict[str, str], column: str) -> Any:
-        differs = other.get(f"{name}/{row['name']}/{column}")
-        if differs is None:
-            return row[column] or ABSENT
-        return f"{row[column]} ≠", f"({differs.derived:.4g})"
-
     return Table(
         ["Whose number", *(HEADS[column] for column in columns)],
-        [[row["row"], *(shown(row, column) for column in columns)] for row in every],
+        [[row["row"], *(row[column] or ABSENT for column in columns)] for row in every],
         f"{about['title']} (source: {about['source']}). Units: {about['units']}.",
     )
