@@ -132,7 +132,7 @@ def all_runs(device: str) -> Table | Text:
         record = runs.read_json(runs.run_folder(name) / runs.ENVIRONMENT)
         variants = sorted(path.parent for path in runs.run_folder(name).glob("*/*/measured.json"))
         datasets = list(dict.fromkeys(folder.parent.name for folder in variants))
-        logs = next(runs.run_folder(name).glob("*/*/baseline/*/*_power.csv"), None)
+        logs = next(runs.run_folder(name).glob("*/*/baseline/*/*_power.json"), None)
         whose = (
             "recorded on another machine: read only"
             if runs.is_recorded(name, device)
