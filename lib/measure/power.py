@@ -137,18 +137,15 @@ class Sampler:
     def _run(self) -> None:
         assert self.sensor is not None
         good = True
-        try:
-            for item in self.sensor.stream(self.log.period, self._stop):
-                if self._stop.is_set():
-                    return
-                if isinstance(item, Reading) and item.is_possible():
-                    self.log.readings.append(item)
-                    good = True
-                elif good:  # the first fault names the gap: a flood must not fill the log
-                    self._fault(f"impossible: {item}" if isinstance(item, Reading) else item)
-                    good = False
-        except Exception as error:  # whatever a driver raises, the run continues
-            self._fault(f"{self.log.sensor} failed ({type(error).__name__}: {error})")
+        for item in self.sensor.stream(self.log.period, self._stop):
+            if self._stop.is_set():
+                return
+            if isinstance(item, Reading) and item.is_possible():
+                self.log.readings.append(item)
+                good = True
+            elif good:  # the first fault names the gap: a flood must not fill the log
+                self._fault(f"impossible: {item}" if isinstance(item, Reading) else item)
+                good = False
 
     def _fault(self, reason: str) -> None:
         self.log.faults.append((time.monotonic(), " ".join(reason.split())))

@@ -188,6 +188,7 @@ def test_what_was_not_covered_is_named(powered: Page) -> None:
     assert powered.own_row(row)[3] == ("20.000", "4.0 of 10 s without readings")
     lost = {**row, "power_covered_s": 0.0, "power_w": np.nan, "energy_j": np.nan}
     assert powered.own_row(lost)[3] == ("–", "10.0 of 10 s without readings")
+    assert powered.own_row(lost)[7:] == ["–", "–"]
 
 
 def test_rows_of_the_runs_tables_with_a_sensor_are_shown(page: Page, small_run: str) -> None:
