@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 PACKAGE = "lib"
 DISTRIBUTION = "siambook"
 DEFAULT_PROFILE = "profiles/demo.yaml"
-SIDE_BY_SIDE = "lib/report/appendix_runs.py"  # a page that uses it shows other runs, too
+SIDE_BY_SIDE = "lib/report/others.py"  # a page that uses it shows other runs, too
 
 
 # -- What a notebook imports -----------------------------------------------------------------------

@@ -12,7 +12,7 @@ cores (`lib.measure.executors`). This process alone writes in data/runs/<run>:
     .../baseline/<sequence>/             of a variant, by sequence:
         <sequence>_001.txt               the VOT toolkit's raw file
         <sequence>_001_lost.csv          where the tracker was at each failure
-        <sequence>_001_time.value, _001_power.csv
+        <sequence>_001_time.value, _001_power.json
                                          where the pass was serial and alone (a GPU)
 
 A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
@@ -276,8 +276,7 @@ class _Job:
             self._clear({"power": about, "environment": dict(machine), **tracked.about})
         path = result_path(self.results, video.name)
         if sampler.sensor is not None:
-            begin, end = map(sampler.since, tracked.span)
-            power.write_log(_power_path(path), sampler.log.cut(begin, end))
+            power.write_log(_power_path(path), sampler.log.cut(*tracked.span))
         lines = (
             ",".join([str(index), *(f"{value:.4f}" for value in box)])
             for index, box in tracked.lost.items()
@@ -380,7 +379,7 @@ def _lost_path(path: Path) -> Path:
 
 
 def _power_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}_power.csv")
+    return path.with_name(f"{path.stem}_power.json")
 
 
 def _read_lost(path: Path) -> Dict[int, np.ndarray]:

@@ -87,7 +87,7 @@ def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None
 def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:
     (folder / "xavier/demo/tensorrt-fp16/baseline/one").mkdir(parents=True)
     (folder / "xavier/demo/tensorrt-fp16/measured.json").write_text("{}")
-    (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.csv").write_text("")
+    (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.json").write_text("")
     machine, every, times = (shown for _, shown in Page(*executed("B_runs")).cells_shown)
     assert ["processor", environment.processor()] in machine.rows
     (local, xavier) = every.rows

@@ -1,194 +1,196 @@
-"""Section 4.3's views: the thesis's arithmetic computed again, a run's power beside it, and the
+"""Section 4.3 executed: the thesis's arithmetic recomputed, a run's power beside it, and one
 sentence where there is none."""
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
+from typing import Any, Dict, List
 
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from lib.measure import power
+from lib import environment
+from lib.measure import full_power, power, runs
+from lib.measure.full_power import FullSizePower
 from lib.measure.measurement import power_columns
-from lib.measure.power import Log, Reading, measure
-from lib.report import ch04_power, thesis
+from lib.measure.sensors import Reading
+from lib.report import audit, thesis
+from lib.report.tables import Table, Text
 
-HEAD = "Caption."
+from . import helpers
+from .helpers import Page
 
-
-def run_rows(count: int = 2) -> pd.DataFrame:
-    """Rows as `quality.measure` makes them, from logs of a constant power: 20 W for PyTorch FP32, 5
-    W for an engine, idle 2 W."""
-    rows = []
-    for (framework, precision), watts in list(
-        zip((("PyTorch", "FP32"), ("OpenVINO", "FP16")), (20, 5))
-    )[:count]:
-        readings = [
-            Reading({"GPU": 2.0 if t < 0 else watts}, seconds=float(t)) for t in range(-5, 11)
-        ]
-        events = [
-            (-5.0, "begin", "idle"),
-            (-1.0, "end", "idle"),
-            (0.0, "begin", "run"),
-            (10.0, "end", "run"),
-        ]
-        drawn = measure(Log("tegrastats", 1, readings, events), 50)
-        rows.append(
-            {
-                "row": "measured",
-                "variant": f"{framework}-{precision}",
-                "framework": framework,
-                "precision": precision,
-                "network": "3.4 M parameters",
-                "dataset": "demo",
-                "run": "here",
-                **power_columns(drawn),
-            }
-        )
-    return pd.DataFrame(rows)
+NONE = "no power sensor here (a desk)"
 
 
-def test_table_4_6_has_joules_and_changes_against_pytorch() -> None:
-    table = ch04_power.table_4_6(pd.DataFrame(), HEAD)
+def execute(small: Path, run: str, answer: FullSizePower) -> Page:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_power, "full_size_power", lambda *_: answer)
+        return Page(*helpers.executed("04_3_power", dataset=str(small), run=run))
+
+
+@pytest.fixture(scope="module")
+def page(small: Path, small_run: str) -> Page:
+    pytest.importorskip("openvino", reason="OpenVINO is missing: install the `engines` extra")
+    return execute(small, small_run, FullSizePower([], NONE))
+
+
+def own_row(framework: str, precision: str, watts: float) -> Dict[str, Any]:
+    """A row of `full_power`, from a log of constant power: idle 2 W, 50 frames in 10 s."""
+    readings = [Reading(t, {"GPU": 2.0 if t < 0 else watts}) for t in range(-5, 11)]
+    log = power.Log("tegrastats", 1, readings, [], {"idle": (-5, -1), "run": (0, 10)})
+    return {
+        "row": "measured",
+        "variant": f"{framework}-{precision}",
+        "framework": framework,
+        "precision": precision,
+        "network": "54.0 M parameters",
+        "dataset": "random frames",
+        "run": "here",
+        **power_columns(power.measure_parts([(log.cut(0, 5), 20), (log.cut(5, 10), 30)], 5)),
+    }
+
+
+@pytest.fixture(scope="module")
+def powered(page: Page, small: Path, small_run: str) -> Page:
+    rows = [own_row("PyTorch", "FP32", 20), own_row("OpenVINO", "FP16", 5)]
+    return execute(small, small_run, FullSizePower([*rows, rows[0]], "tegrastats"))
+
+
+def table(page: Page, head: str) -> Table:
+    [found] = [
+        shown for _, shown in page.cells_shown if isinstance(shown, Table) and head in shown.heads
+    ]
+    return found
+
+
+def number(cell: Any) -> float:
+    text = cell[0] if isinstance(cell, tuple) else cell
+    return float(text.split()[0])
+
+
+# -- The thesis's numbers --------------------------------------------------------------------------
+
+
+def test_a_line_is_read_by_rail_with_its_average(page: Page) -> None:
+    assert page.read_rails(page.LINE)["SYS5V"] == (3.306, 3.306)
+    assert set(page.rails) == {"GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"}
+    assert page.read_rails("NC 0mW/0mW VDD_IN 3913mW/3922mW")["VDD_IN"] == (3.913, 3.922)
+
+
+def test_energy_is_that_of_a_closed_formula(page: Page) -> None:
+    times = np.arange(0, 10.5, 0.5)
+    joules, seconds = page.energy(times, 2 + 3 * times, 2.5, 7.25)
+    assert (joules, seconds) == pytest.approx((2 * 4.75 + 3 * (7.25**2 - 2.5**2) / 2, 4.75))
+    tail = 4 * 4 * (1 - np.exp(-20 / 4) - np.exp(-10 / 4) + np.exp(-12 / 4))
+    assert page.run_joules == pytest.approx(18 * 12 + tail, rel=0.002), "less what the gap hides"
+    assert (page.covered, page.idle) == (18, 4)
+
+
+def test_table_4_6_has_joules_and_savings_against_both_bases(page: Page) -> None:
+    rows = table(page, "Power against TensorRT FP32").rows
     printed = thesis.table("table_4_6")
     fps = [thesis.table("table_4_1")["fps"][1], *thesis.table("table_4_2")["fps"]]
     joules = printed["power_w"] / fps
-    assert [row[2][0] for row in table.rows] == [f"{value:.3f}" for value in joules]
-    assert [row[2][1] for row in table.rows] == [
-        f"printed: {value:g} kJ" for value in printed["energy_kj"]
-    ]
-    assert table.rows[2][3] == "-38.98 %" and table.rows[0][3] == "–"
-    assert float(table.rows[3][4].split()[0]) == pytest.approx(
-        100 * (joules[3] / joules[0] - 1), abs=0.005
+    assert [row[3] for row in rows] == [f"{value:.3f}" for value in joules]
+    assert [number(cell) for cell in rows[2][5:]] == pytest.approx(
+        [-38.98, 100 * (joules[2] / joules[0] - 1), -37.52, 100 * (joules[2] / joules[1] - 1)],
+        abs=0.005,
     )
-    assert len(table.heads) == 5, "no empty columns where nothing was measured"
 
 
-def test_measured_rows_have_both_definitions_and_their_spread() -> None:
-    table = ch04_power.table_4_6(run_rows(), HEAD)
-    first, second = table.rows[4:]
-    assert first[0] == (
-        "PyTorch FP32",
-        "measured now, run here",
-        "demo, 3.4 M parameters",
-        "tegrastats, rail GPU",
-    )
-    assert (second[1], second[2], second[3], second[4]) == ("5.000", "1", "-75.00 %", "-75.00 %")
-    assert (second[5], second[6], second[7][0], second[8][0]) == (
-        ("5.000", ""),
-        "2.000",
-        "1",
-        "0.6",
-    )
-    assert second[7][1].startswith("(± ")
-    assert "running average" in table.caption
-
-
-def test_what_was_not_covered_is_named() -> None:
-    rows = run_rows(1).assign(power_covered_s=6.0)
-    assert ch04_power.table_4_6(rows, HEAD).rows[4][5] == ("20.000", "4.0 of 10 s without readings")
-
-
-def test_every_percentage_of_table_4_7_is_computed_again() -> None:
-    table = ch04_power.table_4_7(pd.DataFrame(), HEAD)
+def test_every_percentage_of_table_4_7_is_recomputed(page: Page) -> None:
+    rows = table(page, "Energy against 45.5 M").rows
     frame = thesis.table("table_4_7")
-    assert len(table.rows) == len(frame) == 16
-    for row, printed in zip(table.rows, frame.to_dict("records")):
+    assert len(rows) == len(frame) == 16
+    for row, printed in zip(rows, frame.to_dict("records")):
         base = frame[
             (frame["parameters_m"] == 45.5)
             & (frame["framework"] == printed["framework"])
             & (frame["precision"] == printed["precision"])
         ].iloc[0]
         if printed["parameters_m"] == 45.5:
-            assert row[3] == "–"
+            assert row[3] == row[5] == "–"
             continue
-        expected = 100 * (printed["power_w"] / base["power_w"] - 1)
-        assert float(row[3][1].strip("()% ")) == pytest.approx(expected, abs=0.005)
-        assert float(re.split(" ", row[3][0])[0]) == pytest.approx(printed["power_change_pct"])
-    marked = [(row[0][0], row[1]) for row in table.rows if any("≠" in str(cell) for cell in row)]
-    assert marked == [("22.5 M", "PyTorch FP32")], "-9.9967 % was cut off"
+        for cell, column in ((row[3], "power"), (row[5], "energy")):
+            value = {"power": "power_w", "energy": "energy_j"}[column]
+            expected = 100 * (printed[value] / base[value] - 1)
+            assert float(cell[1].strip("()% ")) == pytest.approx(expected, abs=0.005)
+            assert number(cell) == pytest.approx(printed[f"{column}_change_pct"])
+    marked = [(row[0], row[1]) for row in rows if any("≠" in str(cell) for cell in row)]
+    by_audit = {
+        tuple(finding.id.split("/")[1].split(" M "))
+        for finding in audit.findings()
+        if finding.id.startswith("table_4_7/") and finding.reading != "agrees"
+    }
+    assert {(size.split()[0], name) for size, name in marked} == by_audit
 
 
-def test_the_deviations_are_all_that_the_audit_finds_of_power() -> None:
-    table = ch04_power.deviations(HEAD)
-    wrong = [
-        finding
-        for finding in thesis.audit()
-        if ch04_power.concerns_power(finding) and finding.reading != "agrees"
-    ]
-    assert len(table.rows) == len(wrong) and len(wrong) >= 10
-    text = str(table)
-    assert "_" not in "".join(line for row in table.rows for line in row[0]), (
-        "a cell is named in words"
+def test_power_rises_where_the_table_says(page: Page) -> None:
+    rows = table(page, "Power, change in W").rows
+    assert [row[0] for row in rows].count("TensorRT FP32") == 1
+    assert number(next(row for row in rows if row[0] == "TensorRT FP32")[2]) == 0.014
+    assert len(rows) == audit.counts()["steps up in power"]
+
+
+def test_the_deviations_are_all_that_the_audit_finds_besides_the_unit(page: Page) -> None:
+    shown = table(page, "Follows")
+    for words in ("37.52", "83.6", "82.9", "96.59"):
+        assert words in str(shown), words
+    assert {finding.reading for finding in page.deviating} <= {"base", "slip"}
+    [unit] = [finding for finding in page.about_power if finding.reading == "units"]
+    assert unit not in page.deviating
+
+
+def test_figure_4_11_shows_every_value_of_table_4_7(page: Page, powered: Page) -> None:
+    for each, panels in ((page, 2), (powered, 3)):
+        figure = each.figures()["fig-4-11"]
+        assert isinstance(figure, Figure) and len(figure.axes) == panels
+        for axis, column in zip(figure.axes, ("power_w", "energy_j")):
+            widths = sorted(bar.get_width() for bar in axis.patches)
+            assert widths == sorted(thesis.table("table_4_7")[column])
+    own = powered.figures()["fig-4-11"].axes[2]
+    assert [bar.get_width() for bar in own.patches] == [20, 5]
+
+
+# -- A run's power ---------------------------------------------------------------------------------
+
+
+def texts(page: Page) -> List[str]:
+    return [str(shown) for _, shown in page.cells_shown if isinstance(shown, Text)]
+
+
+def test_without_a_sensor_the_command_is_named(page: Page, powered: Page) -> None:
+    [said] = [text for text in texts(page) if text.startswith("Missing here")]
+    assert NONE in said and "papermill notebooks/04_3_power.ipynb" in said
+    assert not [text for text in texts(powered) if text.startswith("Missing here")]
+
+
+def test_measured_rows_have_both_definitions_and_their_spread(powered: Page) -> None:
+    first, second = table(powered, "Power, integrated, W").rows
+    assert first[0] == (
+        "PyTorch FP32",
+        "measured now, run here",
+        "random frames, 54.0 M parameters",
+        "tegrastats, rail GPU",
     )
-    assert ("table 4.6", "PyTorch FP32: energy a frame") in [row[0] for row in table.rows]
-    for words in ("37.52", "83.6", "82.9", "96.59", "-9.99", "MAXN"):
-        assert words in text, words
-    assert "another unit" in text and "4.7" in text
+    assert [number(cell) for cell in second[1:7]] == pytest.approx([5, 1, 5, 2, 1, 0.6])
+    spread = np.std([5 * 5 / 20, 5 * 5 / 30], ddof=1)
+    assert float(second[5][1].strip("(±) ")) == pytest.approx(spread, abs=0.0005)
+    assert second[7:] == ["-75.00 %", "-75.00 %"] and first[7:] == ["–", "–"]
 
 
-def test_sentences_are_computed_from_the_tables() -> None:
-    assert (
-        "4 of 4 energies are right in joules" in ch04_power.unit_finding()
-        and "kJ" in ch04_power.unit_finding()
-    )
-    assert (
-        f"Here it is read every {power.PERIOD:g} s" in ch04_power.sampling()
-        and "every 5 s." in ch04_power.sampling()
-    )
-    found = ch04_power.against_size()
-    assert (
-        found.count(" W at ") == 6 and "19.837 W at 30 M" in found and "2.914 W at 22.5 M" in found
-    )
+def test_what_was_not_covered_is_named(powered: Page) -> None:
+    row = {**powered.rows[0], "power_covered_s": 6.0}
+    assert powered.own_row(row)[3] == ("20.000", "4.0 of 10 s without readings")
+    lost = {**row, "power_covered_s": 0.0, "power_w": np.nan, "energy_j": np.nan}
+    assert powered.own_row(lost)[3] == ("–", "10.0 of 10 s without readings")
+    assert powered.own_row(lost)[7:] == ["–", "–"]
 
 
-@pytest.mark.parametrize(
-    "sensor, has_rows, words",
-    [
-        (
-            "no power sensor here (tegrastats: No such file or directory)",
-            False,
-            "No power sensor here",
-        ),
-        ("no power sensor here (RAPL: energy_uj: Permission denied)", False, "sudo chmod a+r"),
-        (
-            "no power sensor here (NVML: a package is missing (pip install nvidia-ml-py))",
-            False,
-            "pip install -e '.[power]'",
-        ),
-        (
-            "no power in run xavier, which was recorded on another machine",
-            False,
-            "No power in run xavier",
-        ),
-        ("tegrastats", False, "measured without it"),
-        ("tegrastats", True, "read from tegrastats"),
-    ],
-)
-def test_where_power_comes_from_is_said(sensor: str, has_rows: bool, words: str) -> None:
-    text = ch04_power.about_sensor(sensor, has_rows)
-    assert words in text
-    assert ("papermill notebooks/04_3_power.ipynb" in text) != has_rows
-
-
-@pytest.mark.parametrize("rows", [pd.DataFrame(), run_rows()], ids=["no sensor", "with power"])
-def test_figure_4_11_shows_every_value_of_table_4_7(rows: pd.DataFrame) -> None:
-    figure = ch04_power.figure_4_11(rows, "Note.")
-    assert isinstance(figure, Figure) and len(figure.axes) == (3 if len(rows) else 2)
-    for axis, column in zip(figure.axes, ("power_w", "energy_j")):
-        assert sorted(bar.get_width() for bar in axis.patches) == sorted(
-            thesis.table("table_4_7")[column]
-        )
-    if len(rows):
-        assert [bar.get_width() for bar in figure.axes[2].patches] == rows[
-            "power_w_thesis"
-        ].tolist()
-
-
-def test_a_variant_that_stands_in_several_tables_is_one_row() -> None:
-    rows = run_rows()
-    without = rows.assign(variant="x", power_w=np.nan)
-    assert len(ch04_power.all_rows(rows.to_dict("records"), pd.concat([rows, without]))) == 2
-    assert len(ch04_power.all_rows([], pd.DataFrame())) == 0
+def test_rows_of_the_runs_tables_with_a_sensor_are_shown(page: Page, small_run: str) -> None:
+    found = runs.with_power(small_run, environment.device())
+    assert isinstance(found, pd.DataFrame) and len(found) and found["sensor"].isna().all()
+    assert page.rows == []
