@@ -14,7 +14,7 @@ import weakref
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple, Protocol, Tuple
+from typing import Any, Protocol, Tuple
 
 import numpy as np
 
@@ -27,11 +27,11 @@ class CudaError(RuntimeError):
     """A CUDA call that failed, by its name and CUDA's own words."""
 
 
-class Memory(NamedTuple):
-    """Device memory at an address; it is freed with the last reference to its owner."""
+class Memory:
+    """Device memory at an address; it is freed with the last reference to this object."""
 
-    pointer: int
-    owner: Any
+    def __init__(self, pointer: int, owner: Any = None) -> None:
+        self.pointer, self.owner = pointer, owner
 
 
 class Device(Protocol):
@@ -103,9 +103,10 @@ class CudaPythonDevice:
         return values[0] if values else None
 
     def allocate(self, size: int) -> Memory:
-        pointer, owner = self._call("cudaMalloc", size), _Owner()
-        weakref.finalize(owner, self._call, "cudaFree", pointer)
-        return Memory(int(pointer), owner)
+        pointer = self._call("cudaMalloc", size)
+        memory = Memory(int(pointer))
+        weakref.finalize(memory, self._call, "cudaFree", pointer)
+        return memory
 
     def pinned(self, shape: Tuple[int, ...]) -> np.ndarray:
         count = int(np.prod(shape))
@@ -130,10 +131,6 @@ class CudaPythonDevice:
 
     def synchronize(self) -> None:
         self._call("cudaStreamSynchronize", self._stream)
-
-
-class _Owner:
-    """Something that memory can be freed with."""
 
 
 @lru_cache(maxsize=1)

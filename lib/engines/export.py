@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lib import environment
+from lib.environment import threads
 from lib.errors import InputError
 from lib.files import whole_file
 from lib.siamrpn.network import SiamRPN, fold_batch_norm
@@ -38,12 +38,8 @@ QDQ = ("QuantizeLinear", "DequantizeLinear", "Cast")  # change how numbers are w
 TOLERANCE = 1e-4
 
 
-def need_onnx() -> Any:
-    """The package onnx, or InputError that says how to get it."""
-    return _need("onnx")
-
-
-def _need(package: str) -> Any:
+def need_onnx(package: str = "onnx") -> Any:
+    """The package onnx (or onnxruntime), or InputError that says how to get it."""
     try:
         return import_module(package)
     except ImportError:
@@ -106,7 +102,7 @@ def _trace(module: nn.Module, name: str, channels: int) -> bytes:
 
 
 def _initializer(name: str, values: np.ndarray) -> Any:
-    return need_onnx().numpy_helper.from_array(values, name)
+    return need_onnx().numpy_helper.from_array(np.ascontiguousarray(values), name)
 
 
 def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -187,7 +183,7 @@ def with_constant_kernels(
     model = copy.deepcopy(model)
     for value in [value for value in model.graph.input if value.name in KERNELS]:
         model.graph.input.remove(value)
-        model.graph.initializer.append(_initializer(value.name, _float(kernels[value.name])))
+        model.graph.initializer.append(_initializer(value.name, kernels[value.name]))
     return model
 
 
@@ -195,12 +191,8 @@ def set_initializers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -
     """The same model object with weights replaced by name, e.g. the kernels of another target."""
     for weight in model.graph.initializer:
         if weight.name in values:
-            weight.CopyFrom(_initializer(weight.name, _float(values[weight.name])))
+            weight.CopyFrom(_initializer(weight.name, values[weight.name]))
     return model
-
-
-def _float(values: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(values, np.float32)
 
 
 # -- Looking at a model ----------------------------------------------------------------------------
@@ -298,22 +290,21 @@ def random_feeds(name: str, channels: int, seed: int = 0) -> Dict[str, np.ndarra
     }
 
 
-def session(
-    model: Union[onnx.ModelProto, bytes], threads: int = 0, every_tensor: bool = False
-) -> Any:
-    """An ONNX Runtime session on the CPU, with as many threads as PyTorch unless given.
+def session(model: onnx.ModelProto, every_tensor: bool = False) -> Any:
+    """An ONNX Runtime session on the CPU, with as many threads as PyTorch.
 
     every_tensor: for models with inner tensors as outputs, which changing the layout of the data
     would lose (it does where channels are not a multiple of the vector's length).
     """
-    ort = _need("onnxruntime")
+    ort = need_onnx("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 3  # what it says about its own optimisations is not for the reader
-    options.intra_op_num_threads = threads or environment.threads()
+    options.intra_op_num_threads = threads()
     if every_tensor:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    data = model if isinstance(model, bytes) else model.SerializeToString()
-    return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
 
 
 def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> List[np.ndarray]:
@@ -325,8 +316,7 @@ def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> List[np
 
 
 def load_model(path: Union[str, Path]) -> onnx.ModelProto:
-    """Read an ONNX file of one of the three networks. Raises InputError for anything else, saying
-    what does not fit."""
+    """Read an ONNX file of one of the three networks. Raises InputError for anything else."""
     onnx = need_onnx()
     try:
         model = onnx.load(str(path))
@@ -336,23 +326,17 @@ def load_model(path: Union[str, Path]) -> onnx.ModelProto:
     except Exception as error:  # protobuf and the checker raise types of their own
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputError(f"{path}: not a readable ONNX model ({reason})") from None
-    check_interface(model, str(path))
-    return model
-
-
-def check_interface(model: onnx.ModelProto, source: str) -> None:
-    """Raises InputError for a model that this project did not write, or whose inputs and outputs
-    are not those of the network that it says it is."""
     about = properties(model)
     name = about.get("network", "")
     inputs, outputs = set(shapes(model.graph.input)), set(shapes(model.graph.output))
     if not (
-        {"network", "precision", "config"} <= set(about)
+        {"precision", "config"} <= set(about)
         and name in NETWORKS
-        and inputs | set(KERNELS) == set(INPUTS[name]) | set(KERNELS)
+        and inputs | set(KERNELS) == set(INPUTS[name]) | set(KERNELS)  # they may be weights
         and outputs == set(OUTPUTS[name])
     ):
-        raise InputError(f"{source}: not an ONNX model of a network that `siambook export` writes")
+        raise InputError(f"{path}: not an ONNX model of a network that `siambook export` writes")
+    return model
 
 
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:

@@ -383,19 +383,6 @@ def test_a_damaged_plan_is_built_again_and_the_results_are_right(files, kept, ca
     assert same(answers(again), answers(built))
 
 
-def test_another_precisions_plan_under_this_ones_name_is_not_run(files, kept, capsys):
-    if "int8" not in HERE:
-        pytest.skip("this processor has no int8")
-    folder, path, built = kept
-    ov.build(files["search", "int8"], "search", "int8", folder)
-    [other] = set(folder.iterdir()) - {path}
-    other.replace(path)
-    again = ov.build(files["search", "fp32"], "search", "fp32", folder)
-    assert "made for another key" in capsys.readouterr().err
-    assert again.executed() == {"fp32": 62}
-    assert same(answers(again), answers(built))
-
-
 def test_a_plan_that_openvino_itself_refuses_is_built_again(files, kept, capsys, monkeypatch):
     """A whole and honest file whose contents no OpenVINO takes, as after a change inside of
     OpenVINO that its version hides."""
@@ -407,15 +394,6 @@ def test_a_plan_that_openvino_itself_refuses_is_built_again(files, kept, capsys,
     again = ov.build(files["search", "fp32"], "search", "fp32", folder)
     assert capsys.readouterr().err.count("built again") == 1
     assert same(answers(again), answers(built))
-
-
-def test_no_room_for_plans_is_a_line_and_the_engine_runs(files, engines, tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    engine = ov.build(files["xcorr", "fp32"], "xcorr", "fp32", tmp_path / "file")
-    said = capsys.readouterr().err
-    assert "cannot be written" in said and said.count("\n") == 1
-    assert same(answers(engine), answers(engines["xcorr", "fp32"]))
-    assert engine.plan_bytes > 0
 
 
 def test_the_size_of_a_plan_is_known_also_where_none_is_kept(engines, kept):
