@@ -28,19 +28,10 @@ from lib.siamrpn.contract import LayerTime, check_feeds
 TITLE = "OpenVINO"
 NAMES = {"f32": "fp32", "f16": "fp16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 LAYERS = {
-    "Convolution": "convolution",
-    "GroupConvolution": "convolution",
-    "Pooling": "pooling",
-    "MaxPool": "pooling",
-    "Reorder": "reformat",
-    "Convert": "reformat",
-    "Transpose": "reformat",
-    "FakeQuantize": "reformat",
-    "Eltwise": "elementwise",
-    "Add": "elementwise",
-    "Multiply": "elementwise",
-    "Relu": "elementwise",
-    "Subgraph": "elementwise",
+    **dict.fromkeys(("Convolution", "GroupConvolution"), "convolution"),
+    **dict.fromkeys(("Pooling", "MaxPool"), "pooling"),
+    **dict.fromkeys(("Reorder", "Convert", "Transpose", "FakeQuantize"), "reformat"),
+    **dict.fromkeys(("Eltwise", "Add", "Multiply", "Relu", "Subgraph"), "elementwise"),
 }
 UNTIMED = ("Input", "Parameter", "Output", "Result", "Const", "Constant")  # no work of their own
 

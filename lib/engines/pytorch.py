@@ -23,19 +23,12 @@ from lib.siamrpn.parts import BRANCHES, OUTPUTS, example_inputs, three_networks
 TITLE = "PyTorch"
 # Operators of PyTorch's profiler as layer types; the convolution with the target's kernels is
 # told apart by its weights' shape.
+ELEMENTWISE = ("batch_norm", "relu_", "relu", "add", "add_", "mul", "softmax")
 LAYERS = {
     "aten::conv2d": "convolution",
     "aten::max_pool2d": "pooling",
-    "aten::batch_norm": "elementwise",
-    "aten::relu_": "elementwise",
-    "aten::relu": "elementwise",
-    "aten::add": "elementwise",
-    "aten::add_": "elementwise",
-    "aten::mul": "elementwise",
-    "aten::softmax": "elementwise",
-    "aten::to": "reformat",
-    "aten::copy_": "reformat",
-    "aten::contiguous": "reformat",
+    **{f"aten::{name}": "elementwise" for name in ELEMENTWISE},
+    **{f"aten::{name}": "reformat" for name in ("to", "copy_", "contiguous")},
 }
 
 

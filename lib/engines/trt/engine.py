@@ -13,10 +13,11 @@ from lib.engines import cuda, plans
 from lib.engines.export import need_onnx
 from lib.engines.trt.installed import checked, flavour, log
 from lib.engines.trt.layers import classify, correlations, layer_precision
-from lib.engines.trt.plan import build_plan, kernel_types, refittable
+from lib.engines.trt.plan import build_plan, refittable
 from lib.errors import InputError
 from lib.files import digest
 from lib.siamrpn.contract import LayerTime, Shape, check_feeds
+from lib.siamrpn.parts import KERNELS
 
 if TYPE_CHECKING:
     import tensorrt as trt
@@ -79,7 +80,7 @@ class TensorRTEngine:
         if self.refits:
             proto, kernels = refittable(proto)
             model = proto.SerializeToString()
-        self._kernel_types, self._correlations = kernel_types(proto), correlations(proto)
+        self._correlations = correlations(proto)
         key = {
             "model": digest(model),
             "precision": precision,
@@ -151,7 +152,8 @@ class TensorRTEngine:
         if not self.refits:
             raise InputError("this engine takes kernels as inputs and cannot be refitted")
         refitter, fresh = trt.Refitter(self._engine, log()), {}
-        for name, dtype in self._kernel_types.items():
+        dtype = np.float16 if self.precision == "fp16" else np.float32  # as the model has them
+        for name in KERNELS:
             value = kernels[name]
             array = value.numpy() if isinstance(value, DeviceTensor) else value
             fresh[name] = np.ascontiguousarray(array, dtype)  # must live until the refitter is done

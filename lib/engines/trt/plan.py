@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, cast
 
 import numpy as np
 
-from lib.engines.export import set_initializers, shapes, with_constant_kernels
+from lib.engines.export import set_initializers, set_nodes, shapes, with_constant_kernels
 from lib.engines.trt.installed import checked, flavour, log
 from lib.errors import InputError
 from lib.siamrpn.parts import KERNELS
@@ -121,17 +121,4 @@ def _cast_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
     kept = [node for node in model.graph.node if node.output[0] not in casts]
     for node in kept:
         node.input[:] = [casts.get(tensor, tensor) for tensor in node.input]
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    return model
-
-
-def kernel_types(model: onnx.ModelProto) -> Dict[str, Any]:
-    """Type (NumPy's) of every correlation kernel that is a weight: refitting takes no other."""
-    from onnx import numpy_helper
-
-    return {
-        weight.name: numpy_helper.to_array(weight).dtype
-        for weight in model.graph.initializer
-        if weight.name in KERNELS
-    }
+    return set_nodes(model, kept)
