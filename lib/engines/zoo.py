@@ -3,7 +3,7 @@ SiamRPN++."""
 
 from __future__ import annotations
 
-from dataclasses import astuple, fields
+from dataclasses import fields
 from math import isfinite
 from pathlib import Path
 from typing import Optional, Union
@@ -41,17 +41,19 @@ def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfi
         return TrackerConfig()
     path = Path(settings) if settings else beside
     try:
-        data = yaml.safe_load(path.read_text()) or {}
-        config = TrackerConfig(**{name: float(value) for name, value in data.items()})
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        data = dict(yaml.safe_load(path.read_text()) or {})
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable tracker settings ({reason})") from None
-    except (TypeError, ValueError):
-        known = ", ".join(field.name for field in fields(TrackerConfig))
-        raise InputError(f"{path}: tracker settings are numbers called {known}") from None
-    if not all(map(isfinite, astuple(config))):
-        raise InputError(f"{path}: tracker settings should be finite numbers")
-    return config
+    known = [field.name for field in fields(TrackerConfig)]
+    for name, value in data.items():
+        if name not in known:
+            raise InputError(
+                f"{path}: unknown tracker setting {name!r} (known: {', '.join(known)})"
+            )
+        if not isinstance(value, (int, float)) or not isfinite(value):
+            raise InputError(f"{path}: {name} should be a finite number")
+    return TrackerConfig(**data)
 
 
 def open_tracker(
