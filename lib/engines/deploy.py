@@ -34,9 +34,7 @@ from lib.siamrpn.parts import three_networks
 if TYPE_CHECKING:
     import onnx
 
-# parameters; of a smaller network what is freed late does not matter, and looking for it takes
-# longer than building
-LARGE = 10e6
+LARGE = 10e6  # parameters; freeing memory late is harmless for smaller networks
 CACHE = ROOT / "data" / "cache" / "plans"
 
 
@@ -78,8 +76,6 @@ RECIPES: Dict[str, Recipe] = {
     "stand-in-standard": Recipe(XCORR_KEPT, "stand-in"),
     "misbound": Recipe((), "misbound"),
 }
-
-
 CALIBRATIONS = ("training", "benchmark")
 
 
@@ -94,14 +90,12 @@ class Quantisation:
     recipe: str = "standard"
 
     def __post_init__(self) -> None:
-        choices = (
-            (self.calibration, CALIBRATIONS),
-            (self.method, METHODS),
-            (self.recipe, tuple(RECIPES)),
-        )
-        for value, known in choices:
-            if value not in known:
-                raise InputError(f"quantisation: unknown '{value}' (there are {', '.join(known)})")
+        known = {"calibration": CALIBRATIONS, "method": METHODS, "recipe": tuple(RECIPES)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise InputError(
+                    f"quantisation: unknown '{getattr(self, name)}' (there are {', '.join(values)})"
+                )
 
 
 USUAL = Quantisation()
