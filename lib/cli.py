@@ -199,10 +199,10 @@ def export(options: argparse.Namespace) -> int:
     from lib.engines.calibration import training_ranges
     from lib.engines.deploy import Deployment
     from lib.engines.export import check_agreement, describe, save_model
-    from lib.engines.zoo import weights_of
+    from lib.engines.zoo import weights_path
     from lib.siamrpn.checkpoint import load_network
 
-    weights = weights_of(options.weights)
+    weights = weights_path(options.weights)
     deployment = Deployment(
         load_network(weights), "openvino", ranges=lambda _: training_ranges(weights)
     )
@@ -239,7 +239,7 @@ def engine(options: argparse.Namespace) -> int:
         )
     cache = Path(options.cache or CACHE)
     built = framework_module(framework).build(
-        Path(options.onnx), model["network"], model["precision"], cache
+        Path(options.onnx).read_bytes(), model["network"], model["precision"], cache
     )
     print(
         f"{options.onnx}: {model['network']} network, {built.framework}, {built.device}, asked for {built.precision.upper()}, "
@@ -249,12 +249,12 @@ def engine(options: argparse.Namespace) -> int:
     if options.action == "inspect":
         random = np.random.RandomState(0)
         feeds = {
-            name: random.uniform(0, 1, spec.shape).astype(np.float32)
-            for name, spec in built.inputs.items()
+            name: random.uniform(0, 1, shape).astype(np.float32)
+            for name, shape in built.inputs.items()
         }
-        for kind, specs in (("input", built.inputs), ("output", built.outputs)):
-            for name, spec in specs.items():
-                print(f"  {kind:<7}{name:<14}{' x '.join(map(str, spec.shape)):>20}  {spec.dtype}")
+        for kind, shapes in (("input", built.inputs), ("output", built.outputs)):
+            for name, shape in shapes.items():
+                print(f"  {kind:<7}{name:<14}{' x '.join(map(str, shape)):>20}")
         layers = built.profile(feeds, options.calls)
         for kind, seconds in by_type(layers).items():
             print(f"  {kind:<14}{1000 * seconds:9.3f} ms")
@@ -270,14 +270,14 @@ def calibrate(options: argparse.Namespace) -> int:
     from lib.engines.calibration import calibrate as measure
     from lib.engines.calibration import calibration_path, thesis_pairs, write_ranges
     from lib.engines.export import export_network
-    from lib.engines.zoo import weights_of
+    from lib.engines.zoo import weights_path
     from lib.files import digest
     from lib.siamrpn.checkpoint import load_network
     from lib.training.loop import load_config
     from lib.training.pairs import training_pairs
     from lib.vot.dataset import load_dataset
 
-    weights = weights_of(options.weights)
+    weights = weights_path(options.weights)
     command = f"siambook calibrate {options.data} --pairs {options.pairs}"
     if Path(options.data).suffix in (".yaml", ".yml"):
         pairs = training_pairs(load_config(options.data), options.pairs)
@@ -300,7 +300,7 @@ def bench(options: argparse.Namespace) -> int:
     """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same
     run."""
     from lib.engines.deploy import FRAMEWORKS
-    from lib.engines.zoo import weights_of
+    from lib.engines.zoo import weights_path
     from lib.environment import label, peak_memory_gb, record
     from lib.measure.speed import bench as measure
     from lib.measure.speed import full_size_network, report
@@ -309,7 +309,7 @@ def bench(options: argparse.Namespace) -> int:
     network = (
         full_size_network()
         if options.scale == "thesis"
-        else load_network(weights_of(options.weights))
+        else load_network(weights_path(options.weights))
     )
     machine = record(options.device)
     rows = []
@@ -364,12 +364,12 @@ def train(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
-    from lib.engines.zoo import FOLDER, weights_of
+    from lib.engines.zoo import FOLDER, weights_path
     from lib.pruning import curl as pruning
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
 
-    weights = weights_of(options.weights)
+    weights = weights_path(options.weights)
     if options.action == "cut":
         print(
             pruning.cut_file(

@@ -27,7 +27,7 @@ from lib.engines.quantize import METHODS, Bounds, activation_bounds, channel_bou
 from lib.errors import InputError
 from lib.files import digest, write_text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
-from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
+from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS
 from lib.vot.dataset import Dataset, axis_aligned_box
 
 if TYPE_CHECKING:
@@ -107,14 +107,13 @@ def network_feeds(
     searches = [{INPUTS["search"][0]: as_input(pair.search)} for pair in pairs]
     target, search = session(models["target"]), session(models["search"])
     xcorr = [
-        {**_named(target, OUTPUTS["target"], exemplar), **_named(search, OUTPUTS["search"], crop)}
+        {
+            **dict(zip(KERNELS, target.run(list(KERNELS), exemplar))),
+            **dict(zip(MAPS, search.run(list(MAPS), crop))),
+        }
         for exemplar, crop in zip(exemplars, searches)
     ]
     return {"target": exemplars, "search": searches, "xcorr": xcorr}
-
-
-def _named(runtime: object, names: Sequence[str], feeds: Feeds) -> Feeds:
-    return dict(zip(names, runtime.run(list(names), feeds)))  # type: ignore[attr-defined]
 
 
 def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]:
@@ -160,20 +159,15 @@ def calibrate_ways(
     if not pairs:
         raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
-    own = {
-        name: activation_bounds(models[name], feeds[name]) for name in NETWORKS if name != "xcorr"
-    }
-    return {
-        how: {**own, "xcorr": _xcorr_bounds(models["xcorr"], feeds["xcorr"], how)} for how in ways
-    }
-
-
-def _xcorr_bounds(model: onnx.ModelProto, own: Sequence[Feeds], how: str) -> Dict[str, Bounds]:
-    feeds = xcorr_feeds(own, how)
-    channels = channel_bounds(feeds[0]) if how != "own" else {}
-    return {
-        method: {**bounds, **channels} for method, bounds in activation_bounds(model, feeds).items()
-    }
+    both = {name: activation_bounds(models[name], feeds[name]) for name in ("target", "search")}
+    found: Dict[str, Ranges] = {}
+    for way in ways:
+        given = xcorr_feeds(feeds["xcorr"], way)
+        channels = channel_bounds(given[0]) if way != "own" else {}
+        methods = activation_bounds(models["xcorr"], given)
+        xcorr = {method: {**bounds, **channels} for method, bounds in methods.items()}
+        found[way] = {**both, "xcorr": xcorr}
+    return found
 
 
 def calibration_path(weights: Path) -> Path:
@@ -201,34 +195,25 @@ def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: s
 
 
 def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
-    """Read `write_ranges`'s file. Raises InputError where it is missing, damaged, empty or of other
+    """Read `write_ranges`'s file. Raises InputError where it is missing, damaged, or of other
     weights."""
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such calibration file; `siambook calibrate` makes one")
     try:
-        head = dict(
-            line[2:].split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines()[1:3]
-        )
+        lines = path.read_text(encoding="utf-8").splitlines()
         frame = pd.read_csv(path, comment="#")
-        found: Ranges = {
-            str(name): {
-                method: dict(zip(group["tensor"], group[method].astype(float)))
-                for method in METHODS
-            }
-            for name, group in frame.groupby("network")
-        }
-    except FileNotFoundError:
+        sound = np.isfinite(frame[list(METHODS)].to_numpy(float)).all()
+        rows = {str(name): group for name, group in frame.groupby("network")}
+    except (OSError, ValueError, KeyError, TypeError):
+        sound = False
+    if not sound or set(rows) != set(NETWORKS):
         raise InputError(
-            f"{path}: no such calibration file; `siambook calibrate` makes one"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: not a readable calibration file ({' '.join(str(error).split())[:120]})"
-        ) from None
-    if set(found) != set(NETWORKS) or not np.isfinite(frame[list(METHODS)].to_numpy(float)).all():
-        raise InputError(f"{path}: an incomplete calibration file; `siambook calibrate` makes one")
-    if head.get("weights") != weights:
-        others = head.get("weights")
-        raise InputError(
-            f"{path}: made for other weights ({others}, these are {weights}); run `siambook calibrate` again"
+            f"{path}: a damaged calibration file; `siambook calibrate` makes a whole one"
         )
-    return found
+    if lines[2] != f"# weights: {weights}":
+        raise InputError(f"{path}: made for other weights; run `siambook calibrate` again")
+    return {
+        name: {method: dict(zip(group["tensor"], group[method])) for method in METHODS}
+        for name, group in rows.items()
+    }

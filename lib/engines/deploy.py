@@ -11,26 +11,30 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from lib.engines.calibration import METHOD, Ranges
+from lib.engines.export import (
+    export_network,
+    load_model,
+    save_model,
+    to_fp16,
+    with_constant_kernels,
+)
 from lib.engines.quantize import METHODS, XCORR_KEPT, to_int8
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.siamrpn.contract import Engine, EngineNetwork
 from lib.siamrpn.network import SiamRPN, parameter_count
-from lib.siamrpn.parts import NETWORKS, three_networks
+from lib.siamrpn.parts import three_networks
 
 if TYPE_CHECKING:
     import onnx
 
-# parameters; of a smaller network what is freed late does not matter, and looking for it takes
-# longer than building
-LARGE = 10e6
+LARGE = 10e6  # parameters; freeing memory late is harmless for smaller networks
 CACHE = ROOT / "data" / "cache" / "plans"
 
 
@@ -72,8 +76,6 @@ RECIPES: Dict[str, Recipe] = {
     "stand-in-standard": Recipe(XCORR_KEPT, "stand-in"),
     "misbound": Recipe((), "misbound"),
 }
-
-
 CALIBRATIONS = ("training", "benchmark")
 
 
@@ -88,14 +90,12 @@ class Quantisation:
     recipe: str = "standard"
 
     def __post_init__(self) -> None:
-        choices = (
-            (self.calibration, CALIBRATIONS),
-            (self.method, METHODS),
-            (self.recipe, tuple(RECIPES)),
-        )
-        for value, known in choices:
-            if value not in known:
-                raise InputError(f"quantisation: unknown '{value}' (there are {', '.join(known)})")
+        known = {"calibration": CALIBRATIONS, "method": METHODS, "recipe": tuple(RECIPES)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise InputError(
+                    f"quantisation: unknown '{getattr(self, name)}' (there are {', '.join(values)})"
+                )
 
 
 USUAL = Quantisation()
@@ -112,20 +112,16 @@ def missing_frameworks(names: Sequence[str]) -> Dict[str, str]:
     """Those of the frameworks that cannot run here: name -> a sentence that says what is missing
     and what to do."""
     found = {name: framework_module(name).missing() for name in names}
-    return {
-        name: f"{FRAMEWORKS[name].title}: {sentence}"
-        for name, sentence in found.items()
-        if sentence
-    }
+    return {name: f"{FRAMEWORKS[name].title}: {said}" for name, said in found.items() if said}
 
 
 def choose_framework(name: str = "auto") -> str:
     """The compiled framework of this machine for "auto": TensorRT where it and an NVIDIA GPU are
     there, else OpenVINO."""
-    if name != "auto":
-        framework_module(name)
-        return name
-    return "tensorrt" if import_module("lib.engines.trt").available() else "openvino"
+    if name == "auto":
+        return "openvino" if missing_frameworks(["tensorrt"]) else "tensorrt"
+    framework_module(name)
+    return name
 
 
 class Deployment:
@@ -147,28 +143,26 @@ class Deployment:
     ) -> None:
         self.module = framework_module(framework)
         self.framework, self.device, self.cache = framework, device, cache
-        self.weights, self._ranges = network, ranges
-        self._known: Dict[Quantisation, Ranges] = {}
+        self.weights, self._ranges, self._models = network, ranges, models
         self.parameters = parameter_count(network)
-        self._models = models
         self._plain: Dict[str, onnx.ModelProto] = {}
         self._engines: Dict[Tuple[str, str, Quantisation], Engine] = {}
 
     def model(
         self, name: str, precision: str, quantisation: Quantisation = USUAL
     ) -> onnx.ModelProto:
-        """One network's ONNX model at a precision. Raises InputError for a precision that is none,
-        or without ranges for INT8."""
-        from lib.engines.export import to_fp16
-
+        """One network's ONNX model at a precision. Raises InputError for INT8 without ranges."""
         plain = self._exported(name)
         if precision == "fp32":
             return plain
-        return to_fp16(plain) if precision == "fp16" else self._to_int8(name, plain, quantisation)
+        if precision == "fp16":
+            return to_fp16(plain)
+        if self._ranges is None:
+            raise InputError("INT8 needs a calibration; `siambook calibrate` makes one")
+        recipe, ranges = RECIPES[quantisation.recipe], self._ranges(quantisation)
+        return to_int8(plain, ranges[name][quantisation.method], recipe.kept, recipe.fixed)
 
     def _exported(self, name: str) -> onnx.ModelProto:
-        from lib.engines.export import export_network, load_model, save_model
-
         if name in self._plain:
             return self._plain[name]
         path = self._models / f"{name}.onnx" if self._models else None
@@ -181,19 +175,6 @@ class Deployment:
             self._plain[name] = model
         return model
 
-    def _to_int8(
-        self, name: str, plain: onnx.ModelProto, quantisation: Quantisation
-    ) -> onnx.ModelProto:
-        if self._ranges is None:
-            raise InputError("INT8 needs a calibration; `siambook calibrate` makes one")
-        if quantisation not in self._known:
-            self._known[quantisation] = self._ranges(quantisation)
-        recipe, bounds = (
-            RECIPES[quantisation.recipe],
-            self._known[quantisation][name][quantisation.method],
-        )
-        return to_int8(plain, bounds, recipe.kept, fixed_kernels=recipe.fixed)
-
     def engine(self, name: str, precision: str, quantisation: Quantisation = USUAL) -> Engine:
         """One network's engine at a precision, built or loaded when first asked for."""
         return self.engines({name: precision}, quantisation)[name]
@@ -202,63 +183,42 @@ class Deployment:
         self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL
     ) -> EngineNetwork:
         """The tracker's network with a precision for each of the three, by name."""
-        return EngineNetwork(
-            self.engines({name: precisions[name] for name in NETWORKS}, quantisation)
-        )
+        return EngineNetwork(self.engines(precisions, quantisation))
 
     def engines(
         self, precisions: Mapping[str, str], quantisation: Quantisation = USUAL
     ) -> Dict[str, Engine]:
-        """Engines by network. Models go through files, all written before the first is built: of
-        the full network neither two models nor a model and what exporting it takes should be in
-        memory at once."""
-        there = FRAMEWORKS[self.framework].precisions
+        """Engines by network. Raises InputError for a precision that the framework lacks."""
+        framework = FRAMEWORKS[self.framework]
         for precision in precisions.values():
-            if precision not in there:
-                title = FRAMEWORKS[self.framework].title
+            if precision not in framework.precisions:
                 raise InputError(
-                    f"{title} has no precision '{precision}' here (there are {', '.join(there)})"
+                    f"{framework.title} has no precision '{precision}' here (there are {', '.join(framework.precisions)})"
                 )
+        # Only INT8 depends on how it was quantised
         keys = {
-            name: (name, precision, _relevant(precision, quantisation))
+            name: (name, precision, quantisation if precision == "int8" else USUAL)
             for name, precision in precisions.items()
         }
-        missing = [key for key in keys.values() if key not in self._engines]
-        if self.framework == "pytorch":  # runs modules; the others compile ONNX models
-            for name, precision, _ in missing:
-                module, channels = three_networks(self.weights)[name], self.weights.config.rpn
-                self._engines[name, precision, USUAL] = self.module.TorchEngine(
-                    module, name, channels, self.device, precision
-                )
-        elif missing:
-            self._compile(missing)
+        for key in keys.values():
+            if key not in self._engines:
+                self._engines[key] = self._make(*key)
         return {name: self._engines[key] for name, key in keys.items()}
 
-    def _compile(self, keys: Sequence[Tuple[str, str, Quantisation]]) -> None:
-        from lib.engines.export import save_model
+    def _make(self, name: str, precision: str, quantisation: Quantisation) -> Engine:
+        if self.framework == "pytorch":  # runs modules; the others compile ONNX models
+            module, channels = three_networks(self.weights)[name], self.weights.config.rpn
+            return self.module.TorchEngine(module, name, channels, self.device, precision)
+        return self.compile(self.model(name, precision, quantisation), name, precision)
 
-        large = self.parameters > LARGE
-        with tempfile.TemporaryDirectory() as folder:
-            paths = [save_model(self.model(*key), Path(folder) / f"{key[0]}.onnx") for key in keys]
-            for key, path in zip(keys, paths):
-                if large:
-                    give_back_memory()
-                self._engines[key] = self.module.build(path, key[0], key[1], self.cache)
-        if large:
+    def compile(
+        self, model: onnx.ModelProto, name: str, precision: str, refit: bool = False
+    ) -> Engine:
+        """An engine of an ONNX model. refit: kernels are inside."""
+        engine = self.module.build(model.SerializeToString(), name, precision, self.cache, refit)
+        if self.parameters > LARGE:
             give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds
-    of freed weights leave behind, which for the full network is more than a board has to spare."""
-    gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _relevant(precision: str, quantisation: Quantisation) -> Quantisation:
-    """Only INT8 depends on how it was quantised."""
-    return quantisation if precision == "int8" else USUAL
+        return engine
 
 
 def refitted(
@@ -269,11 +229,15 @@ def refitted(
 ) -> Engine:
     """The xcorr engine with the kernels inside, as the thesis has it: `refit` replaces them.
     kernels: of a first target."""
-    from lib.engines.export import save_model, with_constant_kernels
-
     if deployment.framework == "pytorch":
         raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
     model = with_constant_kernels(deployment.model("xcorr", precision, quantisation), kernels)
-    with tempfile.TemporaryDirectory() as folder:
-        path = save_model(model, Path(folder) / "xcorr.onnx")
-        return deployment.module.build(path, "xcorr", precision, deployment.cache, refit=True)
+    return deployment.compile(model, "xcorr", precision, refit=True)
+
+
+def give_back_memory() -> None:
+    """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds
+    of freed weights leave behind, which for the full network is more than a board has to spare."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -16,26 +16,19 @@ from torch import Tensor, nn
 
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_network
-from lib.siamrpn.contract import EngineNetwork, LayerTime, TensorSpec, check_feeds
+from lib.siamrpn.contract import EngineNetwork, LayerTime, check_feeds
 from lib.siamrpn.network import SiamRPN
-from lib.siamrpn.parts import BRANCHES, INPUTS, OUTPUTS, example_inputs, three_networks
+from lib.siamrpn.parts import BRANCHES, OUTPUTS, example_inputs, three_networks
 
 TITLE = "PyTorch"
 # Operators of PyTorch's profiler as layer types; the convolution with the target's kernels is
 # told apart by its weights' shape.
+ELEMENTWISE = ("batch_norm", "relu_", "relu", "add", "add_", "mul", "softmax")
 LAYERS = {
     "aten::conv2d": "convolution",
     "aten::max_pool2d": "pooling",
-    "aten::batch_norm": "elementwise",
-    "aten::relu_": "elementwise",
-    "aten::relu": "elementwise",
-    "aten::add": "elementwise",
-    "aten::add_": "elementwise",
-    "aten::mul": "elementwise",
-    "aten::softmax": "elementwise",
-    "aten::to": "reformat",
-    "aten::copy_": "reformat",
-    "aten::contiguous": "reformat",
+    **{f"aten::{name}": "elementwise" for name in ELEMENTWISE},
+    **{f"aten::{name}": "reformat" for name in ("to", "copy_", "contiguous")},
 }
 
 
@@ -79,10 +72,6 @@ class TorchEngine:
         device: str = "cpu",
         precision: str = "fp32",
     ) -> None:
-        if precision not in ("fp32", "fp16"):
-            raise InputError(
-                f"PyTorch runs in FP32 or FP16 here, not in {precision.upper()}: use OpenVINO or TensorRT"
-            )
         begin = time.perf_counter()
         # FP32 means FP32: newer GPUs would round convolutions to TF32
         torch.backends.cudnn.allow_tf32 = False
@@ -95,15 +84,10 @@ class TorchEngine:
         self.network, self.precision, self.framework = network, precision, f"{TITLE} {version()}"
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "CPU"
         examples = example_inputs(network, channels)
-        self.inputs = {
-            name: TensorSpec(tuple(examples[name].shape), "float32") for name in INPUTS[network]
-        }
+        self.inputs = {name: tuple(value.shape) for name, value in examples.items()}
         with torch.inference_mode():
             outputs = self.module(*(value.to(self.on, self.type) for value in examples.values()))
-        self.outputs = {
-            name: TensorSpec(tuple(value.shape), "float32")
-            for name, value in zip(OUTPUTS[network], outputs)
-        }
+        self.outputs = {name: tuple(value.shape) for name, value in zip(OUTPUTS[network], outputs)}
         self.build_seconds = time.perf_counter() - begin
 
     @torch.inference_mode()
@@ -133,37 +117,28 @@ class TorchEngine:
         from torch.profiler import ProfilerActivity, profile
 
         self(feeds)
-        activities = [ProfilerActivity.CPU] + (
-            [ProfilerActivity.CUDA] if self.on.type == "cuda" else []
-        )
+        gpu = self.on.type == "cuda"
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
         with _quiet(), profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
         spent: Dict[Tuple[str, str], float] = {}
         for event in record.events():
-            if event.name not in LAYERS or _inside_a_layer(event):
-                continue
-            weight = event.input_shapes[1] if len(event.input_shapes) > 1 else []
-            correlation = (
-                self.network == "xcorr"
-                and event.name == "aten::conv2d"
-                and len(weight) == 4
-                and weight[1] == 1
-            )
-            layer = (
-                f"{event.name} {event.input_shapes}",
-                "correlation" if correlation else LAYERS[event.name],
-            )
-            seconds = (
-                (event.device_time_total if self.on.type == "cuda" else event.cpu_time_total)
-                * 1e-6
-                / calls
-            )
-            spent[layer] = spent.get(layer, 0.0) + seconds
+            if event.name in LAYERS and not _inside_a_layer(event):
+                layer = f"{event.name} {event.input_shapes}", self._kind(event)
+                time_us = event.device_time_total if gpu else event.cpu_time_total
+                spent[layer] = spent.get(layer, 0.0) + time_us * 1e-6 / calls
         return [
             LayerTime(name, kind, self._executed, seconds)
             for (name, kind), seconds in spent.items()
         ]
+
+    def _kind(self, event: Any) -> str:
+        """The type of an operator of LAYERS. A correlation is an xcorr convolution whose weights
+        have one input channel."""
+        convolution = self.network == "xcorr" and event.name == "aten::conv2d"
+        weight = event.input_shapes[1] if convolution else []
+        return "correlation" if weight[1:2] == [1] else LAYERS[event.name]
 
 
 @contextmanager
@@ -189,18 +164,13 @@ def _inside_a_layer(event: Any) -> bool:
     return False
 
 
-def torch_network(
-    network: SiamRPN, device: str = "cpu", precisions: Union[str, Mapping[str, str]] = "fp32"
-) -> EngineNetwork:
-    """A SiamRPN++ as the tracker's network in PyTorch; precisions: one for all three networks, or
-    by name."""
-    chosen = dict.fromkeys(INPUTS, precisions) if isinstance(precisions, str) else precisions
-    return EngineNetwork(
-        {
-            name: TorchEngine(module, name, network.config.rpn, device, chosen[name])
-            for name, module in three_networks(network).items()
-        }
-    )
+def torch_network(network: SiamRPN, device: str = "cpu") -> EngineNetwork:
+    """A SiamRPN++ as the tracker's network in PyTorch FP32."""
+    engines = {
+        name: TorchEngine(module, name, network.config.rpn, device)
+        for name, module in three_networks(network).items()
+    }
+    return EngineNetwork(engines)
 
 
 def load(weights: Union[str, Path], device: str = "cpu") -> EngineNetwork:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
     Any,
+    Callable,
     Collection,
     Dict,
     Iterable,
@@ -30,15 +31,24 @@ from typing import (
 
 import numpy as np
 
-from lib.engines.export import check, need_onnx, properties, session, set_property, shapes
+from lib.engines.export import (
+    check,
+    need_onnx,
+    properties,
+    session,
+    set_nodes,
+    set_property,
+    shapes,
+)
 from lib.errors import InputError
+from lib.siamrpn.contract import check_feeds
 from lib.siamrpn.parts import KERNELS
 
 if TYPE_CHECKING:
     import onnx
 
 LEVELS = 127  # largest quantised value of a symmetric range
-LEAST = 1e-12  # what a probability of zero counts as in a divergence
+LEAST = 1e-12  # what a probability of zero counts as in a divergence, which it keeps finite
 BINS = 2048  # of a histogram of absolute values, as in TensorRT's entropy calibration
 PERCENTILE = 99.99
 METHODS = ("minmax", "entropy", "percentile")
@@ -99,59 +109,36 @@ def entropy_bound(histogram: Histogram) -> float:
     counts[0] = 0.0
     if counts.sum() == 0:
         return histogram.largest
-    quick = _divergences(counts)
-    # Nearly equal ones, which the plain sum then tells apart
-    close = np.flatnonzero(quick <= quick.min() + 1e-6 * (1 + abs(quick.min())))
-    candidates = [LEVELS + 1 + int(place) for place in close]
-    return (
-        histogram.largest
-        * min(candidates, key=lambda bins: (_divergence(counts, bins), bins))
-        / BINS
-    )
+    # Of equal divergences, which differ by rounding, the one of the fewest bins
+    best = int(np.argmin(np.round(divergences(counts), 12)))
+    return histogram.largest * (LEVELS + 1 + best) / BINS
 
 
-def _divergence(counts: np.ndarray, bins: int) -> float:
-    """Kullback-Leibler divergence of the first `bins` bins, merged into levels and spread again,
-    from what they hold with all values beyond added to the last; where the former is zero and the
-    latter is not, a very small number keeps it finite."""
-    total, levels = counts.sum(), LEVELS + 1
-    reference = counts[:bins].copy()
-    level = np.minimum(np.arange(bins) * levels // bins, levels - 1)
-    filled = reference > 0
-    sums = np.bincount(level, reference, levels)
-    members = np.bincount(level, filled, levels)
-    spread = np.where(filled, (sums / np.maximum(members, 1))[level], 0.0)
-    reference[-1] += counts[bins:].sum()
-    p, q = reference / total, spread / max(spread.sum(), 1e-30)
-    there = p > 0
-    return float((p[there] * np.log(p[there] / np.maximum(q[there], LEAST))).sum())
+def divergences(counts: np.ndarray) -> np.ndarray:
+    """Kullback-Leibler divergence for every number n of bins from LEVELS + 1 to BINS, (BINS -
+    LEVELS,): of the first n bins with all values beyond in the last (p) from the same bins merged
+    into levels and spread again (q).
 
-
-def _divergences(counts: np.ndarray) -> np.ndarray:
-    """`_divergence` for every number of bins from LEVELS + 1 to BINS, but for rounding, from
-    running sums."""
+    Running sums give the sums over levels for all n at once: inside a level q is constant, so only
+    the last bin, whose p is another, is added on its own.
+    """
     levels, total = LEVELS + 1, counts.sum()
     bins = np.arange(levels, BINS + 1)
-    log = np.log(np.maximum(counts, 1e-300))
     held, filled, entropy = (
-        np.concatenate([[0.0], np.cumsum(each)]) for each in (counts, counts > 0, counts * log)
+        np.concatenate([[0.0], np.cumsum(each)])
+        for each in (counts, counts > 0, counts * np.log(np.maximum(counts, 1.0)))
     )
-    # The first bin of every level, rounded up
-    edges = -(-np.arange(levels + 1) * bins[:, None] // levels)
-    sums, members = np.diff(held[edges], axis=1), np.diff(filled[edges], axis=1)
-    inside = held[bins]
-    q = np.maximum(sums / np.maximum(members, 1) / np.maximum(inside, 1e-30)[:, None], LEAST)
-    divergence = (
-        entropy[bins] - inside * np.log(total) - np.where(sums > 0, sums * np.log(q), 0).sum(1)
-    )
-    last, beyond = counts[bins - 1], total - inside
-    q_last = np.where(last > 0, q[:, -1], LEAST)
-    alone = np.where(last > 0, last * (log[bins - 1] - np.log(total) - np.log(q_last)), 0)
-    more = last + beyond
-    together = np.where(
-        more > 0, more * (np.log(np.maximum(more, 1e-300) / total) - np.log(q_last)), 0
-    )
-    return (divergence - alone + together) / total
+    edges = -(-np.arange(levels + 1) * bins[:, None] // levels)  # first bins of levels, rounded up
+    sums, members = np.diff(held[edges], axis=1), np.diff(filled[edges], axis=1)  # (n, levels)
+    q = sums / np.maximum(members, 1) / np.maximum(held[bins], 1e-30)[:, None]
+    log_q = np.log(np.maximum(q, LEAST))
+    last = counts[bins - 1]
+    log_q_last = np.where(last > 0, log_q[:, -1], np.log(LEAST))
+    p_last = last + total - held[bins]
+    sums[:, -1] -= last
+    before = entropy[bins - 1] - held[bins - 1] * np.log(total) - (sums * log_q).sum(1)
+    at_last = p_last * (np.log(np.maximum(p_last, 1e-300) / total) - log_q_last)
+    return (before + at_last) / total
 
 
 def observe(
@@ -171,43 +158,35 @@ def observe(
         for name, value in values.items():
             # max() would drop a NaN
             largest[name] = float(np.maximum(largest[name], np.abs(value).max()))
-    bad = [name for name, value in largest.items() if not np.isfinite(value)]
-    if bad:
-        raise InputError(
-            f"the calibration set is of no use: '{bad[0]}' takes values that are not finite"
-        )
+    for name, bound in largest.items():
+        if not np.isfinite(bound):
+            raise InputError(f"the calibration set gives '{name}' values that are not finite")
     counts = {name: np.zeros(BINS, np.int64) for name in tensors}
     for values in map(run, feeds):
         for name, value in values.items():
-            index = np.minimum(
-                np.abs(value).ravel() * (BINS / max(largest[name], 1e-12)), BINS - 1
-            ).astype(np.int32)
+            place = np.abs(value).ravel() * (BINS / max(largest[name], 1e-12))
+            index = np.minimum(place, BINS - 1).astype(np.int32)
             counts[name] += np.bincount(index, minlength=BINS)
     return {name: Histogram(largest[name], counts[name]) for name in tensors}
 
 
-def observer(model: onnx.ModelProto, tensors: Sequence[str]) -> Any:
+def observer(
+    model: onnx.ModelProto, tensors: Sequence[str]
+) -> Callable[[Mapping[str, np.ndarray]], Dict[str, np.ndarray]]:
     """A function from feeds to the values of inner tensors."""
     onnx = need_onnx()
     inputs, outputs = shapes(model.graph.input), {value.name for value in model.graph.output}
+    inner = [name for name in tensors if name not in inputs]
     open_model = copy.deepcopy(model)
     open_model.graph.output.extend(
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in tensors
-        if name not in outputs and name not in inputs
+        for name in inner
+        if name not in outputs
     )
-    runtime, inner = (
-        session(open_model, every_tensor=True),
-        [name for name in tensors if name not in inputs],
-    )
+    runtime = session(open_model, every_tensor=True)
 
     def run(feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
-        for name, shape in inputs.items():
-            if name not in feeds or feeds[name].shape != shape:
-                given = feeds[name].shape if name in feeds else "missing"
-                raise InputError(
-                    f"the calibration set does not fit the network: '{name}' is {given}, it takes {shape}"
-                )
+        check_feeds(inputs, feeds, "calibrated")
         values = dict(zip(inner, runtime.run(inner, dict(feeds)))) if inner else {}
         return {**values, **{name: feeds[name] for name in tensors if name in inputs}}
 
@@ -248,32 +227,29 @@ def kind(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
     return "last" if xcorr and node.output[0] not in followed else "convolution"
 
 
-def _read_by(node: onnx.NodeProto, what: str, weights: Collection[str]) -> List[str]:
+def _read_by(node: onnx.NodeProto, what: str, constants: Collection[str]) -> List[str]:
     """The activations that a node of this `kind` reads as integers. Of a shortcut's sum only the
     shortcut: the other one stays where it is computed."""
     if not what:
         return []
-    return [
-        tensor
-        for tensor in (node.input[1:] if what == "shortcut" else node.input[:2])
-        if tensor not in weights
-    ]
+    tensors = node.input[1:] if what == "shortcut" else node.input[:2]
+    return [tensor for tensor in tensors if tensor not in constants]
+
+
+def _constants(model: onnx.ModelProto) -> Dict[str, Any]:
+    """Weights by name, and None for what Constant nodes put out."""
+    nodes = (node for node in model.graph.node if node.op_type == "Constant")
+    return {
+        **{node.output[0]: None for node in nodes},
+        **{weight.name: weight for weight in model.graph.initializer},
+    }
 
 
 def quantisable(model: onnx.ModelProto) -> List[str]:
     """The activations that `to_int8` may quantise, in the order of the graph."""
-    weights = {weight.name for weight in model.graph.initializer} | _constants(model)
-    return list(
-        dict.fromkeys(
-            tensor
-            for node in model.graph.node
-            for tensor in _read_by(node, kind(node, model), weights)
-        )
-    )
-
-
-def _constants(model: onnx.ModelProto) -> Set[str]:
-    return {node.output[0] for node in model.graph.node if node.op_type == "Constant"}
+    constants = _constants(model)
+    read = (_read_by(node, kind(node, model), constants) for node in model.graph.node)
+    return list(dict.fromkeys(tensor for tensors in read for tensor in tensors))
 
 
 def to_int8(
@@ -289,100 +265,84 @@ def to_int8(
     (`channel_bounds`), instead of one. Biases stay in floating point: TensorRT refuses quantised
     ones. Raises InputError where a bound is missing or is no positive number.
     """
-    onnx = need_onnx()
-    int8 = copy.deepcopy(model)
-    graph, kept = int8.graph, tuple(kept)
-    weights = {weight.name: weight for weight in graph.initializer}
-    nodes: List[Any] = []
-    quantised: Dict[str, str] = {}
-
-    def constant(name: str, value: np.ndarray) -> str:
-        graph.initializer.append(onnx.numpy_helper.from_array(value, name))
-        return name
-
-    def activation(tensor: str) -> str:
-        if tensor not in quantised:
-            step = scale(_bound(bounds, tensor))
-            if fixed_kernels and tensor in KERNELS:
-                channels = shapes(model.graph.input)[tensor][0]
-                step = scale(
-                    np.array(
-                        [_bound(bounds, f"{tensor}[{channel}]") for channel in range(channels)]
-                    )
-                )
-            axis = {"axis": 0} if np.ndim(step) else {}
-            ends = [
-                constant(f"{tensor}_scale", np.asarray(step, np.float32)),
-                constant(f"{tensor}_zero", np.zeros(np.shape(step), np.int8)),
-            ]
-            nodes.append(
-                onnx.helper.make_node(
-                    "QuantizeLinear",
-                    [tensor, *ends],
-                    [f"{tensor}_q"],
-                    name=f"quantize_{tensor}",
-                    **axis,
-                )
-            )
-            nodes.append(
-                onnx.helper.make_node(
-                    "DequantizeLinear",
-                    [f"{tensor}_q", *ends],
-                    [f"{tensor}_dq"],
-                    name=f"dequantize_{tensor}",
-                    **axis,
-                )
-            )
-            quantised[tensor] = f"{tensor}_dq"
-        return quantised[tensor]
-
-    def weight(name: str) -> str:
-        if name not in quantised:
-            values = onnx.numpy_helper.to_array(weights[name])
-            step = scale(np.abs(values).reshape(len(values), -1).max(1)).astype(np.float32)
-            integers = quantize(values, step.reshape(-1, *[1] * (values.ndim - 1)))
-            ends = [
-                constant(f"{name}_q", integers),
-                constant(f"{name}_scale", step),
-                constant(f"{name}_zero", np.zeros(len(step), np.int8)),
-            ]
-            nodes.append(
-                onnx.helper.make_node(
-                    "DequantizeLinear", ends, [f"{name}_dq"], name=f"dequantize_{name}", axis=0
-                )
-            )
-            quantised[name] = f"{name}_dq"
-            graph.initializer.remove(weights[name])
-        return quantised[name]
-
-    known = {*weights, *_constants(model)}
-    for node in list(graph.node):
+    int8, kept = copy.deepcopy(model), tuple(kept)
+    constants, sizes, qdq = _constants(int8), shapes(model.graph.input), _QDQ(int8.graph)
+    for node in list(int8.graph.node):
         what = kind(node, model)
         if what and what not in kept:
-            read = _read_by(node, what, known)
-            node.input[:] = [
-                activation(tensor) if tensor in read else tensor for tensor in node.input
-            ]
+            read = _read_by(node, what, constants)
+            for tensor in read:
+                channels = sizes[tensor][0] if fixed_kernels and tensor in KERNELS else 0
+                qdq.add_activation(tensor, _step(bounds, tensor, channels))
+            node.input[:] = [f"{tensor}_dq" if tensor in read else tensor for tensor in node.input]
             if what in ("convolution", "last"):
-                node.input[1] = weight(node.input[1])
-        nodes.append(node)
-    del graph.node[:]
-    graph.node.extend(nodes)
+                qdq.add_weight(constants[node.input[1]])
+                node.input[1] += "_dq"
+        qdq.nodes.append(node)
+    set_nodes(int8, qdq.nodes)
     set_property(int8, "precision", "int8")
     check(int8)
     return int8
 
 
-def _bound(bounds: Bounds, tensor: str) -> float:
+def _step(bounds: Bounds, tensor: str, channels: int) -> np.ndarray:
+    """A tensor's scale; one for each of `channels`, unless they are 0."""
+    names = [f"{tensor}[{channel}]" for channel in range(channels)] or [tensor]
     try:
-        value = bounds[tensor]
-    except KeyError:
+        found = np.array([bounds[name] for name in names])
+    except KeyError as error:
         raise InputError(
-            f"the calibration has no range for '{tensor}': it was made for another network"
+            f"the calibration has no range for {error}: it was made for another network"
         ) from None
-    if not (np.isfinite(value) and value >= 0):
-        raise InputError(f"the calibration's range for '{tensor}' is {value}, which is no range")
-    return float(value)
+    if not (np.isfinite(found).all() and (found >= 0).all()):
+        raise InputError(f"the calibration's range for '{tensor}' is no finite positive number")
+    return np.asarray(scale(found if channels else found[0]), np.float32)
+
+
+class _QDQ:
+    """The nodes of an INT8 model in order, and what quantising adds to its graph: tensor X is
+    quantised to X_q and read as X_dq."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self.graph = graph
+        self.nodes: List[Any] = []
+        self._done: Set[str] = set()
+
+    def add_activation(self, tensor: str, step: np.ndarray) -> None:
+        """Quantise a tensor where the model runs."""
+        if tensor not in self._done:
+            ends = self._scales(tensor, step)
+            self._node("QuantizeLinear", tensor, [tensor, *ends], "q", step.ndim)
+            self._node("DequantizeLinear", tensor, [f"{tensor}_q", *ends], "dq", step.ndim)
+            self._done.add(tensor)
+
+    def add_weight(self, weight: onnx.TensorProto) -> None:
+        """Replace a weight by its integers, with a scale for every output channel."""
+        name = weight.name
+        if name not in self._done:
+            values = need_onnx().numpy_helper.to_array(weight)
+            step = scale(np.abs(values).reshape(len(values), -1).max(1)).astype(np.float32)
+            integers = quantize(values, step.reshape(-1, *[1] * (values.ndim - 1)))
+            ends = [self._constant(f"{name}_q", integers), *self._scales(name, step)]
+            self._node("DequantizeLinear", name, ends, "dq", 1)
+            self.graph.initializer.remove(weight)
+            self._done.add(name)
+
+    def _scales(self, tensor: str, step: np.ndarray) -> List[str]:
+        zero = np.zeros(step.shape, np.int8)
+        return [self._constant(f"{tensor}_scale", step), self._constant(f"{tensor}_zero", zero)]
+
+    def _constant(self, name: str, value: np.ndarray) -> str:
+        self.graph.initializer.append(need_onnx().numpy_helper.from_array(value, name))
+        return name
+
+    def _node(self, kind: str, tensor: str, inputs: List[str], end: str, per_channel: int) -> None:
+        name, axis = (
+            f"{kind[: -len('Linear')].lower()}_{tensor}",
+            {"axis": 0} if per_channel else {},
+        )
+        node = need_onnx().helper.make_node(kind, inputs, [f"{tensor}_{end}"], name=name, **axis)
+        self.nodes.append(node)
 
 
 def channel_bounds(kernels: Mapping[str, np.ndarray]) -> Bounds:

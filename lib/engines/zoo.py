@@ -27,15 +27,10 @@ DEMO_STEPS = FOLDER / "steps.csv"
 def weights_path(weights: str, folder: Path = Path()) -> Path:
     """The file of `demo`, or of a path relative to `folder`. Raises InputError where it is
     missing."""
-    path = DEMO_WEIGHTS if weights == DEMO else folder / weights
+    path = DEMO_WEIGHTS if weights == DEMO else (folder / weights).resolve()
     if not path.is_file():
         raise InputError(f"{path}: no such weights file")
     return path
-
-
-def weights_of(name: str) -> Path:
-    """The file of `demo` or of a path, which may be relative to the folder one is in."""
-    return weights_path(name if name == DEMO else str(Path(name).resolve()))
 
 
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
@@ -46,35 +41,28 @@ def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfi
         return TrackerConfig()
     path = Path(settings) if settings else beside
     try:
-        data = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path}: not readable tracker settings ({' '.join(str(error).split())})"
-        ) from None
-    known = {field.name for field in fields(TrackerConfig)}
-    unknown = sorted(set(data) - known) if isinstance(data, dict) else ["a list or text"]
-    if unknown:
-        raise InputError(
-            f"{path}: unknown tracker setting {unknown[0]!r} (known: {', '.join(sorted(known))})"
-        )
-    bad = [
-        key
-        for key, value in data.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not isfinite(value)
-    ]
-    if bad:
-        raise InputError(f"{path}: {bad[0]} should be a finite number")
+        data = dict(yaml.safe_load(path.read_text()) or {})
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not readable tracker settings ({reason})") from None
+    known = [field.name for field in fields(TrackerConfig)]
+    for name, value in data.items():
+        if name not in known:
+            raise InputError(
+                f"{path}: unknown tracker setting {name!r} (known: {', '.join(known)})"
+            )
+        if not isinstance(value, (int, float)) or not isfinite(value):
+            raise InputError(f"{path}: {name} should be a finite number")
     return TrackerConfig(**data)
 
 
 def open_tracker(
-    weights: Union[str, Path] = "demo", device: str = "cpu", settings: Optional[str] = None
+    weights: Union[str, Path] = DEMO, device: str = "cpu", settings: Optional[str] = None
 ) -> SiamRPNTracker:
     """A tracker in PyTorch FP32. Raises InputError for weights, settings or a device that cannot be
     used."""
     from lib.engines import pytorch
 
     pytorch.usable_device(device)
-    return SiamRPNTracker(
-        pytorch.load(weights_path(str(weights)), device), tracker_config(str(weights), settings)
-    )
+    config = tracker_config(str(weights), settings)
+    return SiamRPNTracker(pytorch.load(weights_path(str(weights)), device), config)

@@ -218,8 +218,8 @@ class Remembering:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.known: Dict[bytes, Dict[str, Any]] = {}
-        tensors = (*engine.inputs.values(), *engine.outputs.values())
-        self.most = REMEMBERED_BYTES // sum(4 * prod(tensor.shape) for tensor in tensors)
+        shapes = (*engine.inputs.values(), *engine.outputs.values())
+        self.most = REMEMBERED_BYTES // sum(4 * prod(shape) for shape in shapes)
         self.all_known.append(self.known)
 
     def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:

@@ -3,38 +3,34 @@ PySOT's ResNet-50 model)."""
 
 from __future__ import annotations
 
-from typing import Sequence, Tuple
+from typing import Tuple
 
 import numpy as np
 
 STRIDE = 8
 RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
-SCALES = (8.0,)
+SCALE = 8.0
 
 
-def base_anchors(
-    stride: int = STRIDE, ratios: Sequence[float] = RATIOS, scales: Sequence[float] = SCALES
-) -> np.ndarray:
+def base_anchors() -> np.ndarray:
     """Anchors of one position around the origin: (A, 4) float32, x1 y1 x2 y2 in pixels of the
     search crop.
 
     Sides are cut to whole numbers before scaling, as PySOT does.
     """
     boxes = []
-    for ratio in ratios:
-        width = int(np.sqrt(stride * stride / ratio))
-        height = int(width * ratio)
-        boxes += [
-            (-width * s * 0.5, -height * s * 0.5, width * s * 0.5, height * s * 0.5) for s in scales
-        ]
+    for ratio in RATIOS:
+        width = int(np.sqrt(STRIDE * STRIDE / ratio))
+        x, y = width * SCALE * 0.5, int(width * ratio) * SCALE * 0.5
+        boxes.append((-x, -y, x, y))
     return np.array(boxes, np.float32)
 
 
-def anchor_grid(size: int, stride: int = STRIDE) -> np.ndarray:
+def anchor_grid(size: int) -> np.ndarray:
     """Anchors of every output position, centred on the crop's centre: (A, size, size, 4) float32,
     cx cy w h in crop pixels."""
-    base = base_anchors(stride)
-    offset = (np.arange(size) - size // 2) * stride
+    base = base_anchors()
+    offset = (np.arange(size) - size // 2) * STRIDE
     grid = np.zeros((len(base), size, size, 4), np.float32)
     grid[..., 0] = offset[None, None, :]
     grid[..., 1] = offset[None, :, None]

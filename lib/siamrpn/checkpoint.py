@@ -42,14 +42,10 @@ def read_plain(path: Union[str, Path]) -> Any:
         content = torch.load(str(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
-    except pickle.UnpicklingError as error:
-        with open(path, "rb") as stream:
-            pickled = stream.read(1) == b"\x80"
-        hostile = pickled or any(
-            word in str(error) for word in ("Unsupported global", "Unsupported class", "GLOBAL")
-        )
-        reason = "it holds objects other than tensors and plain data, and is refused because loading it could run code"
-        raise InputError(f"{path}: {reason if hostile else 'not a PyTorch checkpoint'}") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
+        ) from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise InputError(
             f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})"
@@ -115,30 +111,26 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
     # Counters, absent from some of PySOT's files
     optional = {key for key in own if key.endswith("num_batches_tracked")}
     faults = {
-        "missing": sorted(set(own) - set(state) - optional),
-        "unexpected": sorted(set(state) - set(own)),
-        "of another shape": sorted(
+        "missing": set(own) - set(state) - optional,
+        "unexpected": set(state) - set(own),
+        "of another shape": {
             f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
             for key in set(own) & set(state)
             if own[key].shape != state[key].shape
-        ),
+        },
+        "with NaN or infinity": {
+            key
+            for key, value in state.items()
+            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+        },
     }
     found = [
-        f"{len(keys)} {kind} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+        f"{len(keys)} {kind} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
         for kind, keys in faults.items()
         if keys
     ]
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
-    broken = [
-        key
-        for key, value in state.items()
-        if value.is_floating_point() and not bool(torch.isfinite(value).all())
-    ]
-    if broken:
-        raise InputError(
-            f"{source}: {len(broken)} tensors hold NaN or infinity ({broken[0]}{', ...' if broken[1:] else ''})"
-        )
     network.load_state_dict({**{key: own[key] for key in optional}, **state})
 
 

@@ -10,7 +10,6 @@ reach the xcorr network without a copy.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Protocol, Tuple
 
 import numpy as np
@@ -23,16 +22,10 @@ PRECISIONS = ("fp32", "fp16", "int8")
 # conversions of precision and layout, copies inside an engine.
 LAYER_TYPES = ("convolution", "correlation", "pooling", "elementwise", "reformat", "other")
 
-
-class TensorSpec(NamedTuple):
-    """Shape and type (NumPy's name) of an input or output."""
-
-    shape: Tuple[int, ...]
-    dtype: str
+Shape = Tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class LayerTime:
+class LayerTime(NamedTuple):
     """Mean time of one layer in one call. type: of LAYER_TYPES. precision: as executed, "fp32",
     "bf16", "int8", "" where unknown."""
 
@@ -43,16 +36,16 @@ class LayerTime:
 
 
 class Engine(Protocol):
-    """One network, ready to run. A module of lib/engines that compiles has `build(path of an ONNX
-    file, network, precision, folder for plans, refit=False)`, `version()` and `missing()`;
-    PyTorch's engine is made from the module."""
+    """One network, ready to run. A module of lib/engines that compiles has `build(bytes of an ONNX
+    model, network, precision, folder for plans, refit)`, `version()` and `missing()`; PyTorch's
+    engine is made from the module."""
 
     network: str  # "target", "search" or "xcorr"
     framework: str  # "OpenVINO 2026.4.1"
     device: str  # "CPU", or the GPU's name
     precision: str  # as asked for: of PRECISIONS
-    inputs: Dict[str, TensorSpec]
-    outputs: Dict[str, TensorSpec]
+    inputs: Dict[str, Shape]  # arrays are float32
+    outputs: Dict[str, Shape]
     build_seconds: float  # what building took, also where the plan then came from the cache
     plan_bytes: int  # size of the serialised engine; 0 where the framework has none
     # True: kernels are constants inside, changed by `refit`; False: they are inputs
@@ -105,11 +98,8 @@ class EngineNetwork:
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = dict(engines)
-        self.target, self.search, self.xcorr = (
-            engines["target"],
-            engines["search"],
-            engines["xcorr"],
-        )
+        self.target, self.search = engines["target"], engines["search"]
+        self.xcorr = engines["xcorr"]
         precisions = [engine.precision.upper() for engine in (self.target, self.search, self.xcorr)]
         mixed = "/".join(precisions if len(set(precisions)) > 1 else precisions[:1])
         self.name = f"{self.search.framework} {mixed} ({self.search.device})"
@@ -156,18 +146,12 @@ def by_type(layers: Iterable[LayerTime]) -> Dict[str, float]:
     return times
 
 
-def check_feeds(inputs: Mapping[str, TensorSpec], feeds: Mapping[str, Any], network: str) -> None:
+def check_feeds(inputs: Mapping[str, Shape], feeds: Mapping[str, Any], network: str) -> None:
     """Raises InputError where a feed is missing, unknown or of another shape than the network's
     input."""
-    if feeds.keys() != inputs.keys():
-        missing, unknown = (
-            sorted(inputs.keys() - feeds.keys()),
-            sorted(feeds.keys() - inputs.keys()),
-        )
-        fault = f"lacks '{missing[0]}'" if missing else f"has no input '{unknown[0]}'"
-        raise InputError(f"the {network} network was called wrongly: it {fault}")
-    for name, spec in inputs.items():
-        if tuple(feeds[name].shape) != spec.shape:
+    given = {name: tuple(value.shape) for name, value in feeds.items()}
+    for name in {**inputs, **given} if given != inputs else ():
+        if given.get(name) != inputs.get(name):
             raise InputError(
-                f"the {network} network takes '{name}' of shape {spec.shape}, not {tuple(feeds[name].shape)}"
+                f"the {network} network takes '{name}' of shape {inputs.get(name)}, not {given.get(name)}"
             )

@@ -17,10 +17,9 @@ from lib.engines.quantize import (  # noqa: E402
     METHODS,
     XCORR_KEPT,
     Histogram,
-    _divergence,
-    _divergences,
     activation_bounds,
     channel_bounds,
+    divergences,
     entropy_bound,
     kind,
     minmax_bound,
@@ -228,7 +227,7 @@ def test_a_tensor_of_zeros_has_a_bound_and_is_quantised_to_zeros():
     ],
     ids=["normal", "laplace", "uniform with outliers"],
 )
-def test_no_bound_has_less_divergence_by_scipy_than_the_one_chosen(draw):
+def test_divergences_are_scipys(draw):
     """Independent of lib/: levels by splitting, the divergence by scipy.stats.entropy."""
     entropy = pytest.importorskip("scipy.stats").entropy
     kept = histogram(draw(np.random.RandomState(3)))
@@ -248,9 +247,13 @@ def test_no_bound_has_less_divergence_by_scipy_than_the_one_chosen(draw):
             reference, np.where(reference > 0, np.maximum(spread, 1e-12 * spread.sum()), 0)
         )
 
+    quick = divergences(counts)
+    tried = range(LEVELS + 1, BINS + 1, 7)
+    assert [quick[bins - LEVELS - 1] for bins in tried] == pytest.approx(
+        [divergence(bins) for bins in tried], abs=1e-9
+    )
     chosen = round(entropy_bound(kept) / kept.largest * BINS)
-    best = min(divergence(bins) for bins in range(LEVELS + 1, BINS + 1, 7))
-    assert divergence(chosen) <= best * (1 + 1e-6)
+    assert divergence(chosen) <= min(map(divergence, tried)) * (1 + 1e-6)
 
 
 def test_counts_are_those_of_numpys_histogram_over_all_feeds(models, feeds):
@@ -507,9 +510,7 @@ def test_fixed_kernels_have_a_scale_for_every_channel_as_weights_have(models, fe
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
 def test_a_range_that_is_none_is_refused_by_name(models, bounds, bad):
-    with pytest.raises(
-        InputError, match=r"the calibration's range for 'search' is .*, which is no range"
-    ):
+    with pytest.raises(InputError, match="the calibration's range for 'search' is no finite"):
         to_int8(models["search"], {**bounds["search"]["minmax"], "search": bad})
 
 
@@ -532,18 +533,9 @@ def test_an_empty_calibration_set_is_refused(models):
         activation_bounds(models["search"], [])
 
 
-@pytest.mark.parametrize(
-    "feed, words",
-    [
-        ({}, "'search' is missing"),
-        (
-            {"search": np.zeros((1, 3, 127, 127), np.float32)},
-            r"'search' is \(1, 3, 127, 127\), it takes",
-        ),
-    ],
-)
-def test_a_set_that_does_not_fit_the_network_is_refused(models, feed, words):
-    with pytest.raises(InputError, match=words):
+@pytest.mark.parametrize("feed", [{}, {"search": np.zeros((1, 3, 127, 127), np.float32)}])
+def test_a_set_that_does_not_fit_the_network_is_refused(models, feed):
+    with pytest.raises(InputError, match=r"takes 'search' of shape \(1, 3, 255, 255\)"):
         activation_bounds(models["search"], [feed])
 
 
@@ -553,9 +545,7 @@ def test_values_that_are_not_finite_are_refused(models, feeds, bad, first):
     spoilt = {"search": feeds["search"][0]["search"].copy()}
     spoilt["search"][0, 1, 100, 100] = bad
     given = [spoilt, feeds["search"][1]] if first else [feeds["search"][1], spoilt]
-    with pytest.raises(
-        InputError, match=r"the calibration set is of no use: '.*' takes values that are not finite"
-    ):
+    with pytest.raises(InputError, match="values that are not finite"):
         activation_bounds(models["search"], given)
 
 
@@ -563,16 +553,3 @@ def test_outputs_keep_their_names_and_order(models, bounds):
     for name in NETWORKS:
         int8 = to_int8(models[name], bounds[name]["minmax"])
         assert tuple(value.name for value in int8.graph.output) == OUTPUTS[name]
-
-
-def test_divergences_from_running_sums_are_those_of_the_plain_sum():
-    random = np.random.RandomState(0)
-    counts = np.bincount(
-        np.minimum(np.abs(random.laplace(size=5000)) * 200, BINS - 1).astype(int), minlength=BINS
-    ).astype(float)
-    counts[0] = 0.0
-    bins = range(LEVELS + 1, BINS + 1, 37)
-    quick = _divergences(counts)
-    assert [quick[each - LEVELS - 1] for each in bins] == pytest.approx(
-        [_divergence(counts, each) for each in bins]
-    )

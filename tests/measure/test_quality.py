@@ -28,7 +28,6 @@ from lib.measure.executors import Serial
 from lib.measure.measurement import Measurement
 from lib.measure.variants import Variant, baseline, mixture
 from lib.report import published, tables
-from lib.siamrpn.contract import TensorSpec
 from lib.siamrpn.tracker import TrackerConfig
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import evaluate
@@ -140,7 +139,7 @@ class Counting:
     """A search engine that reuses its output's memory, as OpenVINO does."""
 
     def __init__(self) -> None:
-        self.inputs, self.outputs = {"search": TensorSpec((1, 3, 8, 8), "float32")}, {}
+        self.inputs, self.outputs = {"search": (1, 3, 8, 8)}, {}
         self.calls, self.output = 0, np.zeros(1, np.float32)
 
     def __call__(self, feeds: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
