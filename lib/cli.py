@@ -468,7 +468,7 @@ def demo_data(options: argparse.Namespace) -> int:
 
     if options.list:
         for spec in list_specs():
-            print(f"{spec.name:<24} {spec.frames:>4} frames  {spec.description}")
+            print(f"{spec.name:<24} {spec.target.photo} in {spec.scene.photo}")
         return 0
     print(make_benchmark(options.folder, progress=True))
     return 0
