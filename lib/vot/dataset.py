@@ -18,15 +18,9 @@ import numpy as np
 from lib.errors import InputError
 from lib.vot.overlap import region_corners
 
-# Attributes, and the names VOT gives them in files (tag files, PySOT's json, reports).
-TAG_FILES = {
-    "camera_motion": "camera_motion",
-    "illumination_change": "illum_change",
-    "motion_change": "motion_change",
-    "size_change": "size_change",
-    "occlusion": "occlusion",
-}
-TAGS = tuple(TAG_FILES)
+TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", "occlusion")
+# The names VOT gives them in files (tag files, PySOT's json, reports).
+TAG_FILES = {tag: tag.replace("illumination", "illum") for tag in TAGS}
 VOT2018_FRAMES = 21356
 VOT2018_SEQUENCES = 60
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -37,7 +31,7 @@ _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # how JPEG and PNG fil
 class Sequence:
     """One video with a region per frame.
 
-    frames: N paths, or none where only annotations are at hand. regions: N float arrays of 4 (x, y,
+    frames: N paths; the files may be missing on this machine. regions: N float arrays of 4 (x, y,
     w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels. tags: attribute -> (N,)
     bool. width, height: of every frame, in pixels.
     """
@@ -54,10 +48,6 @@ class Sequence:
 
     def frame(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8, BGR. Raises InputError where the file is missing or broken."""
-        if not self.frames:
-            raise InputError(
-                f"Sequence '{self.name}' has annotations only, its frames are not on this machine."
-            )
         return read_frame(self.frames[index])
 
     @property
@@ -217,15 +207,13 @@ def _checked(
     """The sequence, or InputError where its annotations cannot be meant: `source` names the file in
     the message."""
     count, (width, height) = len(frames), size
-    if len(regions) != count:
+    if len(regions) != count or not count:
         raise InputError(f"{source} has {len(regions)} boxes for {count} frames.")
     corners = region_corners([np.asarray(region) for region in regions])  # (N, 4, 2)
     low, high = corners.min(1), corners.max(1)
     inverted = np.array([len(region) == 4 and min(region[2:]) <= 0 for region in regions])
     faults = {
-        "is neither a box of 4 nor a polygon of 8 finite numbers": ~np.isfinite(corners).all(
-            (1, 2)
-        ),
+        "has neither 4 nor 8 finite numbers": ~np.isfinite(corners).all((1, 2)),
         "has no positive size": (high <= low).any(1) | inverted,
         f"is outside its {width} x {height} image": ((high <= 0) | (low >= size)).any(1),
     }

@@ -245,27 +245,24 @@ def _reduce(
 ) -> list[np.ndarray]:
     """The sums of one sequence, in the order of Evaluation's fields: four (A,) and two (A, L)."""
     count = len(sequence)
-    if not trajectories:
-        raise InputError(f"There is no result for sequence '{sequence.name}'.")
+    if not trajectories or any(len(t) != count or t.codes[0] != INIT for t in trajectories):
+        raise InputError(
+            f"Sequence '{sequence.name}' has no result of {count} frames made with resets."
+        )
     tags = np.array([np.ones(count, bool), *(sequence.tags[tag] for tag in TAGS)])
     tags = np.concatenate([tags, ~tags[1:].any(0, keepdims=True)]).astype(float)  # (A, N)
     overlaps, failed = [], np.zeros(len(tags))
     curve_sum, curve_weight = np.zeros((2, len(tags), length))
     for trajectory in trajectories:
         codes = trajectory.codes
-        if len(codes) != count or codes[0] != INIT:
-            raise InputError(
-                f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames."
-            )
         failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
-        overlap, eao_overlap = (
-            frame_overlaps(sequence, trajectory, protocol, eao) for eao in (False, True)
-        )
+        overlap = frame_overlaps(sequence, trajectory, protocol)
         for start in np.flatnonzero(codes == INIT).tolist():
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
+        overlap = np.nan_to_num(frame_overlaps(sequence, trajectory, protocol, eao=True))
         for start, stop, survived in _segments(codes, protocol):
-            means, known = _segment_means(np.nan_to_num(eao_overlap[start:stop]), survived, length)
+            means, known = _segment_means(overlap[start:stop], survived, length)
             weight = tags[:, start:stop].sum(1) / (stop - start) / len(trajectories)
             curve_sum += weight[:, None] * means
             curve_weight += weight[:, None] * known

@@ -15,7 +15,7 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.files import write_text
-from lib.vot.dataset import Dataset, Sequence, read_numbers
+from lib.vot.dataset import Dataset, read_numbers
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
 
 
@@ -70,17 +70,21 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
     are left alone. Raises InputError for a missing sequence, and for a file with too few or too
     many lines.
     """
-    files = {sequence.name: _files(Path(folder), sequence.name) for sequence in dataset}
-    missing = [name for name, found in files.items() if not found]
-    if missing:
-        raise InputError(
-            f"Results folder {folder} lacks {len(missing)} of {len(files)} sequences of "
-            f"{dataset.name}, the first is '{missing[0]}'."
-        )
-    return {
-        sequence.name: [_read_checked(file, sequence) for file in files[sequence.name]]
-        for sequence in dataset
-    }
+    results = {}
+    for sequence in dataset:
+        files = _files(Path(folder), sequence.name)
+        if not files:
+            raise InputError(
+                f"Results folder {folder} lacks sequence '{sequence.name}' of {dataset.name}."
+            )
+        results[sequence.name] = [read_trajectory(file) for file in files]
+        for file, trajectory in zip(files, results[sequence.name]):
+            if len(trajectory) != len(sequence):
+                raise InputError(
+                    f"{file} has {len(trajectory)} lines where sequence '{sequence.name}' has "
+                    f"{len(sequence)} frames."
+                )
+    return results
 
 
 def _files(folder: Path, name: str) -> list[Path]:
@@ -89,17 +93,6 @@ def _files(folder: Path, name: str) -> list[Path]:
         if found:
             return found
     return [folder / f"{name}.txt"] if (folder / f"{name}.txt").is_file() else []
-
-
-def _read_checked(path: Path, sequence: Sequence) -> Trajectory:
-    trajectory = read_trajectory(path)
-    if len(trajectory) != len(sequence):
-        raise InputError(
-            f"{path} has {len(trajectory)} lines where sequence '{sequence.name}' has {len(sequence)} frames."
-        )
-    if trajectory.codes[0] not in (INIT, -1):
-        raise InputError(f"{path}: line 1 is neither an initialisation nor a box.")
-    return trajectory
 
 
 def _time_path(path: Path) -> Path:

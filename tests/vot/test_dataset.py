@@ -130,7 +130,7 @@ def test_corners_run_clockwise_from_the_top_left():
             "50,40,30,20\n-40,40,30,20\n50,40,30,20\n",
             ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"],
         ),
-        ("50,40,30\n" * 3, ["frame 1", "a box of 4"]),
+        ("50,40,30\n" * 3, ["frame 1", "4 nor 8"]),
         ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
         ("", ["0 boxes"]),
     ],

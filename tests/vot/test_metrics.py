@@ -191,7 +191,12 @@ def test_repetitions_are_averaged():
 
 def test_results_that_were_not_made_with_resets_are_refused():
     dataset = dataset_of(still_sequence(count=3))
-    for results in ({}, {"still": [entries(BOX, BOX, BOX)]}, {"still": [entries(1, BOX)]}):
+    for results in (
+        {},
+        {"still": [entries(BOX, BOX, BOX)]},
+        {"still": [entries(1, BOX)]},
+        {"still": [entries(2, 0, 0)]},
+    ):
         with pytest.raises(InputError, match="'still'"):
             evaluate(dataset, results)
 
