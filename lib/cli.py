@@ -25,7 +25,7 @@ def track(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from lib.engines.zoo import open_tracker
-    from lib.video import FrameSource, TrackWriter, draw_box
+    from lib.video import FrameSource, draw_box, write_track
 
     source = FrameSource(options.source)
     tracker = open_tracker(options.weights, options.device, options.settings)
@@ -33,9 +33,9 @@ def track(options: argparse.Namespace) -> int:
     first = next(frames)
     box = options.init if options.init is not None else draw_box(first)
     limit = options.frames or sys.maxsize
-    with TrackWriter(Path(options.out), source.rate) as writer:
+    with write_track(Path(options.out), source.rate) as writer:
         tracker.init(first, box)
-        writer.add(1, first, box, 1.0, 0.0)
+        writer.add(first, box, 1.0, 0.0)
         bar = tqdm(
             total=options.frames or len(source) or None, initial=1, unit="frame", disable=None
         )
@@ -48,7 +48,7 @@ def track(options: argparse.Namespace) -> int:
                 number += 1
                 begin = time.perf_counter()
                 result = tracker.track(frame)
-                writer.add(number, frame, result.box, result.score, time.perf_counter() - begin)
+                writer.add(frame, result.box, result.score, time.perf_counter() - begin)
                 bar.update()
         except KeyboardInterrupt:
             print("stopped: the frames so far are written", file=sys.stderr)
@@ -468,7 +468,7 @@ def demo_data(options: argparse.Namespace) -> int:
 
     if options.list:
         for spec in list_specs():
-            print(f"{spec.name:<24} {spec.frames:>4} frames  {spec.description}")
+            print(f"{spec.name:<24} {spec.target.photo} in {spec.scene.photo}")
         return 0
     print(make_benchmark(options.folder, progress=True))
     return 0

@@ -30,7 +30,7 @@ from lib.vot.dataset import Dataset
 from lib.vot.protocol import Protocol
 
 # Of a protocol; the rest concerns evaluation.
-DECIDE_RESETS = ("failure_overlap", "skip", "overlap", "box_end", "image_end")
+DECIDE_RESETS = ("failure_overlap", "skip", "box_end", "image_end")
 ABOVE = ("cli.py", "options.py", "book", "report")  # what shows measurements decides none
 
 

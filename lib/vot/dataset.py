@@ -20,19 +20,18 @@ from lib.vot.overlap import region_corners
 
 TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", "occlusion")
 # The names VOT gives them in files (tag files, PySOT's json, reports).
-TAG_FILES = dict(
-    zip(TAGS, ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion"))
-)
+TAG_FILES = {tag: tag.replace("illumination", "illum") for tag in TAGS}
 VOT2018_FRAMES = 21356
 VOT2018_SEQUENCES = 60
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
+_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # how JPEG and PNG files begin and end
 
 
 @dataclass(frozen=True)
 class Sequence:
     """One video with a region per frame.
 
-    frames: N paths, or none where only annotations are at hand. regions: N float arrays of 4 (x, y,
+    frames: N paths; the files may be missing on this machine. regions: N float arrays of 4 (x, y,
     w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels. tags: attribute -> (N,)
     bool. width, height: of every frame, in pixels.
     """
@@ -48,12 +47,7 @@ class Sequence:
         return len(self.regions)
 
     def frame(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8, BGR. Raises InputError where the file is missing, truncated or no
-        image."""
-        if not self.frames:
-            raise InputError(
-                f"Sequence '{self.name}' has annotations only, its frames are not on this machine."
-            )
+        """(H, W, 3) uint8, BGR. Raises InputError where the file is missing or broken."""
         return read_frame(self.frames[index])
 
     @property
@@ -103,8 +97,8 @@ def axis_aligned_box(region: np.ndarray) -> np.ndarray:
 
 
 def read_frame(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. Raises InputError, also where
-    OpenCV would say nothing."""
+    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. Raises InputError where the file
+    is missing, truncated or no image."""
     import cv2  # evaluating needs no images, so the import waits
 
     try:
@@ -114,14 +108,8 @@ def read_frame(path: Path) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
     if image is None:
         raise InputError(f"Frame {path} is not a readable image.")
-    end = (
-        b"\xff\xd9"
-        if data.startswith(b"\xff\xd8")
-        else b"IEND"
-        if data.startswith(b"\x89PNG")
-        else b""
-    )
-    if end not in data[-1024:]:  # OpenCV fills the missing part with grey and says nothing
+    # OpenCV fills the missing part with grey and says nothing
+    if _ENDINGS.get(data[:2], b"") not in data[-1024:]:
         raise InputError(f"Frame {path} is truncated.")
     return image
 
@@ -138,158 +126,126 @@ def load_dataset(path: str | Path) -> Dataset:
         raise InputError(f"Dataset {path} does not exist.")
     described = path / f"{path.resolve().name}.json" if path.is_dir() else path
     if described.is_file():
-        return Dataset(described.stem, path, tuple(_load_json(described)))
-    folders = _sequence_folders(path)
-    if not folders:
+        sequences = _load_json(described)
+    else:
+        sequences = [_load_folder(folder) for folder in _sequence_folders(path)]
+    if not sequences:
         raise InputError(
-            f"Dataset {path} holds neither list.txt nor groundtruth.txt nor groundtruth_rect.txt."
+            f"Dataset {path} holds no sequence (list.txt, groundtruth.txt, groundtruth_rect.txt)."
         )
-    return Dataset(path.resolve().name, path, tuple(_load_folder(folder) for folder in folders))
+    return Dataset(described.stem, path, tuple(sequences))
 
 
-def _annotation_file(folder: Path) -> Path | None:
-    files = (folder / "groundtruth.txt", folder / "groundtruth_rect.txt")
-    return next((file for file in files if file.is_file()), None)
+def _first(folder: Path, *names: str) -> Path | None:
+    """The first of the names that exists in a folder."""
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _annotations(folder: Path) -> Path | None:
+    return _first(folder, "groundtruth.txt", "groundtruth_rect.txt")
 
 
 def _sequence_folders(path: Path) -> list[Path]:
-    if _annotation_file(path):
+    """The sequences of a folder: itself, those in its list.txt, or all inside."""
+    if _annotations(path):
         return [path]
     listing = path / "list.txt"
     if listing.is_file():
-        folders = [path / name.strip() for name in read_text(listing).split("\n") if name.strip()]
-        for folder in folders:
-            if not _annotation_file(folder):
-                raise InputError(f"{listing} names '{folder.name}', which has no groundtruth.txt.")
-        return folders
-    return sorted(
-        folder for folder in path.iterdir() if folder.is_dir() and _annotation_file(folder)
-    )
+        return [path / name.strip() for name in read_text(listing).splitlines() if name.strip()]
+    return sorted(folder for folder in path.iterdir() if _annotations(folder))
 
 
 def _load_folder(folder: Path) -> Sequence:
     """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in
     img/)."""
-    source = _annotation_file(folder)
-    assert source is not None
+    source = _annotations(folder) or folder / "groundtruth.txt"
     regions = read_numbers(source)
-    images = next((folder / name for name in ("color", "img") if (folder / name).is_dir()), folder)
-    frames = tuple(
-        sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-    )
+    images = _first(folder, "color", "img") or folder
+    frames = sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
     tags = {}
     for tag, name in TAG_FILES.items():
-        file = next(
-            (
-                folder / (name + end)
-                for end in (".tag", ".label")
-                if (folder / (name + end)).is_file()
-            ),
-            None,
-        )
+        file = _first(folder, f"{name}.tag", f"{name}.label")
         tags[tag] = [value for row in read_numbers(file) for value in row] if file else []
-    height, width = read_frame(frames[0]).shape[:2]
-    return _checked(str(source), folder.resolve().name, frames, regions, tags, width, height)
+    size = read_frame(frames[0]).shape[1::-1]
+    return _checked(str(source), folder.resolve().name, frames, regions, tags, size)
 
 
 def _load_json(path: Path) -> list[Sequence]:
-    """PySOT's json: {name: {img_names, gt_rect, one list a tag, width, height}}. An empty tag list
-    means the tag never occurs."""
+    """PySOT's json: {name: {img_names, gt_rect, one list per tag, width, height}}.
+
+    An empty tag list means that the tag never occurs. OTB's json has no sizes: a frame tells.
+    """
     sequences = []
     try:
         for name, video in json.loads(read_text(path)).items():
-            images = [str(image) for image in video["img_names"]]
+            frames = [path.parent / image for image in video["img_names"]]
             regions = [[float(value) for value in region] for region in video["gt_rect"]]
             tags = {
                 tag: [float(value) for value in video.get(key, ())]
                 for tag, key in TAG_FILES.items()
             }
-            roots = (path.parent, path.parent / str(video.get("video_dir", name)))
-            root = next(
-                (root for root in roots if images and (root / images[0]).is_file()), roots[0]
-            )
-            frames = tuple(root / image for image in images)
-            if "width" in video and "height" in video:
-                width, height = int(video["width"]), int(video["height"])
+            if "width" in video:
+                size = int(video["width"]), int(video["height"])
             else:
-                height, width = read_frame(frames[0]).shape[:2]
-            sequences.append(
-                _checked(f"{path} ('{name}')", name, frames, regions, tags, width, height)
-            )
+                size = read_frame(frames[0]).shape[1::-1]
+            sequences.append(_checked(f"{path} ('{name}')", name, frames, regions, tags, size))
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise InputError(f"{path} is not a dataset in PySOT's json format.") from None
-    if not sequences:
-        raise InputError(f"{path} holds no sequence.")
     return sequences
 
 
 def _checked(
     source: str,
     name: str,
-    frames: tuple[Path, ...],
-    regions: Seq,
-    tags: Mapping[str, Seq],
-    width: int,
-    height: int,
+    frames: Seq[Path],
+    regions: Seq[Seq[float]],
+    tags: Mapping[str, Seq[float]],
+    size: tuple[int, int],
 ) -> Sequence:
     """The sequence, or InputError where its annotations cannot be meant: `source` names the file in
     the message."""
-    count = len(regions)
-    if count != len(frames):
-        raise InputError(f"{source} has {count} boxes for {len(frames)} frames.")
-    if count == 0:
-        raise InputError(f"{source} has no annotated frame.")
-    for index, region in enumerate(regions):
-        if len(region) not in (4, 8):
-            raise InputError(
-                f"{source}: frame {index + 1} has {len(region)} numbers where a box has 4 and a polygon 8."
-            )
-    corners = region_corners(regions)  # (N, 4, 2)
+    count, (width, height) = len(frames), size
+    if len(regions) != count or not count:
+        raise InputError(f"{source} has {len(regions)} boxes for {count} frames.")
+    corners = region_corners([np.asarray(region) for region in regions])  # (N, 4, 2)
     low, high = corners.min(1), corners.max(1)
-    flat = (high <= low).any(1)
-    flat |= np.array([len(region) == 4 and min(region[2:]) <= 0 for region in regions])
-    faults = (
-        ("is not finite", ~np.isfinite(corners).all((1, 2))),
-        ("has no positive size", flat),
-        (
-            f"is outside its {width} x {height} image",
-            (high <= 0).any(1) | (low >= (width, height)).any(1),
-        ),
-    )
-    for fault, where in faults:
+    inverted = np.array([len(region) == 4 and min(region[2:]) <= 0 for region in regions])
+    faults = {
+        "has neither 4 nor 8 finite numbers": ~np.isfinite(corners).all((1, 2)),
+        "has no positive size": (high <= low).any(1) | inverted,
+        f"is outside its {width} x {height} image": ((high <= 0) | (low >= size)).any(1),
+    }
+    for fault, where in faults.items():
         if where.any():
             raise InputError(f"{source}: the box of frame {int(where.argmax()) + 1} {fault}.")
-    flags = {}
-    for tag, values in tags.items():
+    flags = {tag: np.asarray(values, float) > 0 for tag, values in tags.items()}
+    for tag, values in flags.items():
         if len(values) not in (0, count):
             raise InputError(f"{source}: tag '{tag}' has {len(values)} values for {count} frames.")
-        flags[tag] = np.asarray(values, float) > 0 if len(values) else np.zeros(count, bool)
-    return Sequence(
-        name, frames, tuple(np.array(region, float) for region in regions), flags, width, height
-    )
+        if not len(values):
+            flags[tag] = np.zeros(count, bool)
+    boxes = tuple(np.array(region, float) for region in regions)
+    return Sequence(name, tuple(frames), boxes, flags, width, height)
 
 
 def read_text(path: Path) -> str:
-    """A text file's content; InputError where it cannot be read."""
+    """A text file's content. Raises InputError where it cannot be read."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not a text file'}."
-        ) from None
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise InputError(f"{path} cannot be read: {reason}.") from None
 
 
 def read_numbers(path: Path) -> list[list[float]]:
     """Rows of numbers separated by commas, tabs or spaces; empty lines at the end are dropped.
-    InputError names a bad line."""
+    Raises InputError naming a bad line."""
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
         try:
-            rows.append(
-                [float(value) for value in (line.split(",") if "," in line else line.split())]
-            )
+            rows.append([float(value) for value in line.replace(",", " ").split()])
         except ValueError:
             raise InputError(f"{path}: line {number} is not a list of numbers.") from None
     return rows

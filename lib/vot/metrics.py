@@ -8,6 +8,7 @@ a product of matrices.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, Mapping
 from typing import Sequence as Seq
@@ -28,7 +29,7 @@ class Evaluation:
     """One tracker on one dataset: sums per attribute (A) and sequence (S), of means over the
     repetitions.
 
-    overlap_sum, overlap_count, failures, frames: (A, S). curve_sum, curve_weight: (A, S, L), the
+    overlap_sum, overlap_count, failed, frames: (A, S). curve_sum, curve_weight: (A, S, L), the
     weighted sum and the weights of the segments that say something about a length. eao_interval:
     the lengths N_lo..N_hi, both included, that EAO averages over; eao_from tells whether they are
     the protocol's or derived from the sequences' lengths.
@@ -47,99 +48,83 @@ class Evaluation:
     curve_sum: np.ndarray = field(repr=False)
     curve_weight: np.ndarray = field(repr=False)
 
-    def scores(
-        self, counts: np.ndarray | None = None, attribute: str = "all"
-    ) -> dict[str, np.ndarray]:
+    def scores(self, counts: np.ndarray, attribute: str = "all") -> dict[str, np.ndarray]:
         """The four measures of samples of sequences: counts (B, S) says how often each sequence
-        occurs, None once each.
+        occurs.
 
         Returns (B,) arrays: accuracy (0..1), robustness (failures per 100 frames), failures, eao
         (0..1); NaN where undefined.
         """
         a = ATTRIBUTES.index(attribute)
-        counts = np.ones((1, len(self.sequences))) if counts is None else np.asarray(counts, float)
-        failures, frames = counts @ self.failed[a], counts @ self.frames[a]
-        window = slice(*self._window())
-        # (B, window)
-        curve = _ratio(
-            counts @ self.curve_sum[a][:, window], counts @ self.curve_weight[a][:, window]
-        )
-        known = np.isfinite(curve)
+        low, high = np.subtract(self.eao_interval, self.protocol.first_length)
+        curve_sum = counts @ self.curve_sum[a][:, low : high + 1]  # (B, lengths)
+        curve_weight = counts @ self.curve_weight[a][:, low : high + 1]
+        known, failures = curve_weight > 0, counts @ self.failed[a]
         return {
             "accuracy": _ratio(counts @ self.overlap_sum[a], counts @ self.overlap_count[a]),
-            "robustness": 100 * _ratio(failures, frames),
+            "robustness": 100 * _ratio(failures, counts @ self.frames[a]),
             "failures": failures,
-            "eao": _ratio(np.where(known, curve, 0).sum(1), known.sum(1)),
+            "eao": _ratio(_ratio(curve_sum, curve_weight, 0.0).sum(1), known.sum(1)),
         }
-
-    def _window(self) -> tuple[int, int]:
-        low, high = self.eao_interval
-        return low - self.protocol.first_length, high + 1 - self.protocol.first_length
-
-    @property
-    def accuracy(self) -> float:
-        return float(self.scores()["accuracy"][0])
-
-    @property
-    def robustness(self) -> float:
-        return float(self.scores()["robustness"][0])
-
-    @property
-    def failures(self) -> float:
-        return float(self.scores()["failures"][0])
-
-    @property
-    def eao(self) -> float:
-        return float(self.scores()["eao"][0])
-
-    def eao_curve(self, attribute: str = "all") -> np.ndarray:
-        """(L,) expected average overlap of tracking L frames from an initialisation; NaN where no
-        segment tells, [0] is 1."""
-        a = ATTRIBUTES.index(attribute)
-        curve = _ratio(self.curve_sum[a].sum(0), self.curve_weight[a].sum(0))
-        curve[0] = 1.0
-        return curve
 
     def attributes(self) -> dict[str, dict[str, float]]:
         """attribute -> measures, for all frames, the five tags and the frames without one."""
+        once = np.ones((1, len(self.sequences)))
         return {
-            name: {key: float(value[0]) for key, value in self.scores(None, name).items()}
+            name: {key: float(value[0]) for key, value in self.scores(once, name).items()}
             for name in ATTRIBUTES
         }
 
+    @property
+    def accuracy(self) -> float:
+        return self.attributes()["all"]["accuracy"]
+
+    @property
+    def robustness(self) -> float:
+        return self.attributes()["all"]["robustness"]
+
+    @property
+    def failures(self) -> float:
+        return self.attributes()["all"]["failures"]
+
+    @property
+    def eao(self) -> float:
+        return self.attributes()["all"]["eao"]
+
+    def eao_curve(self) -> np.ndarray:
+        """(L,) expected average overlap of tracking L frames from an initialisation; NaN where no
+        segment tells, [0] is 1."""
+        curve = _ratio(self.curve_sum[0].sum(0), self.curve_weight[0].sum(0))
+        curve[0] = 1.0
+        return curve
+
     def per_sequence(self) -> dict[str, dict[str, float]]:
         """sequence -> accuracy, failures and frames."""
-        accuracy = _ratio(self.overlap_sum[0], self.overlap_count[0])
+        accuracy = _ratio(self.overlap_sum[0], self.overlap_count[0]).tolist()
+        rows = zip(accuracy, self.failed[0].tolist(), self.frames[0].astype(int).tolist())
         return {
-            name: {
-                "accuracy": float(accuracy[s]),
-                "failures": float(self.failed[0, s]),
-                "frames": int(self.frames[0, s]),
-            }
-            for s, name in enumerate(self.sequences)
+            name: dict(zip(("accuracy", "failures", "frames"), row))
+            for name, row in zip(self.sequences, rows)
         }
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON values (NaN as null); attributes under the names they have in
         files."""
-        attributes = {
-            TAG_FILES.get(name, name): values for name, values in self.attributes().items()
-        }
-        overall = attributes.pop("all")
+        attributes = self.attributes()
         result = {
             "dataset": self.dataset,
             "protocol": self.protocol.name,
             "sequences": len(self.sequences),
             "frames": int(self.frames[0].sum()),
             "repetitions": self.repetitions,
-            **overall,
+            **attributes.pop("all"),
             "eao_interval": list(self.eao_interval),
             "eao_interval_from": self.eao_from,
-            "attributes": attributes,
+            "attributes": {TAG_FILES.get(name, name): row for name, row in attributes.items()},
             "per_sequence": self.per_sequence(),
             "eao_curve": self.eao_curve().tolist(),
         }
-        return _without_nan(result)
+        return json.loads(json.dumps(result), parse_constant=lambda _: None)
 
 
 def evaluate(
@@ -151,14 +136,14 @@ def evaluate(
     Raises InputError where a sequence has no result, one of another length, or one that was not
     made with resets.
     """
-    length = max(len(sequence) for sequence in dataset.sequences)
+    names = tuple(sequence.name for sequence in dataset)
+    lengths = [len(sequence) for sequence in dataset]
     parts = [
-        _reduce(sequence, results.get(sequence.name, ()), protocol, length)
-        for sequence in dataset.sequences
+        _reduce(sequence, results.get(sequence.name, ()), protocol, max(lengths))
+        for sequence in dataset
     ]
     sums = [np.stack(part, 1) for part in zip(*parts)]  # each (A, S) or (A, S, L)
-    low, high, source = eao_interval([len(sequence) for sequence in dataset.sequences], protocol)
-    names = tuple(sequence.name for sequence in dataset.sequences)
+    low, high, source = eao_interval(lengths, protocol)
     repetitions = max(len(results[name]) for name in names)
     return Evaluation(dataset.name, protocol, names, repetitions, (low, high), source, *sums)
 
@@ -191,21 +176,41 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
 
 def bootstrap(
     evaluation: Evaluation,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
     attribute: str = "all",
     groups: Mapping[str, str] | None = None,
+    level: float = 0.95,
+    n: int = 2000,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (low, high) of accuracy, robustness, failures and EAO over sequences
-    drawn with replacement.
+    """Percentile intervals (low, high) of the four measures over n draws of sequences with
+    replacement, always the same draws.
 
-    The same seed draws the same sequences. groups: sequence -> group, where sequences of a group
-    are not independent (they show the same photograph); then whole groups are drawn. With a single
-    sequence the bounds are NaN.
+    groups: sequence -> group, where sequences of a group are not independent (they show the same
+    photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
-    samples = evaluation.scores(_resample(evaluation.sequences, n, seed, groups), attribute)
-    return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
+    samples = evaluation.scores(_resample(evaluation.sequences, n, groups), attribute)
+    return {measure: _interval(samples[measure], level) for measure in MEASURES}
+
+
+def paired_bootstrap(
+    a: Evaluation, b: Evaluation, level: float = 0.95
+) -> dict[str, tuple[float, float, float]]:
+    """Difference a - b with its interval, measure -> (difference, low, high); both trackers see the
+    same drawn sequences.
+
+    What the trackers find hard together cancels, so this interval is narrower than two separate
+    ones suggest. Raises InputError where the two were not measured on the same sequences with the
+    same protocol.
+    """
+    if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
+        raise InputError(
+            f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
+        )
+    counts = _resample(a.sequences)
+    ours, theirs = a.scores(counts), b.scores(counts)
+    return {
+        name: (getattr(a, name) - getattr(b, name), *_interval(ours[name] - theirs[name], level))
+        for name in MEASURES
+    }
 
 
 def columns(evaluation: Evaluation) -> dict[str, float]:
@@ -218,44 +223,11 @@ def columns(evaluation: Evaluation) -> dict[str, float]:
     return columns
 
 
-def paired_bootstrap(
-    a: Evaluation,
-    b: Evaluation,
-    n: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    attribute: str = "all",
-    groups: Mapping[str, str] | None = None,
-) -> dict[str, tuple[float, float, float]]:
-    """Difference a - b with its interval, (difference, low, high) a measure; both trackers see the
-    same drawn sequences.
-
-    What the trackers find hard together cancels, so this interval is narrower than two separate
-    ones suggest. groups: as in `bootstrap`. Raises InputError where the two were not measured on
-    the same sequences with the same protocol.
-    """
-    if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
-        raise InputError(
-            f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
-        )
-    counts = _resample(a.sequences, n, seed, groups)
-    ones = np.ones((1, len(a.sequences)))
-    result = {}
-    for measure in MEASURES:
-        samples, value = (
-            a.scores(c, attribute)[measure] - b.scores(c, attribute)[measure]
-            for c in (counts, ones)
-        )
-        result[measure] = (float(value[0]), *_interval(samples, level, a))
-    return result
-
-
 def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
     """AO of a one-pass run: the mean over all frames after the first of the exact overlap of
     prediction and annotation."""
-    overlaps = area_overlap(
-        region_corners(trajectory.entries[1:]), region_corners(sequence.regions[1:])
-    )
+    predicted, annotated = trajectory.entries[1:], sequence.regions[1:]
+    overlaps = area_overlap(region_corners(predicted), region_corners(annotated))
     return float(np.nan_to_num(overlaps).mean())
 
 
@@ -265,13 +237,7 @@ def frame_overlaps(
     """(N,) overlap of every frame, NaN where the entry is a code; eao: cut to the image as the
     protocol does for EAO."""
     size = (sequence.width, sequence.height)
-    return region_overlaps(
-        trajectory.entries,
-        sequence.regions,
-        size,
-        protocol,
-        protocol.eao_image_end if eao else None,
-    )
+    return region_overlaps(trajectory.entries, sequence.regions, size, protocol, eao)
 
 
 def _reduce(
@@ -279,27 +245,24 @@ def _reduce(
 ) -> list[np.ndarray]:
     """The sums of one sequence, in the order of Evaluation's fields: four (A,) and two (A, L)."""
     count = len(sequence)
-    if not trajectories:
-        raise InputError(f"There is no result for sequence '{sequence.name}'.")
+    if not trajectories or any(len(t) != count or t.codes[0] != INIT for t in trajectories):
+        raise InputError(
+            f"Sequence '{sequence.name}' has no result of {count} frames made with resets."
+        )
     tags = np.array([np.ones(count, bool), *(sequence.tags[tag] for tag in TAGS)])
     tags = np.concatenate([tags, ~tags[1:].any(0, keepdims=True)]).astype(float)  # (A, N)
     overlaps, failed = [], np.zeros(len(tags))
     curve_sum, curve_weight = np.zeros((2, len(tags), length))
     for trajectory in trajectories:
         codes = trajectory.codes
-        if len(codes) != count or codes[0] != INIT:
-            raise InputError(
-                f"A result for sequence '{sequence.name}' is not a reset-based one of {count} frames."
-            )
         failed += tags[:, codes == FAILURE].sum(1) / len(trajectories)
-        overlap, eao_overlap = (
-            frame_overlaps(sequence, trajectory, protocol, eao) for eao in (False, True)
-        )
+        overlap = frame_overlaps(sequence, trajectory, protocol)
         for start in np.flatnonzero(codes == INIT).tolist():
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
+        overlap = np.nan_to_num(frame_overlaps(sequence, trajectory, protocol, eao=True))
         for start, stop, survived in _segments(codes, protocol):
-            means, known = _segment_means(np.nan_to_num(eao_overlap[start:stop]), survived, length)
+            means, known = _segment_means(overlap[start:stop], survived, length)
             weight = tags[:, start:stop].sum(1) / (stop - start) / len(trajectories)
             curve_sum += weight[:, None] * means
             curve_weight += weight[:, None] * known
@@ -314,10 +277,11 @@ def _accuracy_sums(
     N) tags."""
     known = np.isfinite(overlaps)
     values = np.where(known, overlaps, 0.0)
-    if protocol.accuracy_over == "frames":  # of each frame's mean over the repetitions that saw it
-        return tags @ _ratio(values.sum(0), known.sum(0), 0.0), tags @ known.any(0)
-    means = _ratio(values @ tags.T, known @ tags.T, 0.0).mean(0)
-    return means * tags.sum(1), tags.sum(1)
+    if protocol.accuracy_by_sequence:
+        means = _ratio(values @ tags.T, known @ tags.T, 0.0).mean(0)
+        return means * tags.sum(1), tags.sum(1)
+    # of each frame's mean over the repetitions that saw it
+    return tags @ _ratio(values.sum(0), known.sum(0), 0.0), tags @ known.any(0)
 
 
 def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, bool]]:
@@ -327,20 +291,12 @@ def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, boo
     A failure in the last frames, with no frame left to start again, ends no segment for PySOT (and
     VOT's MATLAB toolkit); with the protocol's `late_failures` it does.
     """
-    failures = np.flatnonzero(codes == FAILURE)
-    starts = [
-        0,
-        *(
-            int(failure) + protocol.skip
-            for failure in failures
-            if failure + protocol.skip <= len(codes)
-        ),
-    ]
+    count, failures = len(codes), np.flatnonzero(codes == FAILURE).tolist()
+    starts = [0, *(at + protocol.skip for at in failures if at + protocol.skip <= count)]
     segments = [(start, following + 1, False) for start, following in zip(starts, starts[1:])]
-    if starts[-1] < len(codes):
-        segments.append(
-            (starts[-1], len(codes), len(failures) < len(starts) or not protocol.late_failures)
-        )
+    if starts[-1] < count:
+        survived = len(failures) < len(starts) or not protocol.late_failures
+        segments.append((starts[-1], count, survived))
     return segments
 
 
@@ -361,21 +317,22 @@ def _segment_means(
 
 
 def _resample(
-    sequences: Seq[str], n: int, seed: int, groups: Mapping[str, str] | None
+    sequences: Seq[str], n: int = 2000, groups: Mapping[str, str] | None = None
 ) -> np.ndarray:
-    """(n, S) how often each sequence was drawn, by itself or with its group."""
-    names, member = np.unique(
-        [(groups or {}).get(name, name) for name in sequences], return_inverse=True
-    )
-    if groups is None:
-        member = np.arange(len(sequences))
-    count = len(names)
-    return np.random.RandomState(seed).multinomial(count, np.full(count, 1 / count), n)[:, member]
+    """(n, S) how often each sequence was drawn, by itself or with its group; (0, S) where there is
+    only one to draw."""
+    member = np.arange(len(sequences))
+    if groups is not None:
+        _, member = np.unique([groups[name] for name in sequences], return_inverse=True)
+    count = member.max() + 1
+    draws = n if count > 1 else 0
+    drawn = np.random.RandomState(0).multinomial(count, np.full(count, 1 / count), draws)
+    return drawn[:, member].astype(float)
 
 
-def _interval(samples: np.ndarray, level: float, evaluation: Evaluation) -> tuple[float, float]:
+def _interval(samples: np.ndarray, level: float) -> tuple[float, float]:
     samples = samples[np.isfinite(samples)]
-    if len(evaluation.sequences) < 2 or samples.size == 0:
+    if not samples.size:
         return float("nan"), float("nan")
     low, high = np.percentile(samples, [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
@@ -383,11 +340,3 @@ def _interval(samples: np.ndarray, level: float, evaluation: Evaluation) -> tupl
 
 def _ratio(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
     return np.where(below > 0, above / np.where(below > 0, below, 1), otherwise)
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value

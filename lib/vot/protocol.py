@@ -15,7 +15,7 @@ from typing import Sequence as Seq
 import numpy as np
 
 from lib.vot.dataset import Sequence, axis_aligned_box
-from lib.vot.overlap import area_overlap, pixel_overlap, region_corners, surely_meet
+from lib.vot.overlap import pixel_overlap, region_corners
 
 SKIPPED, INIT, FAILURE = 0, 1, 2  # VOT's codes in raw results
 
@@ -30,25 +30,12 @@ class Protocol:
     burn_in: int = 10  # frames from an initialisation on that accuracy leaves out
     eao_low: int = 100  # bounds of the interval of lengths that EAO averages over, both included
     eao_high: int = 356
-    # The length that the EAO curve starts with: does the initial frame count?
-    first_length: int = 1
-    overlap: str = "pixels"  # "pixels", or "area" for exact areas without bounds
+    first_length: int = 1  # of the EAO curve: 1 counts the initial frame, 0 does not
     box_end: int = 0  # a box is rasterised from x to x + w + box_end
     image_end: int = 0  # regions are cut to 0 .. w + image_end, for accuracy
     eao_image_end: int = -1  # and for EAO
-    # Mean over all frames, or over "sequences" weighted with their length
-    accuracy_over: str = "frames"
-    # Does a failure count for EAO when too few frames are left to start again?
-    late_failures: bool = False
-
-    def __post_init__(self) -> None:
-        if self.overlap not in ("pixels", "area") or self.accuracy_over not in (
-            "frames",
-            "sequences",
-        ):
-            raise ValueError(
-                f"protocol '{self.name}': unknown overlap '{self.overlap}' or mean over '{self.accuracy_over}'"
-            )
+    accuracy_by_sequence: bool = False  # mean over sequences, weighted with their lengths
+    late_failures: bool = False  # a failure too late for another start counts for EAO
 
 
 PYSOT = Protocol()
@@ -60,7 +47,7 @@ TOOLKIT = Protocol(
     first_length=0,
     box_end=-1,
     image_end=-1,
-    accuracy_over="sequences",
+    accuracy_by_sequence=True,
     late_failures=True,
 )
 PROTOCOLS = {protocol.name: protocol for protocol in (PYSOT, TOOLKIT)}
@@ -90,28 +77,17 @@ class Trajectory:
 def region_overlaps(
     predicted: Seq[np.ndarray],
     annotated: Seq[np.ndarray],
-    size: tuple[int, int],
+    size: Seq[int],
     protocol: Protocol,
-    end: int | None = None,
+    eao: bool = False,
 ) -> np.ndarray:
-    """(N,) overlap of N pairs of regions as the protocol measures it, in images of size (w, h); end
-    in place of image_end."""
+    """(N,) overlap of N pairs of regions in images of size (w, h), NaN where one is a code.
+
+    eao: cut to the image as the protocol does for EAO.
+    """
     p, q = region_corners(predicted, protocol.box_end), region_corners(annotated, protocol.box_end)
-    if protocol.overlap == "area":
-        return area_overlap(p, q)
-    return pixel_overlap(p, q, np.add(size, protocol.image_end if end is None else end))
-
-
-def is_failure(
-    box: np.ndarray, region: np.ndarray, size: tuple[int, int], protocol: Protocol
-) -> bool:
-    """Whether the tracker has lost an annotated region; a box that is not finite is lost as
-    well."""
-    if protocol.failure_overlap <= 0:
-        p, q = region_corners([box, region], protocol.box_end)
-        if surely_meet(p, q, size):
-            return False
-    return not region_overlaps([box], [region], size, protocol)[0] > protocol.failure_overlap
+    end = protocol.eao_image_end if eao else protocol.image_end
+    return pixel_overlap(p, q, np.add(size, end))
 
 
 OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
@@ -120,12 +96,11 @@ OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 def run_reset_based(
     tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None
 ) -> Trajectory:
-    """Track with re-initialisation: a failure at frame i is marked 2, frames i + 1 .. i + skip - 1
-    are marked 0, and the tracker starts again from the annotation at frame i + skip, marked 1
-    (PySOT's test.py, VOT's supervised experiment).
+    """Track with re-initialisation, as PySOT's test.py and VOT's supervised experiment do.
 
-    on_frame(index, frame, entry, box) sees every frame; box is the tracker's (at a failure the lost
-    one), None if skipped.
+    A failure at frame i is marked 2, frames i + 1 .. i + skip - 1 are marked 0, and the tracker
+    starts again from the annotation at frame i + skip, marked 1. on_frame(index, frame, entry, box)
+    sees every frame; box is the tracker's (at a failure the lost one), None if skipped.
     """
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
@@ -141,7 +116,8 @@ def run_reset_based(
         else:
             result, seconds[index] = _timed(tracker.track, frame)
             entry = box = np.array(result.box, float)
-            if is_failure(box, region, (frame.shape[1], frame.shape[0]), protocol):
+            overlap = region_overlaps([box], [region], frame.shape[1::-1], protocol)[0]
+            if not overlap > protocol.failure_overlap:  # NaN, of a box that is not finite, too
                 entry, start = np.array([FAILURE], float), index + protocol.skip
         entries.append(entry)
         if on_frame:
@@ -149,46 +125,30 @@ def run_reset_based(
     return Trajectory(tuple(entries), seconds)
 
 
-def run_one_pass(tracker: Any, sequence: Sequence, on_frame: OnFrame | None = None) -> Trajectory:
-    """One-pass evaluation: initialised in the first frame, never again; every entry is a box, the
-    first the initial one."""
-    entries: list[np.ndarray] = []
+def run_one_pass(tracker: Any, sequence: Sequence) -> Trajectory:
+    """Track without re-initialisation; the first entry is the initial box."""
+    boxes = [axis_aligned_box(sequence.regions[0])]
     seconds = np.zeros(len(sequence))
-    for index, region in enumerate(sequence.regions):
-        frame = sequence.frame(index)
-        if index == 0:
-            box = axis_aligned_box(region)
-            _, seconds[index] = _timed(tracker.init, frame, box)
-        else:
-            result, seconds[index] = _timed(tracker.track, frame)
-            box = np.array(result.box, float)
-        entries.append(box)
-        if on_frame:
-            on_frame(index, frame, box, box)
-    return Trajectory(tuple(entries), seconds)
+    _, seconds[0] = _timed(tracker.init, sequence.frame(0), boxes[0])
+    for index in range(1, len(sequence)):
+        result, seconds[index] = _timed(tracker.track, sequence.frame(index))
+        boxes.append(np.array(result.box, float))
+    return Trajectory(tuple(boxes), seconds)
 
 
 def frames_per_second(trajectories: Iterable[Trajectory], tracked_only: bool = False) -> float:
     """Speed over trajectories, NaN where times are not known.
 
     By PySOT's scheme every frame but the first counts, skipped ones too, over the time of all init
-    and track calls, so that failures look like speed (section 3.3.3); with `tracked_only`, track
-    calls over the time of track calls.
+    and track calls, so that failures look like speed (section 3.3.3). tracked_only: track calls
+    over the time of track calls.
     """
     frames, seconds = 0, 0.0
     for trajectory in trajectories:
-        if tracked_only:
-            tracked = (trajectory.codes != INIT) & (trajectory.codes != SKIPPED)
-            tracked[0] = False
-            frames, seconds = (
-                frames + int(tracked.sum()),
-                seconds + float(trajectory.seconds[tracked].sum()),
-            )
-        else:
-            frames, seconds = (
-                frames + len(trajectory) - 1,
-                seconds + float(trajectory.seconds.sum()),
-            )
+        later = np.arange(len(trajectory)) > 0
+        tracked = later & (trajectory.codes != INIT) & (trajectory.codes != SKIPPED)
+        frames += int((tracked if tracked_only else later).sum())
+        seconds += float(trajectory.seconds[tracked if tracked_only else ...].sum())
     return frames / seconds if seconds > 0 else float("nan")
 
 

@@ -1,5 +1,5 @@
 """Raw results as the VOT toolkit and PySOT write them:
-`<tracker>/baseline/<sequence>/<sequence>_001.txt`, a line a frame.
+`<tracker>/baseline/<sequence>/<sequence>_001.txt`, one line per frame.
 
 A line is a code (1 initialised, 2 failure, 0 skipped), a box or a polygon. Durations go beside it
 as `<sequence>_001_time.value`.
@@ -15,7 +15,7 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.files import write_text
-from lib.vot.dataset import Dataset, Sequence, read_numbers
+from lib.vot.dataset import Dataset, read_numbers
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
 
 
@@ -25,10 +25,10 @@ def result_path(folder: str | Path, sequence: str, repetition: int = 1) -> Path:
 
 
 def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
-    """Write one raw file and, where durations are known, the times beside it; folders are made,
-    nothing is left half-written.
+    """Write one raw file and, where durations are known, the times beside it.
 
-    Raises InputError where the place cannot be written to.
+    Missing folders are made, nothing is left half-written. Raises InputError where the place cannot
+    be written to.
     """
     path = Path(path)
     lines = [
@@ -50,22 +50,14 @@ def read_trajectory(path: str | Path) -> Trajectory:
     path = Path(path)
     rows = read_numbers(path)
     for number, row in enumerate(rows, 1):
-        if len(row) not in (1, 4, 8):
+        code = len(row) == 1 and row[0] in (SKIPPED, INIT, FAILURE)
+        if not (code or (len(row) in (4, 8) and all(map(math.isfinite, row)))):
             raise InputError(
-                f"{path}: line {number} has {len(row)} numbers where a code has 1, a box 4 and a polygon 8."
+                f"{path}: line {number} is neither a code (0, 1 or 2) nor 4 or 8 finite numbers."
             )
-        if len(row) == 1 and row[0] not in (SKIPPED, INIT, FAILURE):
-            raise InputError(
-                f"{path}: line {number} is {row[0]:g}, which is no code of the VOT toolkit."
-            )
-        if not all(map(math.isfinite, row)):
-            raise InputError(f"{path}: line {number} has a number that is not finite.")
-    times = (
-        [value for row in read_numbers(_time_path(path)) for value in row]
-        if _time_path(path).is_file()
-        else []
-    )
-    seconds = np.array(times, float) if len(times) == len(rows) else np.full(len(rows), np.nan)
+    file = _time_path(path)
+    times = [value for row in read_numbers(file) for value in row] if file.is_file() else []
+    seconds = np.array(times) if len(times) == len(rows) else np.full(len(rows), np.nan)
     return Trajectory(tuple(np.array(row) for row in rows), seconds)
 
 
@@ -75,49 +67,32 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
 
     folder: a tracker's, with `baseline/<sequence>/<sequence>_*.txt` inside (or the baseline folder
     itself), or with `<sequence>.txt` as PySOT writes one-pass results. Results of further sequences
-    are left alone. Raises InputError for results of another dataset, a missing sequence, or a file
-    with too few or too many lines.
+    are left alone. Raises InputError for a missing sequence, and for a file with too few or too
+    many lines.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"Results folder {folder} does not exist.")
-    files = {sequence.name: _files(folder, sequence.name) for sequence in dataset.sequences}
-    missing = [name for name, found in files.items() if not found]
-    if len(missing) == len(files):
-        raise InputError(
-            f"Results folder {folder} has no sequence of {dataset.name}: its results are of another dataset."
-        )
-    if missing:
-        raise InputError(
-            f"Results folder {folder} lacks {len(missing)} of {len(files)} sequences, the first is '{missing[0]}'."
-        )
-    return {
-        sequence.name: [_read_checked(file, sequence) for file in files[sequence.name]]
-        for sequence in dataset.sequences
-    }
+    results = {}
+    for sequence in dataset:
+        files = _files(Path(folder), sequence.name)
+        if not files:
+            raise InputError(
+                f"Results folder {folder} lacks sequence '{sequence.name}' of {dataset.name}."
+            )
+        results[sequence.name] = [read_trajectory(file) for file in files]
+        for file, trajectory in zip(files, results[sequence.name]):
+            if len(trajectory) != len(sequence):
+                raise InputError(
+                    f"{file} has {len(trajectory)} lines where sequence '{sequence.name}' has "
+                    f"{len(sequence)} frames."
+                )
+    return results
 
 
 def _files(folder: Path, name: str) -> list[Path]:
     for parent in (folder / "baseline" / name, folder / name):
-        found = sorted(
-            file
-            for file in parent.glob("*.txt")
-            if file.stem[:-4] == name and file.stem[-3:].isdigit()
-        )
+        found = sorted(parent.glob(f"{name}_[0-9][0-9][0-9].txt"))
         if found:
             return found
     return [folder / f"{name}.txt"] if (folder / f"{name}.txt").is_file() else []
-
-
-def _read_checked(path: Path, sequence: Sequence) -> Trajectory:
-    trajectory = read_trajectory(path)
-    if len(trajectory) != len(sequence):
-        raise InputError(
-            f"{path} has {len(trajectory)} lines where sequence '{sequence.name}' has {len(sequence)} frames."
-        )
-    if trajectory.codes[0] not in (INIT, -1):
-        raise InputError(f"{path}: line 1 is neither an initialisation nor a box.")
-    return trajectory
 
 
 def _time_path(path: Path) -> Path:

@@ -122,7 +122,7 @@ def test_corners_run_clockwise_from_the_top_left():
     [
         ("50,40,30,20\n" * 2, ["2 boxes for 3 frames"]),
         ("50,40,30,20\n" * 4, ["4 boxes for 3 frames"]),
-        ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "not finite"]),
+        ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "finite"]),
         ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
         ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
         ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
@@ -130,7 +130,7 @@ def test_corners_run_clockwise_from_the_top_left():
             "50,40,30,20\n-40,40,30,20\n50,40,30,20\n",
             ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"],
         ),
-        ("50,40,30\n" * 3, ["frame 1", "3 numbers"]),
+        ("50,40,30\n" * 3, ["frame 1", "4 nor 8"]),
         ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
         ("", ["0 boxes"]),
     ],
@@ -145,7 +145,7 @@ def test_bad_boxes_are_refused_with_file_and_frame(tmp_path, lines, words):
     ("changes", "words"),
     [
         ({"gt_rect": [[1, 2, 30, 20]] * 2}, ["'a'", "2 boxes for 3 frames"]),
-        ({"gt_rect": [[1, 2, 30, float("nan")]] * 3}, ["'a'", "frame 1", "not finite"]),
+        ({"gt_rect": [[1, 2, 30, float("nan")]] * 3}, ["'a'", "frame 1", "finite"]),
         ({"gt_rect": [[1, 2, 30, "x"]] * 3}, ["PySOT"]),
         ({"occlusion": [1]}, ["'a'", "occlusion", "1 values for 3 frames"]),
         ({"img_names": None}, ["PySOT"]),
@@ -166,10 +166,10 @@ def test_what_is_no_description_is_refused(tmp_path, text):
 
 def test_places_without_a_dataset_are_refused(tmp_path):
     refused(tmp_path / "nowhere", "nowhere", "does not exist")
-    refused(tmp_path, "neither")
+    refused(tmp_path, "holds no sequence")
     (tmp_path / "list.txt").write_text("a\nb\n")
     write_vot(tmp_path / "a", count=2)
-    refused(tmp_path, "list.txt", "'b'")
+    refused(tmp_path, "b/groundtruth.txt", "cannot be read")
     shutil.rmtree(str(tmp_path / "a" / "color"))
     refused(tmp_path / "a", "no frames")
 

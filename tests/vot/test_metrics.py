@@ -191,7 +191,12 @@ def test_repetitions_are_averaged():
 
 def test_results_that_were_not_made_with_resets_are_refused():
     dataset = dataset_of(still_sequence(count=3))
-    for results in ({}, {"still": [entries(BOX, BOX, BOX)]}, {"still": [entries(1, BOX)]}):
+    for results in (
+        {},
+        {"still": [entries(BOX, BOX, BOX)]},
+        {"still": [entries(1, BOX)]},
+        {"still": [entries(2, 0, 0)]},
+    ):
         with pytest.raises(InputError, match="'still'"):
             evaluate(dataset, results)
 
@@ -252,9 +257,8 @@ def test_bootstrap_intervals_have_the_width_of_the_formula():
 
 
 def test_the_bootstrap_is_deterministic_and_widens_with_its_level(evaluations):
-    one, again, other = (bootstrap(evaluations["SiamFC"], seed=seed) for seed in (0, 0, 1))
-    assert one == again
-    assert one != other
+    one = bootstrap(evaluations["SiamFC"])
+    assert one == bootstrap(evaluations["SiamFC"])
     wide = bootstrap(evaluations["SiamFC"], level=0.99)
     assert all(
         wide[m][0] < one[m][0] < getattr(evaluations["SiamFC"], m) < one[m][1] < wide[m][1]
@@ -309,10 +313,3 @@ def test_average_overlap_is_the_mean_after_the_first_frame():
     sequence = still_sequence(count=3)
     assert average_overlap(sequence, entries(BOX, BOX, (50, 40, 30, 10))) == pytest.approx(0.75)
     assert average_overlap(sequence, entries(1, (0, 0, 5, 5), BOX)) == pytest.approx(0.5)
-
-
-def test_exact_areas_can_be_chosen(shared, vot2018):
-    results = read_results(shared / "vot2018" / "results" / "SiamRPNpp_R50", vot2018)
-    exact = evaluate(vot2018, results, Protocol("exact", overlap="area"))
-    assert exact.failures == 50
-    assert exact.accuracy == pytest.approx(0.601, abs=0.01)

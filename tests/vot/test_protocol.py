@@ -60,8 +60,6 @@ def test_the_protocol_is_data(sequence):
         name == protocol.name and protocol.eao_low < protocol.eao_high
         for name, protocol in PROTOCOLS.items()
     )
-    with pytest.raises(ValueError, match="unknown overlap"):
-        Protocol(overlap="volume")
 
 
 def test_a_box_that_is_not_finite_is_a_failure(sequence):
