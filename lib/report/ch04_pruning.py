@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lib import pruning
 from lib.measure.full_size import EngineSpeed
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import CUT, DISTILLED, FROZEN, RECALIBRATED, UNPRUNED, Tracker, tracker_of
-from lib.pruning import curl as pruning
 from lib.report.ch04_engines import (
     APART,
     COLOURS,

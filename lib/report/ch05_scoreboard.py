@@ -28,7 +28,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lib.measure import pruned, runs
-from lib.pruning.curl import backbone_parameters
+from lib.pruning import backbone_parameters
 from lib.report import thesis
 from lib.report.ch04_engines import LEVELS, by_precision
 from lib.report.plots import GREEN, GREY, ORANGE, finished, new_figure, styled

@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from lib import pruning
 from lib.measure import full_size, pruned, quality
 from lib.measure.full_size import EngineSpeed
 from lib.measure.measurement import Measurement
 from lib.measure.variants import baseline
-from lib.pruning import curl as pruning
 from lib.report import ch04_engines, ch04_pruning, thesis
 from lib.report.tables import Table, Text
 from lib.vot.dataset import load_dataset
