@@ -97,13 +97,17 @@ def load_clips(path: Union[str, Path], holdout: Sequence[str] = ()) -> List[Clip
     Raises InputError for missing or malformed files.
     """
     path = Path(path)
+    crops = (path / "crop511").is_dir()
+    if crops and holdout:
+        raise InputError(f"{path}: sequences can be held out of a manifest, not of crop511/")
     try:
-        clips = _crop511(path) if (path / "crop511").is_dir() else _manifest(path, holdout)
+        clips = _crop511(path) if crops else _manifest(path, holdout)
     except (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         raise InputError(f"{path}: not a training manifest, nor crops ({error!r})") from None
-    if not clips or not clips[0][0].path.is_file():
-        missing = f"{clips[0][0].path} is missing" if clips else "no boxes"
-        raise InputError(f"{path}: {missing}")
+    some = clips[:1] if crops else clips  # crop511 has millions
+    missing = next((clip[0].path for clip in some if not clip[0].path.is_file()), None)
+    if missing or not clips:
+        raise InputError(f"{path}: {f'{missing} is missing' if missing else 'no boxes'}")
     return clips
 
 

@@ -169,13 +169,9 @@ def test_folders_that_do_not_fit_are_refused(tmp_path, fault):
 
 
 def test_pictures_of_other_classes_than_the_networks_are_refused(tmp_path):
+    config = replace(SHORT, data=str(folders(tmp_path / "data")))
     with pytest.raises(InputError, match="3 classes of pictures, 64 of the network"):
-        train_classifier(
-            fresh(),
-            replace(SHORT, data=str(folders(tmp_path / "data"))),
-            tmp_path / "out",
-            progress=False,
-        )
+        train_classifier(fresh(), config, tmp_path / "out")
 
 
 def test_checkpoints_of_another_width_or_training_are_refused(tmp_path):

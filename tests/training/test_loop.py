@@ -213,6 +213,8 @@ def test_crop511_folders_of_pysot_are_read(tmp_path):
     pair = PairDataset(clips, PairConfig(shares={"annotated": 1.0}), 255, 0)[0]
     assert pair["exemplar"].shape == (3, 127, 127)
     assert pair["search"].shape == (3, 255, 255)
+    with pytest.raises(InputError, match="held out of a manifest, not of crop511"):
+        load_clips(folder, ("a",))
 
 
 @pytest.mark.parametrize(
@@ -253,6 +255,7 @@ def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, chan
         ({"boxes": [[10, 10, float("nan"), 20]]}, "which no target can have"),
         ({"boxes": [[900, 10, 20, 20]]}, "does not fit a picture of 240x200"),
         ({"file": "cut.jpg"}, "cut.jpg"),
+        ({"file": "gone.jpg"}, "gone.jpg is missing"),
     ],
 )
 def test_bad_pictures_and_boxes_are_named_also_from_a_worker(tmp_path, entry, words):
