@@ -273,8 +273,8 @@ def calibrate(options: argparse.Namespace) -> int:
     from lib.engines.zoo import weights_path
     from lib.files import digest
     from lib.siamrpn.checkpoint import load_network
-    from lib.training.loop import load_config
     from lib.training.pairs import training_pairs
+    from lib.training.tracker import load_config
     from lib.vot.dataset import load_dataset
 
     weights = weights_path(options.weights)
@@ -341,8 +341,8 @@ def bench(options: argparse.Namespace) -> int:
 def train(options: argparse.Namespace) -> int:
     """Train a network as a configuration file says, or go on where a stopped run was."""
     from lib.training.config import read_yaml
-    from lib.training.loop import load_config
-    from lib.training.loop import train as run
+    from lib.training.tracker import load_config
+    from lib.training.tracker import train as run
 
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
     overrides: dict[str, Any] = {key: value for key, value in given.items() if value}
@@ -364,8 +364,8 @@ def train(options: argparse.Namespace) -> int:
 def prune(options: argparse.Namespace) -> int:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
+    from lib import pruning
     from lib.engines.zoo import FOLDER, weights_path
-    from lib.pruning import curl as pruning
     from lib.training.classify import load_classifier, load_classify_config, train_classifier
     from lib.training.pictures import open_pictures
 
@@ -399,7 +399,6 @@ def prune(options: argparse.Namespace) -> int:
             options.precision,
             options.quick,
             options.device,
-            say=lambda text: print(text, file=sys.stderr),
         )
         print(f"{options.out}: {sum(map(len, scored.values()))} scores")
         return 0
@@ -420,8 +419,8 @@ def tune(options: argparse.Namespace) -> int:
 
     from lib.engines import pytorch
     from lib.files import write_text
-    from lib.training.loop import load_config
     from lib.training.pairs import held_out
+    from lib.training.tracker import load_config
     from lib.training.tune import as_video
     from lib.training.tune import tune as search
 

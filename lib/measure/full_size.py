@@ -50,7 +50,7 @@ from lib.measure.speed import (
 from lib.measure.turns import Candidate, Timed, ratios, time_group
 from lib.measure.variants import Variant, mixtures
 from lib.progress import progress
-from lib.pruning.curl import backbone_parameters
+from lib.pruning import backbone_parameters
 from lib.siamrpn.contract import by_type
 from lib.siamrpn.network import NetworkConfig, parameter_count
 from lib.siamrpn.parts import NETWORKS

@@ -14,11 +14,11 @@ from typing import Any
 
 import pandas as pd
 
+from lib import pruning
 from lib.engines.zoo import DEMO_WEIGHTS, FOLDER
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.measure.variants import Variant, baseline, engines
-from lib.pruning import curl as pruning
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
 from lib.siamrpn.network import NetworkConfig
 from lib.training.classify import Classifier

@@ -1,5 +1,4 @@
-"""Batch-norm recalibration: what a network's layers see after channels were taken out of it
-(section 4.2.3)."""
+"""Batch normalisation measured again after channels were removed (thesis section 4.2.3)."""
 
 from __future__ import annotations
 
@@ -16,6 +15,7 @@ from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import SiamRPN
 from lib.training.pairs import training_pairs
+from lib.training.tracker import load_config
 
 
 def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) -> None:
@@ -48,9 +48,7 @@ def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) ->
 
 def recalibrate_file(weights: Path, config: Path, count: int, out: Path) -> str:
     """Write a tracker's weights with statistics of `count` pairs of a training configuration's
-    data; says what was done."""
-    from lib.training.loop import load_config
-
+    data; returns a sentence on what was done."""
     network = load_network(weights)
     recalibrate(network, training_pairs(load_config(config), count))
     save_weights(out, network.state_dict())

@@ -16,12 +16,11 @@ import numpy as np
 
 from lib.measure import pruned
 from lib.measure.variants import Variant, mixtures
-from lib.pruning.curl import backbone_parameters
 from lib.report import audit, thesis
 from lib.report.evidence import BASE, CannotTell, Evidence, Measured
 from lib.report.tables import is_known
 from lib.siamrpn.contract import PRECISIONS
-from lib.siamrpn.network import NetworkConfig
+from lib.siamrpn.network import NetworkConfig, backbone_parameters
 from lib.siamrpn.parts import NETWORKS
 
 ORDER = (BASE, "engine FP32", "engine FP16", "engine INT8")  # the thesis's, from the slowest

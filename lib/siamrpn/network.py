@@ -374,3 +374,33 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 def parameter_count(module: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def backbone_parameters(config: NetworkConfig) -> int:
+    """Number of the backbone's parameters from its channel counts alone, without building it;
+    45,528,128 for the full one."""
+    total, inputs = 3 * config.stem * 49 + 2 * config.stem, config.stem
+    for stage, part in enumerate(config.stages, 1):
+        shortcut = inputs if stage == 1 else 9 * inputs  # a 1x1 convolution, or 3x3
+        total += part.channels * (shortcut + 2)
+        for first, second in part.blocks:
+            total += first * (inputs + 2) + second * (9 * first + 2) + part.channels * (second + 2)
+            inputs = part.channels
+    return total
+
+
+def run_and_count(module: nn.Module, x: Tensor) -> Tuple[Any, float]:
+    """A module's output for x, and the floating point operations of its convolutions: two for every
+    multiplication with addition, all images of the batch counted."""
+    flop = 0.0
+
+    def count(conv: Any, _: Any, output: Tensor) -> None:
+        nonlocal flop
+        flop += 2.0 * conv.weight[0].numel() * output.numel()
+
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    hooks = [conv.register_forward_hook(count) for conv in convolutions]
+    output = module(x)
+    for hook in hooks:
+        hook.remove()
+    return output, flop

@@ -1,11 +1,11 @@
-"""Training configurations: YAML to frozen dataclasses, strictly."""
+"""Training configurations: YAML to frozen dataclasses, checked against their annotations."""
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import is_dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Dict, Mapping, Type, TypeVar, Union
+from typing import Any, Dict, Mapping, Optional, Type, TypeVar, Union, get_type_hints
 
 import yaml
 
@@ -14,45 +14,56 @@ from lib.errors import InputError
 T = TypeVar("T")
 
 
-def build(kind: Type[T], data: Any, source: object) -> T:
-    """A frozen dataclass from plain data, unknown keys refused."""
-    if not isinstance(data, Mapping):
-        raise InputError(f"{source}: {kind.__name__} should be a list of keys and values")
-    known = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(data) - known)
-    if unknown:
-        raise InputError(
-            f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(known))})"
-        )
-    defaults = {f.name: f.default for f in fields(kind)}  # type: ignore[arg-type]
-    for key, value in data.items():
-        like = defaults[key]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
-        if isinstance(like, (bool, str)):
-            good = isinstance(value, type(like))
-        elif isinstance(like, (int, float)):
-            good = number and value >= 0 and (isinstance(like, float) or isinstance(value, int))
-        else:
-            good = not isinstance(like, tuple) or isinstance(value, list)
-        if not good:
-            raise InputError(f"{source}: {key} cannot be {value!r}")
-    try:
-        return kind(
-            **{
-                key: tuple(value) if isinstance(value, list) else value
-                for key, value in data.items()
-            }
-        )
-    except (TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{source}: {error}") from None
+def read_config(
+    kind: Type[T], path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
+) -> T:
+    """Read a dataclass from a YAML file. Unknown keys and impossible values raise InputError."""
+    return _build(kind, {**read_yaml(path), **(overrides or {})}, path)
 
 
 def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
-    """The keys and values of a YAML file. Raises InputError for what is not readable."""
+    """The keys and values of a YAML file. Raises InputError if it is not readable."""
     try:
-        data = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return dict(yaml.safe_load(Path(path).read_text()))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise InputError(
             f"{path}: not a readable training configuration ({' '.join(str(error).split())})"
         ) from None
-    return data if isinstance(data, dict) else {}
+
+
+def _build(kind: Type[T], data: Any, source: object) -> T:
+    """A dataclass from plain data; nested dataclasses are built from their mappings."""
+    if not isinstance(data, Mapping):
+        raise InputError(f"{source}: {kind.__name__} should be a list of keys and values")
+    hints = get_type_hints(kind)
+    unknown = sorted(set(data) - set(hints))
+    if unknown:
+        raise InputError(
+            f"{source}: unknown key {unknown[0]!r} (known: {', '.join(sorted(hints))})"
+        )
+    values = {key: _value(hints[key], key, value, source) for key, value in data.items()}
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{source}: {error}") from None
+
+
+def _value(hint: Any, key: str, value: Any, source: object) -> Any:
+    """A value of the annotated type: numbers are finite and at least 0, lists become tuples."""
+    origin, inner = getattr(hint, "__origin__", None), list(getattr(hint, "__args__", ()))
+    if is_dataclass(hint):
+        return _build(hint, value, source)  # type: ignore[arg-type]
+    if origin is tuple and isinstance(value, list):
+        return tuple(_value(inner[0], key, one, source) for one in value)
+    if origin is dict and isinstance(value, dict):
+        return {name: _value(inner[1], key, one, source) for name, one in value.items()}
+    if origin is Union:  # Optional
+        return value if value is None else _value(inner[0], key, value, source)
+    if hint in (int, float):
+        number = isinstance(value, (int, hint)) and not isinstance(value, bool)
+        fits = number and isfinite(value) and value >= 0
+    else:
+        fits = origin is None and isinstance(value, hint)
+    if not fits:
+        raise InputError(f"{source}: {key} cannot be {value!r}")
+    return value

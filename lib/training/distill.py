@@ -45,11 +45,10 @@ class Teacher(nn.Module):
         S/32, S/32)."""
         x = (crop.flip(1) - 127.0) / 128.0
         x = self.network._swish(self.network._bn0(self.network._conv_stem(x)))
-        ends = []
+        by_channels = {}  # the last block of each width
         for block in self.network._blocks:
             x = block(x)
-            ends.append(x)
-        by_channels = {end.shape[1]: end for end in ends}  # the last block of each width
+            by_channels[x.shape[1]] = x
         return [by_channels[channels] for channels in TEACHER_CHANNELS]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Dict
+
 from torch import Tensor
 from torch.nn import functional
 
@@ -40,7 +42,7 @@ def regression_loss(loc: Tensor, delta: Tensor, weight: Tensor) -> Tensor:
 
 def tracking_loss(
     cls: Tensor, loc: Tensor, label: Tensor, delta: Tensor, weight: Tensor
-) -> dict[str, Tensor]:
+) -> Dict[str, Tensor]:
     """Both losses and their weighted sum: 1.0 times the class loss plus 1.2 times the box loss."""
     class_part = classification_loss(cls.float(), label)
     box_part = regression_loss(loc.float(), delta, weight)

@@ -1,4 +1,4 @@
-"""Training pairs (thesis section 3.1.1): an exemplar, a search crop and where the target is in it.
+"""Training pairs (thesis section 3.1.1): an exemplar, a search crop, and where the target is in it.
 
 Every pair is a function of (seed, index) alone, so a run that stops and resumes, or loads in
 several processes, sees the same. Three kinds: *annotated* (two frames of a sequence, or a still
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple
+from typing import TYPE_CHECKING, Dict, List, NamedTuple, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -21,15 +22,16 @@ from torch.utils.data import Dataset
 from lib.engines.calibration import CropPair
 from lib.errors import InputError
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
-from lib.training.augment import Augmentation, degrade, flip, mapped_size, random_affine, relight
+from lib.training.augment import augment, degrade, flip, mapped_size, random_affine, relight
 from lib.training.targets import anchor_targets, output_size
 from lib.vot.dataset import read_frame
 
 if TYPE_CHECKING:
-    from lib.training.loop import TrainConfig
+    from lib.training.tracker import TrainConfig
 
-CACHED_PICTURES = 4000  # in memory, for each worker: about 1.5 GB
 CROP_SIZE = 511  # side of the crops that pairs are cut from, as in PySOT
+KINDS = ("annotated", "paste", "patch")
+UNTURNED = np.eye(2)
 
 
 class Frame(NamedTuple):
@@ -48,6 +50,12 @@ class Sample(NamedTuple):
 
     image: np.ndarray
     size: Tuple[float, float]
+
+    @property
+    def box(self) -> np.ndarray:
+        """x1 y1 x2 y2 in the crop, centred as PySOT centres it."""
+        center, half = CROP_SIZE // 2, np.array(self.size) / 2
+        return np.concatenate([center - half, center + half])
 
 
 @dataclass(frozen=True)
@@ -73,108 +81,83 @@ class PairConfig:
     mirror: float = 0.5
     holdout: Tuple[str, ...] = ()  # sequences whose boxes are never trained on
 
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.shares) - set(KINDS))
+        if unknown or sum(self.shares.values()) <= 0:
+            raise ValueError(f"pairs: unknown kinds {unknown}, or shares that add up to nothing")
 
-def load_manifest(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
-    """Read a manifest (a JSON list of file, boxes as x y w h, sequence, frame) into clips, held-out
-    sequences left out.
 
-    Raises InputError for a missing or malformed manifest or image file.
+# -- Files -----------------------------------------------------------------------------------------
+
+
+def load_clips(path: Union[str, Path], holdout: Sequence[str] = ()) -> List[Clip]:
+    """Clips of a manifest file, of a folder with `manifest.json`, or of a folder of PySOT's:
+    `crop511/` and JSON files beside it. Sequences of a manifest can be held out.
+
+    Raises InputError for missing or malformed files.
     """
+    path = Path(path)
+    crops = (path / "crop511").is_dir()
+    if crops and holdout:
+        raise InputError(f"{path}: sequences can be held out of a manifest, not of crop511/")
     try:
-        entries = json.loads(Path(path).read_text())
-        clips: List[Clip] = []
-        videos: Dict[str, Clip] = {}
-        for entry in entries:
-            image = Path(path).parent / entry["file"]
-            for x, y, w, h in entry["boxes"]:
-                if (
-                    not all(map(isfinite, (x, y, w, h)))
-                    or min(w, h) < 1
-                    or max(abs(x), abs(y), w, h) > 1e5
-                ):
-                    raise InputError(
-                        f"{path}: {entry['file']} has the box {[x, y, w, h]}, which no target can have"
-                    )
-            frames = [Frame(image, (x, y, x + w, y + h)) for x, y, w, h in entry["boxes"]]
-            if entry["sequence"] is None:
-                clips += [[frame] for frame in frames]
-            elif entry["sequence"] not in holdout:
-                videos.setdefault(entry["sequence"], []).append(frames[0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise InputError(f"{path}: not a training manifest ({error!r})") from None
-    unknown = sorted(set(holdout) - {entry["sequence"] for entry in entries})
-    if unknown:
-        raise InputError(f"{path}: no sequence {unknown[0]!r} to hold out")
-    clips += videos.values()
-    missing = next((clip[0].path for clip in clips if not clip[0].path.is_file()), None)
-    if missing is not None or not clips:
-        raise InputError(
-            f"{path}: " + (f"the image {missing} is missing" if missing else "no image with a box")
-        )
+        clips = _crop511(path) if crops else _manifest(path, holdout)
+    except (OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise InputError(f"{path}: not a training manifest, nor crops ({error!r})") from None
+    some = clips[:1] if crops else clips  # crop511 has millions
+    missing = next((clip[0].path for clip in some if not clip[0].path.is_file()), None)
+    if missing or not clips:
+        raise InputError(f"{path}: {f'{missing} is missing' if missing else 'no boxes'}")
     return clips
 
 
-def held_out(path: Path, names: Sequence[str]) -> List[Clip]:
-    """The clips of a manifest's named sequences, those that `load_manifest` leaves out."""
+def held_out(path: Union[str, Path], names: Sequence[str]) -> List[Clip]:
+    """The clips of a manifest's named sequences, which `load_clips` leaves out."""
     trained = load_clips(path, names)
     return [clip for clip in load_clips(path) if len(clip) > 1 and clip not in trained]
 
 
-def load_crop511(folder: Path, annotation: Path) -> List[Clip]:
-    """Read PySOT's training data: crops `<video>/<frame>.<track>.x.jpg` and a JSON of video ->
-    track -> frame -> box.
-
-    A box is x1 y1 x2 y2 or w h in pixels of the original picture; only its size matters. Raises
-    InputError.
-    """
-    try:
-        videos = json.loads(Path(annotation).read_text())
-        clips = []
-        for video, tracks in videos.items():
-            for track, frames in tracks.items():
-                listed = sorted((int(name), box) for name, box in frames.items() if name.isdigit())
-                sizes = [
-                    (n, (box[2] - box[0], box[3] - box[1]) if len(box) == 4 else tuple(box))
-                    for n, box in listed
-                ]
-                clips.append(
-                    [
-                        Frame(Path(folder) / video / f"{n:06d}.{track}.x.jpg", size)
-                        for n, size in sizes
-                        if min(size) > 0
-                    ]
+def _manifest(path: Path, holdout: Sequence[str]) -> List[Clip]:
+    """Clips of a JSON list of file, boxes as x y w h, sequence and frame."""
+    path = path / "manifest.json" if path.is_dir() else path
+    stills: List[Clip] = []
+    videos: Dict[str, Clip] = {name: [] for name in holdout}
+    for entry in json.loads(path.read_text()):
+        for x, y, w, h in entry["boxes"]:
+            if not min(w, h) >= 1 or not all(map(isfinite, (x, y, w, h))):
+                raise InputError(
+                    f"{path}: {entry['file']} has the box {[x, y, w, h]}, which no target can have"
                 )
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{annotation}: not an annotation file of PySOT's crop511 data ({error!r})"
-        ) from None
-    clips = [clip for clip in clips if clip]
-    if not clips or not clips[0][0].path.is_file():
-        raise InputError(
-            f"{folder}: no crops for {annotation}"
-            + (f", {clips[0][0].path} is missing" if clips else "")
-        )
-    return clips
+            frame = Frame(path.parent / entry["file"], (x, y, x + w, y + h))
+            if entry["sequence"] is None:
+                stills.append([frame])
+            else:
+                videos.setdefault(entry["sequence"], []).append(frame)
+    for name in holdout:
+        if not videos.pop(name):
+            raise InputError(f"{path}: no sequence {name!r} to hold out")
+    return stills + list(videos.values())
 
 
-def load_clips(path: Path, holdout: Sequence[str] = ()) -> List[Clip]:
-    """Clips of a manifest file, of a folder with `manifest.json`, or of a PySOT folder: `crop511/`
-    and JSON files beside it."""
-    path = Path(path)
-    if path.is_dir() and not (path / "manifest.json").is_file():
-        annotations = sorted(path.glob("*.json"))
-        if not (path / "crop511").is_dir() or not annotations:
-            raise InputError(
-                f"{path}: neither manifest.json nor crop511/ with a JSON file beside it"
-            )
-        if holdout:
-            raise InputError(f"{path}: sequences can be held out of a manifest, not of crop511/")
-        return [
-            clip
-            for annotation in annotations
-            for clip in load_crop511(path / "crop511", annotation)
-        ]
-    return load_manifest(path / "manifest.json" if path.is_dir() else path, holdout)
+def _crop511(path: Path) -> List[Clip]:
+    """Clips of PySOT's crops `<video>/<frame>.<track>.x.jpg` and JSON files of video -> track ->
+    frame -> box. A box is x1 y1 x2 y2 or w h in the original picture; only its size matters."""
+    clips = []
+    for annotation in sorted(path.glob("*.json")):
+        for video, tracks in json.loads(annotation.read_text()).items():
+            for track, frames in tracks.items():
+                clip = []
+                numbered = ((int(name), box) for name, box in frames.items() if name.isdigit())
+                for number, box in sorted(numbered):
+                    size = (box[2] - box[0], box[3] - box[1]) if len(box) == 4 else tuple(box)
+                    if min(size) > 0:
+                        name = f"{number:06d}.{track}.x.jpg"
+                        clip.append(Frame(path / "crop511" / video / name, size))
+                clips.append(clip)
+    return [clip for clip in clips if clip]
+
+
+# -- Pairs -----------------------------------------------------------------------------------------
 
 
 class PairDataset(Dataset):
@@ -185,104 +168,83 @@ class PairDataset(Dataset):
         self, clips: Sequence[Clip], config: PairConfig, search_size: int, seed: int
     ) -> None:
         self.config, self.search_size, self.seed = config, search_size, seed
-        self.stills = [clip for clip in clips if len(clip) == 1]
+        self.stills = [clip[0] for clip in clips if len(clip) == 1]
         self.videos = [clip for clip in clips if len(clip) > 1]
         self.frames = [frame for clip in clips for frame in clip]
-        self.pictures: Dict[Path, np.ndarray] = {}
-        unknown = set(config.shares) - {"annotated", "patch", "paste"}
-        if unknown or sum(config.shares.values()) <= 0:
-            raise InputError(
-                f"pairs: unknown kinds {sorted(unknown)}"
-                if unknown
-                else "pairs: the shares add up to nothing"
-            )
         self.kinds = sorted(config.shares)
-        self.bounds = np.cumsum([config.shares[kind] for kind in self.kinds]) / sum(
-            config.shares.values()
-        )
+        shares = [config.shares[kind] for kind in self.kinds]
+        self.bounds = np.cumsum(shares) / sum(shares)
 
     def __getitem__(self, index: int) -> Dict[str, np.ndarray]:
         """exemplar (3, 127, 127) and search (3, S, S) uint8 BGR; label, delta and weight as in
         `targets.Targets`."""
         rng = np.random.RandomState((self.seed * 1_000_003 + index) % 2**32)
-        config = self.config
+        config, size = self.config, self.search_size
         negative = bool(rng.random_sample() < config.negative)
-        exemplar, search = self._pair(rng)
+        exemplar, search = self.pair(rng)
         if negative:
-            exemplar, _ = self._pair(rng)
+            exemplar, _ = self.pair(rng)
         grey, mirrored = rng.random_sample() < config.grey, rng.random_sample() < config.mirror
-        shift = config.shift * (self.search_size - EXEMPLAR_SIZE) / (255 - EXEMPLAR_SIZE)
-        z, _ = Augmentation(4, 0.05)(exemplar.image, _box(exemplar), EXEMPLAR_SIZE, rng, grey)
-        x, box = Augmentation(shift, config.scale, config.blur)(
-            search.image, _box(search), self.search_size, rng, grey
+        shift = config.shift * (size - EXEMPLAR_SIZE) / (SEARCH_SIZE - EXEMPLAR_SIZE)
+        z, _ = augment(exemplar.image, exemplar.box, EXEMPLAR_SIZE, rng, 4, 0.05, grey=grey)
+        x, box = augment(
+            search.image, search.box, size, rng, shift, config.scale, config.blur, grey
         )
         if mirrored:
-            z, x, box = flip(z, _box(exemplar))[0], *flip(x, box)
-        target = anchor_targets(box, output_size(self.search_size), negative, rng, self.search_size)
-        return {
-            "exemplar": _pixels(z),
-            "search": _pixels(x),
-            "label": target.label,
-            "delta": target.delta,
-            "weight": target.weight,
-        }
+            z, (x, box) = cv2.flip(z, 1), flip(x, box)
+        target = anchor_targets(box, output_size(size), negative, rng, size)
+        answers = {"label": target.label, "delta": target.delta, "weight": target.weight}
+        return {"exemplar": _pixels(z), "search": _pixels(x), **answers}
 
-    def _pair(self, rng: np.random.RandomState) -> Tuple[Sample, Sample]:
+    def pair(self, rng: np.random.RandomState) -> Tuple[Sample, Sample]:
         """Exemplar and search sample of one target, before PySOT's augmentation."""
         config = self.config
         kind = self.kinds[int(np.searchsorted(self.bounds, rng.random_sample()))]
-        exemplar_frame, search_frame = self._frames_of(kind, rng)
-        strength = config.warp * (0.3 if exemplar_frame is not search_frame else 1.0)
-        exemplar = self._sample(exemplar_frame, np.eye(2))
-        search = self._sample(
-            search_frame, random_affine(rng, 20 * strength, 0.1 * strength, 0.15 * strength)
+        first, second = self.frames_of(kind, rng)
+        strength = config.warp * (0.3 if first is not second else 1.0)
+        exemplar = self.sample(first)
+        search = self.sample(
+            second, random_affine(rng, 20 * strength, 0.1 * strength, 0.15 * strength)
         )
         if kind == "paste":
-            backgrounds = [
-                self._sample(self._patch(rng, 0.08, 0.25), np.eye(2), cv2.BORDER_REFLECT_101)
-                for _ in range(2)
-            ]
+            behind = [self.background(rng), self.background(rng)]
             power = rng.uniform(2, 6)
             if rng.random_sample() < 0.3:
-                backgrounds[1] = backgrounds[0]
-            exemplar = Sample(paste(backgrounds[0].image, exemplar, (0, 0), power), exemplar.size)
-            search = Sample(paste(backgrounds[1].image, search, (0, 0), power), search.size)
+                behind[1] = behind[0]
+            exemplar = Sample(paste(behind[0], exemplar, (0, 0), power), exemplar.size)
+            search = Sample(paste(behind[1], search, (0, 0), power), search.size)
         if config.light:
             exemplar = Sample(relight(exemplar.image, rng, 0.5 * config.light), exemplar.size)
-        return exemplar, Sample(self._worsen(search, rng), search.size)
+        return exemplar, Sample(self.worsened(search, rng), search.size)
 
-    def _frames_of(self, kind: str, rng: np.random.RandomState) -> Tuple[Frame, Frame]:
-        if (
-            kind == "annotated"
-            and self.videos
-            and (rng.random_sample() < self.config.video or not self.stills)
-        ):
+    def frames_of(self, kind: str, rng: np.random.RandomState) -> Tuple[Frame, Frame]:
+        """Frames of exemplar and search crop; the same one for a still."""
+        config = self.config
+        annotated = kind == "annotated"
+        if annotated and self.videos and (rng.random_sample() < config.video or not self.stills):
             clip = self.videos[rng.randint(len(self.videos))]
             first = rng.randint(len(clip))
-            low, high = (
-                max(0, first - self.config.frame_range),
-                min(len(clip) - 1, first + self.config.frame_range),
-            )
+            low = max(0, first - config.frame_range)
+            high = min(len(clip) - 1, first + config.frame_range)
             return clip[first], clip[rng.randint(low, high + 1)]
-        if kind == "annotated" and self.stills:
-            frame = self.stills[rng.randint(len(self.stills))][0]
+        if annotated and self.stills:
+            frame = self.stills[rng.randint(len(self.stills))]
         elif kind == "paste" and rng.random_sample() < 0.7:
             frame = self.frames[rng.randint(len(self.frames))]
         else:
-            frame = self._patch(rng)
+            frame = self.patch(rng)
         return frame, frame
 
-    def _patch(
+    def patch(
         self, rng: np.random.RandomState, smallest: float = 0.12, largest: float = 0.45
     ) -> Frame:
-        """A random region with some texture of a random picture (the last one tried, should none of
-        five have any).
+        """A random region with some texture of a random picture (any region after five tries).
 
         smallest, largest: its side as a share of the picture's shorter side.
         """
         for _ in range(5):
             path = self.frames[rng.randint(len(self.frames))].path
-            picture = self._picture(path)
+            picture = read_picture(path)
             height, width = picture.shape[:2]
             side = min(height, width) * rng.uniform(smallest, largest)
             aspect = np.exp(rng.uniform(-0.8, 0.8) / 2)
@@ -292,78 +254,69 @@ class PairDataset(Dataset):
                 break
         return Frame(path, (x, y, x + w, y + h))
 
-    def _worsen(self, search: Sample, rng: np.random.RandomState) -> np.ndarray:
+    def background(self, rng: np.random.RandomState) -> np.ndarray:
+        """A 511 crop around a small patch, mirrored at the picture's border."""
+        return self.sample(self.patch(rng, 0.08, 0.25), border=cv2.BORDER_REFLECT_101).image
+
+    def worsened(self, search: Sample, rng: np.random.RandomState) -> np.ndarray:
         """Distractors beside the target, an occluder on a part of it, then light and blur."""
         image, config = search.image, self.config
         extent = np.array(search.size)
         while rng.random_sample() < config.distractor:
-            other = self._sample(
-                self._patch(rng) if rng.random_sample() < 0.4 else self._any(rng), np.eye(2)
+            anything = rng.random_sample() < 0.4
+            other = self.sample(
+                self.patch(rng) if anything else self.frames[rng.randint(len(self.frames))]
             )
             angle = rng.uniform(0, 2 * np.pi)
+            direction = np.array([np.cos(angle), np.sin(angle)])
             reach = 0.5 * (extent + np.array(other.size)) * rng.uniform(1.0, 1.8)
-            away = (
-                reach
-                * np.array([np.cos(angle), np.sin(angle)])
-                / max(abs(np.cos(angle)), abs(np.sin(angle)))
-            )
+            away = reach * direction / np.abs(direction).max()
             image = paste(image, other, away, rng.uniform(2, 6))
         if rng.random_sample() < config.occluder:
-            other = self._sample(self._patch(rng), np.eye(2))
-            side = rng.choice([-1, 1], 2) * extent * rng.uniform(0.3, 0.7, 2)
-            image = paste(
-                image,
-                Sample(other.image, tuple(extent * rng.uniform(0.4, 0.9, 2))),
-                side,
-                rng.uniform(2, 6),
-            )
+            other = self.sample(self.patch(rng))
+            away = rng.choice([-1, 1], 2) * extent * rng.uniform(0.3, 0.7, 2)
+            size = tuple(extent * rng.uniform(0.4, 0.9, 2))
+            image = paste(image, Sample(other.image, size), away, rng.uniform(2, 6))
         if config.light:
             image = relight(image, rng, config.light)
         return degrade(image, rng) if config.degrade else image
 
-    def _any(self, rng: np.random.RandomState) -> Frame:
-        return self.frames[rng.randint(len(self.frames))]
-
-    def _sample(
-        self, frame: Frame, linear: np.ndarray, border: int = cv2.BORDER_CONSTANT
+    def sample(
+        self,
+        frame: Frame,
+        linear: np.ndarray = UNTURNED,
+        border: int = cv2.BORDER_CONSTANT,
     ) -> Sample:
-        """511 crop around a frame's target, the target warped by a linear map about its centre."""
-        picture = self._picture(frame.path)
+        """511 crop around a frame's target, warped by a linear map about the target's centre."""
+        picture = read_picture(frame.path)
+        height, width = picture.shape[:2]
         if len(frame.box) == 2:
-            if picture.shape[:2] != (CROP_SIZE, CROP_SIZE):
-                raise InputError(
-                    f"{frame.path}: {picture.shape[1]}x{picture.shape[0]} pixels where a crop has 511x511"
-                )
-            mapping = np.eye(2, 3)
-            size = frame.box
+            fits, mapping, (w, h) = width == height == CROP_SIZE, np.eye(2, 3), frame.box
         else:
-            if not (
-                frame.box[0] < picture.shape[1]
-                and frame.box[1] < picture.shape[0]
-                and min(frame.box[2:]) > 0
-            ):
-                raise InputError(
-                    f"{frame.path}: the box {list(frame.box)} (x1, y1, x2, y2) lies outside the picture"
-                )
+            x1, y1, x2, y2 = frame.box
+            fits = x1 < width and y1 < height and min(x2, y2) > 0
             mapping = window_map(training_window(np.array(frame.box), CROP_SIZE), CROP_SIZE)
-            size = (frame.box[2] - frame.box[0], frame.box[3] - frame.box[1])
-        zoom = EXEMPLAR_SIZE / context_side(*size)
-        center = (CROP_SIZE - 1) / 2
-        turned = np.hstack(
-            [linear @ mapping[:, :2], (linear @ (mapping[:, 2] - center) + center)[:, None]]
-        )
-        fill = tuple(float(v) for v in picture[::8, ::8].mean((0, 1)))
+            w, h = x2 - x1, y2 - y1
+        if not fits:
+            raise InputError(
+                f"{frame.path}: the target {list(frame.box)} does not fit a picture of {width}x{height} pixels"
+            )
+        zoom, center = EXEMPLAR_SIZE / context_side(w, h), (CROP_SIZE - 1) / 2
+        offset = linear @ (mapping[:, 2] - center) + center
         image = cv2.warpAffine(
-            picture, turned, (CROP_SIZE, CROP_SIZE), borderMode=border, borderValue=fill
+            picture,
+            np.hstack([linear @ mapping[:, :2], offset[:, None]]),
+            (CROP_SIZE, CROP_SIZE),
+            borderMode=border,
+            borderValue=tuple(float(value) for value in picture[::8, ::8].mean((0, 1))),
         )
-        return Sample(image, mapped_size(size[0] * zoom, size[1] * zoom, linear))
+        return Sample(image, mapped_size(w * zoom, h * zoom, linear))
 
-    def _picture(self, path: Path) -> np.ndarray:
-        if path not in self.pictures:
-            if len(self.pictures) >= CACHED_PICTURES:
-                self.pictures.pop(next(iter(self.pictures)))
-            self.pictures[path] = read_frame(path)
-        return self.pictures[path]
+
+@lru_cache(maxsize=4000)  # about 1.5 GB in every worker
+def read_picture(path: Path) -> np.ndarray:
+    """A picture from memory or disk."""
+    return read_frame(path)
 
 
 def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float) -> np.ndarray:
@@ -372,11 +325,10 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
 
     offset: x, y of the layer's target from the centre of the base, in pixels. Returns a new image.
     """
-    half = np.array(layer.size) / 2
-    center = CROP_SIZE // 2
+    half, center = np.array(layer.size) / 2, CROP_SIZE // 2
     place = center + np.round(np.asarray(offset, float)).astype(int)
     reach = np.minimum(np.ceil(half * 1.1).astype(int), center - 1)
-    # Both included
+    # First and last pixel of the layer, from its centre
     low, high = np.maximum(-reach, -place), np.minimum(reach, CROP_SIZE - 1 - place)
     if (low >= high).any():
         return base
@@ -385,22 +337,15 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
     )
     inside = (x[None, :] + y[:, None]) ** (1 / power)
     alpha = np.clip((1.05 - inside) / 0.1, 0, 1)[..., None]
+
+    def window(image: np.ndarray, origin: np.ndarray) -> np.ndarray:
+        (left, top), (right, bottom) = origin + low, origin + high + 1
+        return image[top:bottom, left:right]
+
     out = base.copy()
-    target, source = (
-        image[
-            origin[1] + low[1] : origin[1] + high[1] + 1,
-            origin[0] + low[0] : origin[0] + high[0] + 1,
-        ]
-        for image, origin in ((out, place), (layer.image, np.array([center, center])))
-    )
-    target[:] = alpha * source + (1 - alpha) * target
+    target = window(out, place)
+    target[:] = alpha * window(layer.image, np.array([center, center])) + (1 - alpha) * target
     return out
-
-
-def _box(sample: Sample) -> np.ndarray:
-    """Box x1 y1 x2 y2 of a sample's target in its 511 crop, centred as PySOT centres it."""
-    center, half = CROP_SIZE // 2, np.array(sample.size) / 2
-    return np.concatenate([center - half, center + half])
 
 
 def _pixels(image: np.ndarray) -> np.ndarray:
@@ -410,9 +355,8 @@ def _pixels(image: np.ndarray) -> np.ndarray:
 
 def training_pairs(config: TrainConfig, count: int, seed: int = 0) -> List[CropPair]:
     """Pairs as training draws them, with its augmentation, from its data without the held-out
-    sequences."""
-    clips = load_clips(Path(config.data), config.pairs.holdout)
-    # +1: not the pairs that were trained on
+    sequences; never the pairs of the training itself."""
+    clips = load_clips(config.data, config.pairs.holdout)
     drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + seed + 1)
     samples = (drawn[index] for index in range(count))
     return [

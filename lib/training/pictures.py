@@ -1,9 +1,8 @@
-"""Pictures with a class: generated ones, which need no download, or folders of ImageNet's kind.
+"""Images with a class: generated ones, which need no download, or folders like ImageNet's.
 
-Generated classes are a shape with a texture, 8 x 8 of them, in any colours, at any place, size and
-angle, before clutter, under changing light, blurred and partly covered: neither the colour nor the
-outline alone tells the class. A picture is a function of (seed, index), so a run that stops and
-goes on sees the same.
+A generated class is one of 8 shapes with one of 8 textures. Colours, place, size, angle, clutter,
+light, blur and covering are random, so neither colour nor outline alone gives the class away. A
+picture is a function of (seed, index), so a run that stops and resumes sees the same pictures.
 """
 
 from __future__ import annotations
@@ -19,17 +18,34 @@ from lib.errors import InputError
 from lib.training.augment import degrade, relight
 
 GENERATED = "generated"
-SHAPES = ("disc", "triangle", "square", "star", "cross", "ring", "half disc", "arrow")
 TEXTURES = ("stripes", "checks", "dots", "rings", "zigzag", "plaid", "grain", "bricks")
-CLASSES = tuple(f"{shape}, {texture}" for shape in SHAPES for texture in TEXTURES)
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
+CIRCLE = np.stack([function(np.arange(48) * (2 * np.pi / 48)) for function in (np.cos, np.sin)], 1)
+TIPS = np.arange(10) * (2 * np.pi / 10)  # of the star, in turns far from and near its centre
+# Corners of the shapes, x and y, about -1..1
+OUTLINES: Dict[str, np.ndarray] = {
+    "disc": CIRCLE,
+    "triangle": np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)]),
+    "square": np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]),
+    "star": np.stack([np.sin(TIPS), -np.cos(TIPS)], 1) * np.tile([1.0, 0.42], 5)[:, None],
+    "cross": np.stack(
+        [
+            [-0.3, 0.3, 0.3, 1, 1, 0.3, 0.3, -0.3, -0.3, -1, -1, -0.3],
+            [-1, -1, -0.3, -0.3, 0.3, 0.3, 1, 1, 0.3, 0.3, -0.3, -0.3],
+        ],
+        1,
+    ),
+    "ring": CIRCLE,
+    "half disc": CIRCLE[:25] * (1, 1.2) - (0, 0.5),
+    "arrow": np.stack([[-1, 0.1, 0.1, 1, 0.1, 0.1, -1], [-0.3, -0.3, -0.9, 0, 0.9, 0.3, 0.3]], 1),
+}
+CLASSES = tuple(f"{shape}, {texture}" for shape in OUTLINES for texture in TEXTURES)
 Picture = Tuple[np.ndarray, int]  # (3, S, S) float32, BGR 0..255, and its class
 
 
 class Generated(Dataset):
-    """Generated pictures of 64 classes, S x S pixels; validation pictures come from seeds that
-    training has not."""
+    """Generated pictures of 64 classes, S x S pixels; validation uses seeds of its own."""
 
     classes = CLASSES
 
@@ -52,27 +68,25 @@ class Folders(Dataset):
 
     def __init__(self, folder: Path, size: int, seed: int, validation: bool = False) -> None:
         self.size, self.seed, self.validation = size, seed, validation
-        named = {
-            part: sorted(child.name for child in (folder / part).glob("*") if child.is_dir())
+        train, val = (
+            {
+                child.name: [file for file in sorted(child.iterdir()) if _is_image(file)]
+                for child in sorted((folder / part).glob("*"))
+                if child.is_dir()
+            }
             for part in ("train", "val")
-        }
-        if not named["train"] or named["train"] != named["val"]:
+        )
+        if not train or list(train) != list(val) or not all([*train.values(), *val.values()]):
             raise InputError(
-                f"{folder}: needs train/CLASS/ and val/CLASS/ with the same classes (there are "
-                f"{len(named['train'])} and {len(named['val'])})"
+                f"{folder}: needs pictures in train/CLASS/ and val/CLASS/, of the same classes"
             )
-        self.classes = tuple(named["train"])
-        part = folder / ("val" if validation else "train")
+        self.classes = tuple(train)
         self.files = [
             (file, label)
-            for label, name in enumerate(self.classes)
-            for file in sorted((part / name).iterdir())
-            if file.suffix.lower() in IMAGE_SUFFIXES
+            for label, files in enumerate((val if validation else train).values())
+            for file in files
         ]
-        empty = set(range(len(self.classes))) - {label for _, label in self.files}
-        if empty:
-            raise InputError(f"{part}: no picture of the class '{self.classes[min(empty)]}'")
-        self._orders: Dict[int, np.ndarray] = {}
+        self._order = (-1, np.empty(0, int))  # epoch, and its permutation
 
     def __len__(self) -> int:
         return len(self.files)
@@ -81,18 +95,16 @@ class Folders(Dataset):
         epoch, place = divmod(index, len(self.files))
         random = np.random.RandomState([self.seed, epoch, place])
         if not self.validation:
-            if epoch not in self._orders:
-                self._orders = {
-                    epoch: np.random.RandomState([self.seed, epoch]).permutation(len(self.files))
-                }
-            place = int(self._orders[epoch][place])
+            if epoch != self._order[0]:
+                order = np.random.RandomState([self.seed, epoch]).permutation(len(self.files))
+                self._order = (epoch, order)
+            place = int(self._order[1][place])
         file, label = self.files[place]
         image = cv2.imread(str(file))
         if image is None:
             raise InputError(f"{file}: not a readable picture")
-        return _as_input(
-            _centre(image, self.size) if self.validation else _random_crop(image, self.size, random)
-        ), label
+        crop = _centre(image, self.size) if self.validation else _crop(image, self.size, random)
+        return _as_input(crop), label
 
 
 def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> Generated | Folders:
@@ -104,26 +116,24 @@ def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> 
     )
 
 
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES
+
+
 def _as_input(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
 
 
-def _random_crop(image: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
+def _crop(image: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
+    """8 to 100 % of the picture's area at a random place, mirrored in half of the cases."""
     height, width = image.shape[:2]
-    area, ratio = (
-        height * width * random.uniform(0.08, 1.0),
-        np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3))),
-    )
-    w, h = (
-        min(width, max(1, int(np.sqrt(area * ratio)))),
-        min(height, max(1, int(np.sqrt(area / ratio)))),
-    )
+    area = height * width * random.uniform(0.08, 1.0)
+    ratio = np.exp(random.uniform(np.log(3 / 4), np.log(4 / 3)))
+    w = min(width, max(1, int(np.sqrt(area * ratio))))
+    h = min(height, max(1, int(np.sqrt(area / ratio))))
     x, y = random.randint(width - w + 1), random.randint(height - h + 1)
-    crop = cv2.resize(
-        image[y : y + h, x : x + w],
-        (size, size),
-        interpolation=cv2.INTER_AREA if w > size else cv2.INTER_LINEAR,
-    )
+    how = cv2.INTER_AREA if w > size else cv2.INTER_LINEAR
+    crop = cv2.resize(image[y : y + h, x : x + w], (size, size), interpolation=how)
     return crop[:, ::-1] if random.randint(2) else crop
 
 
@@ -143,22 +153,13 @@ def draw(label: int, size: int, random: np.random.RandomState) -> np.ndarray:
     shape, texture = divmod(label, len(TEXTURES))
     canvas = _clutter(size, random)
     paint = _texture(TEXTURES[texture], size, random)
-    mask = _silhouette(SHAPES[shape], size, random)
+    mask = _silhouette(tuple(OUTLINES)[shape], size, random)
     canvas = (canvas * (1 - mask) + paint * mask).astype(np.uint8)
     if random.random_sample() < 0.3:  # something thin lies across it
-        ends = random.randint(0, size, (2, 2))
-        cv2.line(
-            canvas,
-            tuple(map(int, ends[0])),
-            tuple(map(int, ends[1])),
-            _colour(random),
-            int(random.randint(2, size // 12)),
-        )
+        start, end = random.randint(0, size, (2, 2)).tolist()
+        colour = random.randint(0, 256, 3).tolist()
+        cv2.line(canvas, start, end, colour, int(random.randint(2, size // 12)))
     return degrade(relight(canvas, random), random)
-
-
-def _colour(random: np.random.RandomState) -> Tuple[float, ...]:
-    return tuple(float(value) for value in random.randint(0, 256, 3))
 
 
 def _two_colours(random: np.random.RandomState) -> Tuple[np.ndarray, np.ndarray]:
@@ -171,18 +172,14 @@ def _two_colours(random: np.random.RandomState) -> Tuple[np.ndarray, np.ndarray]
 
 def _clutter(size: int, random: np.random.RandomState) -> np.ndarray:
     """Smooth colours with scraps of shapes and textures on them."""
-    canvas = cv2.resize(
-        random.randint(0, 256, (4, 4, 3)).astype(np.uint8),
-        (size, size),
-        interpolation=cv2.INTER_CUBIC,
-    )
+    colours = random.randint(0, 256, (4, 4, 3)).astype(np.uint8)
+    canvas = cv2.resize(colours, (size, size), interpolation=cv2.INTER_CUBIC)
     for _ in range(random.randint(2, 6)):
         paint = _texture(TEXTURES[random.randint(len(TEXTURES))], size, random)
         points = random.randint(-size // 4, size * 5 // 4, (3, 2)).astype(np.int32)
         scrap = cv2.fillConvexPoly(np.zeros((size, size), np.uint8), points, 1)
-        canvas = np.where(
-            scrap[..., None] > 0, (0.5 * canvas + 0.5 * paint).astype(np.uint8), canvas
-        )
+        mixed = (0.5 * canvas + 0.5 * paint).astype(np.uint8)
+        canvas = np.where(scrap[..., None] > 0, mixed, canvas)
     return canvas
 
 
@@ -190,10 +187,9 @@ def _texture(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
     """Two colours by a pattern of random pitch, angle and phase, (size, size, 3)."""
     pitch, angle = size * random.uniform(0.06, 0.14), random.uniform(0, 2 * np.pi)
     y, x = np.mgrid[:size, :size] + random.uniform(0, size, (2, 1, 1))
-    u, v = (
-        (np.cos(angle) * x + np.sin(angle) * y) / pitch,
-        (np.cos(angle) * y - np.sin(angle) * x) / pitch,
-    )
+    u = (np.cos(angle) * x + np.sin(angle) * y) / pitch
+    v = (np.cos(angle) * y - np.sin(angle) * x) / pitch
+    grains = max(4, int(size / pitch * 2))
     patterns: Dict[str, Callable[[], np.ndarray]] = {
         "stripes": lambda: u % 2 < 1,
         "checks": lambda: (np.floor(u) + np.floor(v)) % 2 < 1,
@@ -201,10 +197,7 @@ def _texture(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
         "rings": lambda: np.hypot(u - u.mean(), v - v.mean()) % 2 < 1,
         "zigzag": lambda: (v + np.abs(u % 2 - 1) * 1.5) % 2 < 1,
         "plaid": lambda: (u % 3 < 0.7) | (v % 3 < 0.7),
-        "grain": lambda: (
-            cv2.resize(random.standard_normal((max(4, int(size / pitch * 2)),) * 2), (size, size))
-            > 0
-        ),
+        "grain": lambda: cv2.resize(random.standard_normal((grains, grains)), (size, size)) > 0,
         "bricks": lambda: (v % 1.5 < 0.25) | ((u + np.floor(v / 1.5) % 2 * 1.5) % 3 < 0.3),
     }
     one, other = _two_colours(random)
@@ -213,37 +206,6 @@ def _texture(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
 
 def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarray:
     """A soft mask (size, size, 1), 0..1, of a shape at a random place, size, angle and shear."""
-    turns = np.arange(48) * (2 * np.pi / 48)
-    circle = np.stack([np.cos(turns), np.sin(turns)], 1)
-    star = np.arange(10) * (2 * np.pi / 10)
-    outlines: Dict[str, np.ndarray] = {
-        "disc": circle,
-        "ring": circle,
-        "triangle": np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)]),
-        "square": np.array([(-0.8, -0.8), (0.8, -0.8), (0.8, 0.8), (-0.8, 0.8)]),
-        "star": np.stack([np.sin(star), -np.cos(star)], 1)
-        * np.where(np.arange(10) % 2, 0.42, 1.0)[:, None],
-        "cross": np.array(
-            [
-                (-0.3, -1),
-                (0.3, -1),
-                (0.3, -0.3),
-                (1, -0.3),
-                (1, 0.3),
-                (0.3, 0.3),
-                (0.3, 1),
-                (-0.3, 1),
-                (-0.3, 0.3),
-                (-1, 0.3),
-                (-1, -0.3),
-                (-0.3, -0.3),
-            ]
-        ),
-        "half disc": circle[:25] * (1, 1.2) - (0, 0.5),
-        "arrow": np.array(
-            [(-1, -0.3), (0.1, -0.3), (0.1, -0.9), (1, 0), (0.1, 0.9), (0.1, 0.3), (-1, 0.3)]
-        ),
-    }
     radius, angle = size * random.uniform(0.22, 0.42), random.uniform(0, 2 * np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     bend = np.array([[1, random.uniform(-0.3, 0.3)], [0, random.uniform(0.75, 1.25)]])
@@ -253,9 +215,9 @@ def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarr
         points = np.round((outline @ (turn @ bend).T * radius + centre) * 16).astype(np.int32)
         return cv2.fillPoly(np.zeros((size, size), np.float32), [points], 1.0, shift=4)
 
-    mask = fill(outlines[name])
+    mask = fill(OUTLINES[name])
     if name == "ring":
-        mask = mask * (1 - fill(circle * 0.5))
+        mask = mask * (1 - fill(CIRCLE * 0.5))
     return cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None]
 
 

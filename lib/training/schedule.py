@@ -1,5 +1,5 @@
 """Learning rates by phase of a training run; PySOT's schedule (warm-up, then a logarithmic fall) is
-two such phases."""
+such phases (`data/recipes/siamrpn_r50.yaml`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from typing import Tuple
 
 import numpy as np
-
-from lib.errors import InputError
 
 SHAPES = ("linear", "log", "cosine")
 
@@ -20,7 +18,7 @@ class Phase:
     pairs: its length. search_size: side of the search crops. lr: first and last learning rate,
     joined by `shape` ("linear", "log", "cosine"). epochs: the rate stays the same within one of
     this many equal parts (0: it moves with every step). reaches_end: whether the last part has
-    `lr[1]` itself, or leaves it to the phase that follows, as PySOT's warm-up does. backbone_lr:
+    `lr[1]` itself, or leaves it to the following phase, as PySOT's warm-up does. backbone_lr:
     factor of the backbone's rate, 0 freezes it. tracking, distill: weights of the two losses.
     freeze_norm: batch normalisation uses and keeps its running statistics.
     """
@@ -37,24 +35,17 @@ class Phase:
     freeze_norm: bool = False
 
     def __post_init__(self) -> None:
-        whole = isinstance(self.pairs, int) and isinstance(self.search_size, int)
-        if (
-            not whole
-            or self.pairs <= 0
-            or self.shape not in SHAPES
-            or self.search_size not in range(135, 512, 8)
-        ):
-            raise InputError(
+        known = self.shape in SHAPES and self.search_size in range(135, 512, 8)
+        if self.pairs < 1 or not known:
+            raise ValueError(
                 f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}"
             )
-        if len(self.lr) != 2 or not all(
-            isinstance(rate, (int, float)) and 0 < rate < 1e3 for rate in self.lr
-        ):
-            raise InputError(
+        if len(self.lr) != 2 or not all(0 < rate < 1e3 for rate in self.lr):
+            raise ValueError(
                 f"impossible phase: lr {list(self.lr)}, two numbers above 0 are needed"
             )
         if not (self.tracking or self.distill):
-            raise InputError(
+            raise ValueError(
                 "impossible phase: neither tracking nor distill has a weight, so there is nothing to learn"
             )
 
@@ -70,29 +61,3 @@ def learning_rate(phase: Phase, done: int) -> float:
         return float(first * (last / first) ** progress)
     share = (1 - np.cos(np.pi * progress)) / 2 if phase.shape == "cosine" else progress
     return float(first + (last - first) * share)
-
-
-def pysot_phases(pairs_per_epoch: int) -> Tuple[Phase, ...]:
-    """PySOT's schedule for this model: 5 epochs of warm-up, 15 of logarithmic fall, the backbone
-    (at a tenth) from epoch 10."""
-    fall = 0.005 * (0.0005 / 0.005) ** (np.arange(15) / 14)
-    return (
-        Phase(
-            5 * pairs_per_epoch,
-            lr=(0.001, 0.005),
-            shape="log",
-            epochs=5,
-            reaches_end=False,
-            backbone_lr=0.0,
-        ),
-        Phase(
-            5 * pairs_per_epoch, lr=(0.005, float(fall[4])), shape="log", epochs=5, backbone_lr=0.0
-        ),
-        Phase(
-            10 * pairs_per_epoch,
-            lr=(float(fall[5]), 0.0005),
-            shape="log",
-            epochs=10,
-            backbone_lr=0.1,
-        ),
-    )

@@ -31,17 +31,15 @@ def output_size(search_size: int) -> int:
     return (search_size - 127) // STRIDE + 1 + 8
 
 
-def _keep(
-    positions: Tuple[np.ndarray, ...], count: int, rng: np.random.RandomState
-) -> Tuple[Tuple[np.ndarray, ...], int]:
-    """At most `count` of the positions, drawn at random; draws nothing when there are no more than
-    that."""
-    found = positions[0].shape[0]
-    if found <= count:
-        return positions, found
-    chosen = np.arange(found)
+def _some(where: np.ndarray, count: int, rng: np.random.RandomState) -> Tuple[np.ndarray, ...]:
+    """Indices of at most `count` true places, drawn at random; draws nothing when there are no more
+    than that."""
+    positions = np.nonzero(where)
+    if len(positions[0]) <= count:
+        return positions
+    chosen = np.arange(len(positions[0]))
     rng.shuffle(chosen)
-    return tuple(p[chosen[:count]] for p in positions), count
+    return tuple(p[chosen[:count]] for p in positions)
 
 
 def anchor_targets(
@@ -54,27 +52,24 @@ def anchor_targets(
     """
     grid = anchor_grid(size)
     grid[..., :2] += search_size // 2
-    label = -np.ones(grid.shape[:3], np.int64)
-    delta = np.zeros((4,) + grid.shape[:3], np.float32)
-    weight = np.zeros(grid.shape[:3], np.float32)
+    shape = grid.shape[:3]
+    label, delta = -np.ones(shape, np.int64), np.zeros((4, *shape), np.float32)
+    weight, overlap = np.zeros((2, *shape), np.float32)
     cx, cy = (box[0] + box[2]) * 0.5, (box[1] + box[3]) * 0.5
-    width, height = box[2] - box[0], box[3] - box[1]
     if negative:
         col, row = (
             size // 2 + int(np.ceil((c - search_size // 2) / STRIDE + 0.5)) for c in (cx, cy)
         )
-        label[:, max(0, row - 3) : min(size, row + 4), max(0, col - 3) : min(size, col + 4)] = 0
-        kept, _ = _keep(np.where(label == 0), NEGATIVES, rng)
-        label[:] = -1
-        label[kept] = 0
-        return Targets(label, delta, weight, np.zeros(grid.shape[:3], np.float32))
+        near = np.zeros(shape, bool)
+        near[:, max(0, row - 3) : row + 4, max(0, col - 3) : col + 4] = True
+        label[_some(near, NEGATIVES, rng)] = 0
+        return Targets(label, delta, weight, overlap)
     acx, acy, aw, ah = np.moveaxis(grid, -1, 0)
     delta[0], delta[1] = (cx - acx) / aw, (cy - acy) / ah
-    delta[2], delta[3] = np.log(width / aw), np.log(height / ah)
+    delta[2], delta[3] = np.log((box[2] - box[0]) / aw), np.log((box[3] - box[1]) / ah)
     overlap = iou(tuple(np.moveaxis(corners(grid), -1, 0)), tuple(np.asarray(box, float)))
-    positive, count = _keep(np.where(overlap > THRESHOLD_POSITIVE), POSITIVES, rng)
-    rest, _ = _keep(np.where(overlap < THRESHOLD_NEGATIVE), TOTAL - POSITIVES, rng)
+    positive = _some(overlap > THRESHOLD_POSITIVE, POSITIVES, rng)
+    label[_some(overlap < THRESHOLD_NEGATIVE, TOTAL - POSITIVES, rng)] = 0
     label[positive] = 1
-    weight[positive] = 1.0 / (count + 1e-6)
-    label[rest] = 0
+    weight[positive] = 1.0 / (len(positive[0]) + 1e-6)
     return Targets(label, delta, weight, overlap)

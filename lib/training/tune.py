@@ -4,9 +4,8 @@ training did not see."""
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Callable, Dict, List, Sequence, Tuple
+from typing import Callable, Dict, Sequence, Tuple
 
-import cv2
 import numpy as np
 
 from lib.errors import InputError
@@ -14,6 +13,7 @@ from lib.siamrpn.contract import TrackerNetwork
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
 from lib.vot.dataset import Sequence as Video
+from lib.vot.dataset import read_frame
 from lib.vot.metrics import average_overlap
 from lib.vot.protocol import run_one_pass
 
@@ -26,54 +26,42 @@ GRID: Dict[str, Tuple[float, ...]] = {
 
 def as_video(clip: Clip) -> Video:
     """A training clip of several frames as a sequence to track."""
-    picture = cv2.imread(str(clip[0].path))
-    if picture is None or len(clip[0].box) != 4:
-        raise InputError(f"{clip[0].path}: not a frame with a box to track")
-    boxes = tuple(
-        np.array([x1, y1, x2 - x1, y2 - y1]) for x1, y1, x2, y2 in (frame.box for frame in clip)
-    )
-    return Video(
-        clip[0].path.stem,
-        tuple(frame.path for frame in clip),
-        boxes,
-        {},
-        picture.shape[1],
-        picture.shape[0],
-    )
+    if len(clip[0].box) != 4:
+        raise InputError(f"{clip[0].path}: a finished crop, not a frame to track in")
+    height, width = read_frame(clip[0].path).shape[:2]
+    frames, boxes = zip(*clip)
+    regions = tuple(np.array([x1, y1, x2 - x1, y2 - y1]) for x1, y1, x2, y2 in boxes)
+    return Video(clip[0].path.stem, frames, regions, {}, width, height)
 
 
 def overlap_on(network: TrackerNetwork, videos: Sequence[Video], config: TrackerConfig) -> float:
     """Mean over sequences of the average overlap in one pass, 0..1."""
     tracker = SiamRPNTracker(network, config)
-    return float(
-        np.mean([average_overlap(video, run_one_pass(tracker, video)) for video in videos])
-    )
+    overlaps = [average_overlap(video, run_one_pass(tracker, video)) for video in videos]
+    return float(np.mean(overlaps))
 
 
 def tune(
     network: TrackerNetwork,
     videos: Sequence[Video],
-    rounds: int = 2,
     report: Callable[[TrackerConfig, float], None] = lambda config, overlap: None,
 ) -> Tuple[TrackerConfig, float]:
-    """Coordinate search over GRID from PySOT's settings: one at a time takes its best value,
-    `rounds` times over.
+    """Coordinate search over GRID from PySOT's settings: in turn, each setting takes its best
+    value, twice over.
 
     Returns the settings and their mean average overlap. report(config, overlap) hears of every
     trial.
     """
-    best = TrackerConfig()
-    best_overlap = overlap_on(network, videos, best)
-    report(best, best_overlap)
-    tried: List[TrackerConfig] = [best]
-    for _ in range(rounds):
-        for name, values in GRID.items():
-            for config in [replace(best, **{name: value}) for value in values]:
-                if config in tried:
-                    continue
-                tried.append(config)
-                overlap = overlap_on(network, videos, config)
-                report(config, overlap)
-                if overlap > best_overlap:
-                    best, best_overlap = config, overlap
-    return best, best_overlap
+    tried: Dict[TrackerConfig, float] = {}
+
+    def best(trials: Sequence[TrackerConfig]) -> TrackerConfig:
+        for config in trials:
+            if config not in tried:
+                tried[config] = overlap_on(network, videos, config)
+                report(config, tried[config])
+        return max(tried, key=lambda config: tried[config])
+
+    chosen = best([TrackerConfig()])
+    for name, values in [*GRID.items()] * 2:
+        chosen = best([replace(chosen, **{name: value}) for value in values])
+    return chosen, tried[chosen]

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import torch
 
+from lib import pruning
 from lib.engines.zoo import DEMO_WEIGHTS, FOLDER
-from lib.pruning import curl as pruning
 from lib.training.classify import load_classifier, load_classify_config
 
 

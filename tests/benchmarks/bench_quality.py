@@ -17,8 +17,8 @@ from pathlib import Path
 from lib.demo import make_benchmark
 from lib.engines.zoo import open_tracker, weights_path
 from lib.siamrpn.checkpoint import load_network
-from lib.training.loop import load_config
 from lib.training.pairs import held_out
+from lib.training.tracker import load_config
 from lib.training.tune import as_video
 from lib.vot.dataset import load_dataset
 from lib.vot.metrics import average_overlap, bootstrap, evaluate

@@ -38,13 +38,13 @@ from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.crop import as_input  # noqa: E402
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS, three_networks  # noqa: E402
 from lib.siamrpn.tracker import SiamRPNTracker  # noqa: E402
-from lib.training.loop import load_config  # noqa: E402
 from lib.training.pairs import (  # noqa: E402
     PairDataset,
     held_out,
     load_clips,
     training_pairs,
 )
+from lib.training.tracker import load_config  # noqa: E402
 from lib.vot.dataset import load_dataset  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ from lib.measure.full_size import EngineSpeed, engine_speed, with_speed
 from lib.measure.measurement import Measurement
 from lib.measure.runs import run_folder
 from lib.measure.variants import Variant, baseline, mixture
-from lib.pruning.curl import backbone_parameters
+from lib.pruning import backbone_parameters
 from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.parts import NETWORKS

@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 import torch
 
+from lib import cli, pruning
 from lib.engines.zoo import DEMO_WEIGHTS
 from lib.errors import InputError
 from lib.measure import pruned
-from lib.pruning import curl as pruning
-from lib.siamrpn.checkpoint import load_network
-from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
-from lib.training.classify import Classifier, load_classifier
+from lib.siamrpn.checkpoint import load_network, save_weights
+from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count, run_and_count
+from lib.training.classify import Classifier, ClassifyConfig, load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FULL, TINY = NetworkConfig.resnet50(), NetworkConfig.resnet50(1 / 8)
 
 
-def random_scores(config: NetworkConfig, seed: int = 0) -> pruning.Scores:
-    random = np.random.RandomState(seed)
+def random_scores(config: NetworkConfig) -> pruning.Scores:
+    random = np.random.RandomState(0)
     return {
         name: random.exponential(size=count) for name, count in pruning.mask_layers(config).items()
     }
@@ -56,6 +56,9 @@ def pictures() -> torch.Tensor:
 def test_the_full_backbone_is_the_thesiss():
     assert pruning.backbone_parameters(FULL) == 45_528_128
     assert sum(pruning.mask_layers(FULL).values()) == 11_392
+    crop = torch.zeros(1, 3, 255, 255, device="meta")
+    features, flop = run_and_count(SiamRPN(FULL).backbone.to("meta"), crop)
+    assert features[2].shape == (1, 2048, 31, 31) and flop == pytest.approx(89.2e9, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -106,10 +109,8 @@ def test_first_order_estimates_rank_as_exact_scores_do():
         demo.fc.weight.mul_(10)  # an untrained layer is sure of nothing
     pictures = torch.rand(2, 3, 63, 63, generator=torch.Generator().manual_seed(0)) * 255
     layers = ["layer3.5.conv2", "layer4.1.conv1", "layer4.2.conv2"]
-    scorer, quick = (
-        pruning.Scorer(demo, pictures),
-        pruning.fisher_scores(demo, pictures.repeat(8, 1, 1, 1)),
-    )
+    scorer = pruning.Scorer(demo, pictures)
+    quick = pruning.fisher_scores(demo, pictures.repeat(8, 1, 1, 1))
     exact = {name: scorer.score(name) for name in layers}
     assert pruning.rank_correlation(exact, {name: quick[name] for name in layers}) > 0.5
 
@@ -192,25 +193,36 @@ def test_the_cut_demo_tracker_and_classifier_compute_what_the_masked_ones_comput
     )
 
 
-def test_scores_go_on_where_they_stopped(classifier, pictures, tmp_path):
-    scorer, path, said = pruning.Scorer(classifier, pictures), tmp_path / "scores.csv", []
-    layers = ["layer4.2.conv1", "layer4.2.conv2"]
-    first = pruning.score_all(scorer, path, "here", said.append, layers[:1])
-    counted = []
-    scorer.score = lambda layer: counted.append(layer) or np.ones(pruning.mask_layers(TINY)[layer])
-    both = pruning.score_all(scorer, path, "here", said.append, layers)
-    assert counted == layers[1:] and "TFLOP" in said[0] and "min left" in said[1]
-    np.testing.assert_allclose(both[layers[0]], first[layers[0]], rtol=1e-5)
-    with pytest.raises(InputError, match="scored with other weights"):
-        pruning.score_all(scorer, path, "elsewhere", said.append, layers)
+def test_scores_go_on_where_they_stopped(tmp_path):
+    torch.manual_seed(0)
+    weights, path = tmp_path / "classifier.pth", tmp_path / "scores.csv"
+    save_weights(weights, awake(Classifier(NetworkConfig.resnet50(1 / 16), 64)).state_dict())
+    config = ClassifyConfig(size=63)
+    whole = pruning.score_file(weights, config, 2, path)
+    head, titles, first, *rest = path.read_text().splitlines()
+    layer, channel, _ = first.split(",")
+    kept = [head, titles, f"{layer},{channel},7", *rest]
+    path.write_text("\n".join(kept[: 2 + len(whole[layer])]) + "\n")
+    again = pruning.score_file(weights, config, 2, path)
+    assert again[layer][int(channel)] == 7  # not scored again
+    again[layer][int(channel)] = whole[layer][int(channel)]
+    for name, scores in whole.items():
+        np.testing.assert_allclose(again[name], scores, rtol=1e-5)
+    assert pruning.read_scores(path, NetworkConfig.resnet50(1 / 16)).keys() == whole.keys()
+    with pytest.raises(InputError, match="scored with other weights or pictures"):
+        pruning.score_file(weights, config, 3, path)
+
+
+HEAD = "# x\nlayer,channel,score\n"
 
 
 @pytest.mark.parametrize(
     "text, reason",
     [
         ("not a table", "not all of them"),
-        ("# x\nlayer,channel,score\nlayer1.0.conv1,0,1\n", "another network"),
-        ("# x\nlayer,channel,score\nlayer1.0.conv1,0,nan\n", "another network|not numbers"),
+        (f"{HEAD}layer1.0.conv1,0,1\n", "another network, or not all"),
+        (f"{HEAD}layer1.0.conv1,0,nan\n", "another network, or not all"),
+        (f"{HEAD}layer1.0.conv1,0\n", "not a file of channel scores"),
         (None, "not a file of channel scores"),
     ],
 )
@@ -248,41 +260,23 @@ def test_wilsons_interval(share, count, low, high):
 
 
 def test_the_command_cuts_a_tracker_and_says_what_is_left(tmp_path, capsys):
-    from lib.cli import main
-
     out = tmp_path / "cut.pth"
     arguments = ["prune", "cut", "--weights", "demo", "--out", str(out)]
-    assert main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "0.5"]) == 0
+    assert cli.main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "0.5"]) == 0
     assert "backbone of 1,4" in capsys.readouterr().out
     assert parameter_count(load_network(out).backbone) == pytest.approx(0.5 * 2_857_232, rel=0.01)
-    assert main(arguments) == 2 and "needs --scores and --parameters" in capsys.readouterr().err
-    assert main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "1000"]) == 2
+    assert cli.main(arguments) == 2 and "needs --scores and --parameters" in capsys.readouterr().err
+    assert cli.main([*arguments, "--scores", str(pruned.SCORES), "--parameters", "1000"]) == 2
     assert "cannot be reached" in capsys.readouterr().err
 
 
 def test_the_command_scores_quickly(tmp_path, capsys):
-    from lib.cli import main
-    from lib.siamrpn.checkpoint import save_weights
-
     torch.manual_seed(0)
-    save_weights(tmp_path / "classifier.pth", awake(Classifier(TINY, 64)).state_dict())
-    assert (
-        main(
-            [
-                "prune",
-                "score",
-                "--weights",
-                str(tmp_path / "classifier.pth"),
-                "--quick",
-                "--pictures",
-                "2",
-                "--out",
-                str(tmp_path / "scores.csv"),
-            ]
-        )
-        == 0
-    )
-    assert set(pruning.read_scores(tmp_path / "scores.csv", TINY)) == set(pruning.mask_layers(TINY))
+    weights, out = tmp_path / "classifier.pth", tmp_path / "scores.csv"
+    save_weights(weights, awake(Classifier(TINY, 64)).state_dict())
+    line = ["prune", "score", "--weights", str(weights), "--quick", "--pictures", "2"]
+    assert cli.main([*line, "--out", str(out)]) == 0
+    assert set(pruning.read_scores(out, TINY)) == set(pruning.mask_layers(TINY))
     assert "1424 scores" in capsys.readouterr().out
 
 

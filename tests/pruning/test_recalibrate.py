@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from lib.engines.calibration import CropPair  # noqa: E402
-from lib.errors import InputError  # noqa: E402
-from lib.pruning.recalibrate import recalibrate  # noqa: E402
-from lib.siamrpn.crop import as_input  # noqa: E402
-from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
+from lib.engines.calibration import CropPair
+from lib.errors import InputError
+from lib.pruning.recalibrate import recalibrate
+from lib.siamrpn.crop import as_input
+from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

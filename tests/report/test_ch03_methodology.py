@@ -229,7 +229,7 @@ def test_the_commands_of_figure_3_1_set_the_shift_and_nothing_else(
     from dataclasses import asdict
 
     from lib import cli
-    from lib.training import loop
+    from lib.training import tracker as loop
 
     given: list[loop.TrainConfig] = []
 

@@ -18,11 +18,11 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
 
+from lib import pruning
 from lib.measure import full_size, pruned, quality
 from lib.measure.absent import Absent
 from lib.measure.measurement import Measurement
 from lib.measure.variants import Variant, baseline
-from lib.pruning import curl as pruning
 from lib.report import thesis
 from lib.report.ch04_engines import difference
 from lib.report.tables import Table, Text

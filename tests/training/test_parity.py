@@ -5,18 +5,21 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
+from lib.siamrpn.crop import training_crop, training_window, window_map
+from lib.training.augment import augment
+from lib.training.losses import class_log_probabilities, classification_loss, tracking_loss
+from lib.training.schedule import learning_rate
+from lib.training.targets import anchor_targets, output_size
+from lib.training.tracker import load_config
 
-from lib.siamrpn.crop import training_crop, training_window, window_map  # noqa: E402
-from lib.training.augment import Augmentation  # noqa: E402
-from lib.training.losses import class_log_probabilities, classification_loss, tracking_loss  # noqa: E402
-from lib.training.schedule import learning_rate, pysot_phases  # noqa: E402
-from lib.training.targets import anchor_targets, output_size  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -25,17 +28,13 @@ def reference(shared):
 
 
 @pytest.fixture(scope="module")
-def source_crop(shared, reference):
-    """The 511 crop that the augmentation cases start from, and the grey levels by which other
-    OpenCV releases may differ."""
+def frame(shared):
+    """The frame that the crops are cut from."""
     sys.path.insert(0, str(shared / "pysot_parity"))
     import synth_video
 
     sys.path.pop(0)
-    crop = training_crop(
-        synth_video.frame(10), reference["crop_boxes"][0], 511, reference["crop_padding"]
-    )
-    return crop
+    return synth_video.frame(10)
 
 
 @pytest.fixture(scope="module")
@@ -100,12 +99,7 @@ def test_a_single_positive_counts_for_nothing_as_in_pysot(reference):
     assert loss == pytest.approx(float(reference["loss_cls_single_positive"]), abs=1e-5)
 
 
-def test_training_crops_equal_pysots(shared, reference):
-    sys.path.insert(0, str(shared / "pysot_parity"))
-    import synth_video
-
-    sys.path.pop(0)
-    frame = synth_video.frame(10)
+def test_training_crops_equal_pysots(frame, reference):
     for number, box in enumerate(reference["crop_boxes"]):
         assert np.allclose(
             window_map(training_window(box, 127), 127), reference["crop_map_z"][number]
@@ -127,15 +121,14 @@ def test_training_crops_equal_pysots(shared, reference):
         )
 
 
-def test_augmentation_equals_pysots(reference, source_crop):
+def test_augmentation_equals_pysots(reference, frame):
+    padding = reference["crop_padding"]
+    source_crop = training_crop(frame, reference["crop_boxes"][0], 511, padding)
     for number, seed in enumerate(reference["aug_seeds"]):
         rng = np.random.RandomState(seed)
-        exemplar, exemplar_box = Augmentation(4, 0.05)(
-            source_crop, reference["aug_src_box"], 127, rng
-        )
-        search, search_box = Augmentation(64, 0.18, blur=0.2)(
-            source_crop, reference["aug_src_box"], 255, rng, grey=seed == 905
-        )
+        box = reference["aug_src_box"]
+        exemplar, exemplar_box = augment(source_crop, box, 127, rng, 4, 0.05)
+        search, search_box = augment(source_crop, box, 255, rng, 64, 0.18, 0.2, grey=seed == 905)
         assert np.abs(exemplar_box - reference["aug_boxes"][number, 0]).max() < 1e-9
         assert np.abs(search_box - reference["aug_boxes"][number, 1]).max() < 1e-9
         nearest = min(
@@ -148,31 +141,17 @@ def test_augmentation_equals_pysots(reference, source_crop):
         assert nearest < 1e-3 or (cv2.__version__ not in ("5.0.0", "4.8.1") and nearest <= 8)
 
 
-def test_pysots_schedule_as_phases(shared):
+def test_the_full_scale_recipe_is_pysots_schedule(shared):
+    """5 epochs of warm-up, 15 of logarithmic fall, the backbone (at a tenth) from epoch 10."""
     groups = np.load(shared / "pysot_parity" / "lr.npz")["group_lr"]
-    phases = pysot_phases(pairs_per_epoch=100)
-    rates = [
-        learning_rate(phase, epoch * 100) for phase in phases for epoch in range(phase.pairs // 100)
-    ]
-    factors = [phase.backbone_lr for phase in phases for _ in range(phase.pairs // 100)]
-    assert np.allclose(rates, groups[:, 1], rtol=1e-9)
-    assert np.allclose(rates, groups[:, 2], rtol=1e-9)
-    assert np.allclose(np.array(rates)[10:] * np.array(factors)[10:], groups[10:, 0], rtol=1e-9)
+    epoch = 600_000  # pairs
+    phases = load_config(ROOT / "data" / "recipes" / "siamrpn_r50.yaml").phases
+    rates, factors = [], []
+    for phase in phases:
+        starts = range(0, phase.pairs, epoch)
+        rates += [learning_rate(phase, start) for start in starts]
+        factors += [phase.backbone_lr] * len(starts)
+    assert np.allclose(rates, groups[:, 1], rtol=1e-6)
+    assert np.allclose(rates, groups[:, 2], rtol=1e-6)
+    assert np.allclose(np.multiply(rates, factors)[10:], groups[10:, 0], rtol=1e-6)
     assert factors[:10] == [0.0] * 10  # frozen, as PySOT's backbone is before its epoch 10
-
-
-def test_the_full_scale_recipe_is_pysots_schedule():
-    from pathlib import Path
-
-    from lib.training.loop import load_config
-
-    config = load_config(Path(__file__).parents[2] / "data" / "recipes" / "siamrpn_r50.yaml")
-    for ours, theirs in zip(config.phases, pysot_phases(pairs_per_epoch=600_000)):
-        assert (ours.pairs, ours.shape, ours.epochs, ours.reaches_end, ours.backbone_lr) == (
-            theirs.pairs,
-            theirs.shape,
-            theirs.epochs,
-            theirs.reaches_end,
-            theirs.backbone_lr,
-        )
-        assert ours.lr == pytest.approx(theirs.lr, rel=1e-6)

@@ -1,0 +1,117 @@
+"""CURL's choice: the channels with the highest scores stay, as many as the wanted number of
+parameters allows, and of every layer at least a given share (thesis section 3.6.2)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Dict, Mapping, NamedTuple
+
+import numpy as np
+
+from lib.errors import InputError
+from lib.siamrpn.network import NetworkConfig, StageConfig, backbone_parameters
+
+MINIMUM_RATE = 0.3  # share of a layer's channels that stays whatever their scores (section 3.6.2)
+SUM = "sum"
+
+Scores = Dict[str, np.ndarray]  # layer -> score of each channel
+Keep = Dict[str, np.ndarray]  # layer -> whether each channel stays
+
+
+def mask_layers(config: NetworkConfig) -> Dict[str, int]:
+    """Layer -> channels, from the input to the output; 11,392 masks in all for the full
+    backbone."""
+    layers: Dict[str, int] = {}
+    for stage, part in enumerate(config.stages, 1):
+        for block, (first, second) in enumerate(part.blocks):
+            layers[f"layer{stage}.{block}.conv1"] = first
+            layers[f"layer{stage}.{block}.conv2"] = second
+        layers[f"layer{stage}.{SUM}"] = part.channels
+    return layers
+
+
+def cut_config(config: NetworkConfig, counts: Mapping[str, int]) -> NetworkConfig:
+    """The configuration with other channel counts; counts: of every layer of `mask_layers`."""
+    stages = []
+    for stage, part in enumerate(config.stages, 1):
+        blocks = tuple(
+            (counts[f"layer{stage}.{block}.conv1"], counts[f"layer{stage}.{block}.conv2"])
+            for block in range(len(part.blocks))
+        )
+        stages.append(StageConfig(counts[f"layer{stage}.{SUM}"], blocks))
+    return replace(config, stages=tuple(stages))
+
+
+def wider(config: NetworkConfig, times: int) -> NetworkConfig:
+    """Every channel count times a whole number."""
+    stages = tuple(
+        StageConfig(part.channels * times, tuple((a * times, b * times) for a, b in part.blocks))
+        for part in config.stages
+    )
+    return replace(config, stem=config.stem * times, rpn=config.rpn * times, stages=stages)
+
+
+class Choice(NamedTuple):
+    """The k best channels and those that the minimum of every layer adds: the channels that stay,
+    and the number of the backbone's parameters."""
+
+    k: int
+    keep: Keep
+    parameters: int
+
+
+def counts(keep: Keep) -> Dict[str, int]:
+    """Channels that stay, by layer."""
+    return {name: int(stays.sum()) for name, stays in keep.items()}
+
+
+def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE, multiple: int = 1) -> Keep:
+    """The k channels with the highest scores of all, and of every layer at least its best `minimum`
+    of them, filled up with the next best to a multiple of channels."""
+    every = np.concatenate(list(scores.values()))
+    best = np.zeros(len(every), bool)
+    best[np.argsort(-every, kind="stable")[:k]] = True
+    keep, start = {}, 0
+    for name, own in scores.items():
+        least = max(int(best[start : start + len(own)].sum()), math.ceil(minimum * len(own)))
+        stays = np.zeros(len(own), bool)
+        stays[np.argsort(-own, kind="stable")[: math.ceil(least / multiple) * multiple]] = True
+        keep[name], start = stays, start + len(own)
+    return keep
+
+
+def choose(
+    config: NetworkConfig,
+    scores: Scores,
+    target: int,
+    minimum: float = MINIMUM_RATE,
+    times: int = 1,
+    multiple: int = 1,
+) -> Choice:
+    """Find k by bisection so that the number of the backbone's parameters is as close as possible
+    to `target`.
+
+    times: counts every channel so often, to size a wider network by the scores of a narrow one.
+    multiple: of channels that every layer keeps; processors compute 16 or more at once, and an odd
+    number wastes the rest. Raises InputError for a target that is impossible with the minimum.
+    """
+
+    def at(k: int) -> Choice:
+        keep = keep_best(scores, k, minimum, multiple)
+        return Choice(k, keep, backbone_parameters(wider(cut_config(config, counts(keep)), times)))
+
+    low, high = 0, sum(map(len, scores.values()))
+    smallest, largest = at(low).parameters, at(high).parameters
+    if not smallest <= target <= largest:
+        raise InputError(
+            f"{target:,} parameters cannot be reached: keeping at least {minimum:.0%} of every layer, the backbone "
+            f"has {smallest:,} to {largest:,}"
+        )
+    while high - low > 1:
+        middle = (low + high) // 2
+        if at(middle).parameters < target:
+            low = middle
+        else:
+            high = middle
+    return min(at(low), at(high), key=lambda choice: abs(choice.parameters - target))

@@ -1,0 +1,130 @@
+"""The network without the channels that go: masked (thesis equation 2.7), or cut out of the
+weights. Both compute the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Union
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lib.errors import InputError
+from lib.pruning.choice import MINIMUM_RATE, SUM, Keep, choose, counts, cut_config, mask_layers
+from lib.pruning.scores import read_scores
+from lib.siamrpn.checkpoint import load_network, read_state, save_weights
+from lib.siamrpn.network import Backbone, NetworkConfig, SiamRPN, backbone_parameters
+from lib.training.classify import Classifier, load_classifier
+
+
+def masked(network: Union[SiamRPN, Classifier], keep: Keep) -> Union[SiamRPN, Classifier]:
+    """A copy of a network in which scale and shift of the channels that go are 0."""
+    network = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, stays in keep.items():
+            for norm in _norms(network.backbone, name):
+                norm.weight[torch.from_numpy(~stays)] = 0
+                norm.bias[torch.from_numpy(~stays)] = 0
+    return network
+
+
+def _norms(backbone: Backbone, layer: str) -> List[nn.BatchNorm2d]:
+    """The batch normalisations whose channels a layer's mask masks."""
+    stage = getattr(backbone, layer.split(".")[0])
+    if layer.endswith(SUM):
+        return [stage[0].downsample[1], *(block.bn3 for block in stage)]
+    _, block, conv = layer.split(".")
+    return [getattr(stage[int(block)], conv.replace("conv", "bn"))]
+
+
+def cut_state(state: Mapping[str, Tensor], config: NetworkConfig, keep: Keep) -> Dict[str, Tensor]:
+    """The weights that stay of a tracker's or a classifier's state dict: whatever reads a stage's
+    output (neck, classification layer) loses the inputs that are gone.
+
+    Raises InputError for a `keep` of another network.
+    """
+    if {name: len(stays) for name, stays in keep.items()} != mask_layers(config):
+        raise InputError("the channels to keep are those of another network")
+    index = {name: torch.from_numpy(np.flatnonzero(stays)) for name, stays in keep.items()}
+    cut = {key: value.clone() for key, value in state.items()}
+
+    def take(module: str, outputs: Optional[Tensor], inputs: Optional[Tensor]) -> None:
+        for key in [key for key in cut if key.startswith(f"{module}.") and cut[key].ndim]:
+            if outputs is not None:
+                cut[key] = cut[key][outputs]
+            if inputs is not None and cut[key].ndim > 1:
+                cut[key] = cut[key][:, inputs]
+
+    before: Optional[Tensor] = None  # the channels of the block's input
+    for stage, part in enumerate(config.stages, 1):
+        name, sums = f"backbone.layer{stage}", index[f"layer{stage}.{SUM}"]
+        take(f"{name}.0.downsample.0", sums, before)
+        take(f"{name}.0.downsample.1", sums, None)
+        for block in range(len(part.blocks)):
+            first, second = (index[f"layer{stage}.{block}.conv{number}"] for number in (1, 2))
+            channels = (before, first, second, sums)
+            for number in (1, 2, 3):
+                take(f"{name}.{block}.conv{number}", channels[number], channels[number - 1])
+                take(f"{name}.{block}.bn{number}", channels[number], None)
+            before = sums
+        take(f"neck.downsample{stage}.downsample.0", None, sums)
+    take("fc", None, before)
+    return cut
+
+
+def cut_tracker(network: SiamRPN, keep: Keep) -> SiamRPN:
+    """A tracker without the channels that go; it computes what the masked one computes."""
+    small = SiamRPN(cut_config(network.config, counts(keep)))
+    small.load_state_dict(cut_state(network.state_dict(), network.config, keep))
+    return small.train(network.training)
+
+
+def cut_classifier(classifier: Classifier, keep: Keep) -> Classifier:
+    """A classifier without the channels that go."""
+    small = Classifier(cut_config(classifier.config, counts(keep)), classifier.classes)
+    small.load_state_dict(cut_state(classifier.state_dict(), classifier.config, keep))
+    return small.train(classifier.training)
+
+
+def largest_difference(
+    network: Union[SiamRPN, Classifier], small: nn.Module, keep: Keep, *inputs: Tensor
+) -> float:
+    """Largest difference between the masked and the cut network's outputs, as a share of each
+    output's range."""
+    with torch.inference_mode():
+        theirs, ours = masked(network, keep).eval()(*inputs), small.eval()(*inputs)
+    pairs = [(theirs, ours)] if isinstance(ours, Tensor) else zip(theirs, ours)
+    return max(float((a - b).abs().max() / (a.max() - a.min())) for a, b in pairs)
+
+
+def cut_file(
+    weights: Path,
+    scores: Optional[str],
+    target: Optional[float],
+    out: Path,
+    minimum: float = MINIMUM_RATE,
+    multiple: int = 1,
+) -> str:
+    """Write a tracker's or a classifier's weights without the channels that go; returns a sentence
+    on what is left.
+
+    target: parameters of the backbone, a share if it is at most 1. minimum, multiple: as in
+    `choose`. Raises InputError.
+    """
+    if scores is None or target is None:
+        raise InputError("cutting needs --scores and --parameters")
+    tracker = any(key.startswith("rpn_head.") for key in read_state(weights))
+    network: Any = load_network(weights) if tracker else load_classifier(weights)
+    before = backbone_parameters(network.config)
+    wanted = round(target * before if target <= 1 else target)
+    found = read_scores(scores, network.config)
+    choice = choose(network.config, found, wanted, minimum, multiple=multiple)
+    small = (cut_tracker if tracker else cut_classifier)(network, choice.keep)
+    save_weights(out, small.state_dict())
+    total, kept = (sum(map(function, choice.keep.values())) for function in (len, np.sum))
+    return (
+        f"{out}: backbone of {choice.parameters:,} parameters ({choice.parameters / before:.3f} of {before:,}), "
+        f"k = {choice.k}, {total - kept} of {total} channels removed"
+    )

@@ -1,0 +1,213 @@
+"""Training of the tracker (thesis section 3.1.1): pairs, both losses of the region proposal
+network, and distillation."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from lib.errors import InputError
+from lib.siamrpn import checkpoint
+from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
+from lib.training import distributed
+from lib.training.config import read_config
+from lib.training.distill import Distiller, Teacher, TrackerTeacher
+from lib.training.loop import PRECISIONS, Training, run
+from lib.training.losses import tracking_loss
+from lib.training.pairs import PairConfig, PairDataset, load_clips
+from lib.training.schedule import Phase, learning_rate
+
+OPTIMIZERS: Dict[str, Any] = {
+    "adamw": torch.optim.AdamW,
+    "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run as data.
+
+    data: manifest or folder (`pairs.load_clips`). width: of the ResNet-50. initial: weights of a
+    whole network to start from; backbone: of a backbone alone; either may be pruned. teacher:
+    weights of a tracker whose maps and answers are distilled, instead of an ImageNet network's
+    features. optimizer: "adamw", or "sgd" with PySOT's momentum of 0.9. average: decay of the
+    running average of weights, per step (0: none). save_every and log_every count pairs.
+    """
+
+    data: str
+    phases: Tuple[Phase, ...]
+    pairs: PairConfig = field(default_factory=PairConfig)
+    width: float = 0.25
+    initial: Optional[str] = None
+    backbone: Optional[str] = None
+    teacher: Optional[str] = None
+    batch_size: int = 24
+    optimizer: str = "adamw"
+    weight_decay: float = 1e-2
+    clip_norm: float = 10.0
+    average: float = 0.999
+    precision: str = "bf16"
+    seed: int = 0
+    workers: int = 1
+    save_every: int = 4800
+    log_every: int = 480
+
+    def __post_init__(self) -> None:
+        if not self.phases:
+            raise ValueError("no phases")
+        if min(self.batch_size, self.save_every, self.log_every) < 1 or self.average >= 1:
+            raise ValueError(
+                "batch_size, save_every and log_every should be above 0, average below 1"
+            )
+        if not 0 < self.width <= 4:
+            raise ValueError("width should be above 0 (1 is ResNet-50)")
+        if self.precision not in PRECISIONS or self.optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"precision {self.precision!r} or optimizer {self.optimizer!r} is not known"
+            )
+
+
+def load_config(
+    path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
+) -> TrainConfig:
+    """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
+    return read_config(TrainConfig, path, overrides)
+
+
+def train(
+    config: TrainConfig,
+    out: Union[str, Path],
+    device: str = "cpu",
+    stop_after: Optional[int] = None,
+) -> Path:
+    """Train a tracker in the folder `out`, or continue there (`loop.run`); returns the path of
+    `weights.pth`. Raises InputError for bad data, weights or checkpoints."""
+    with distributed.processes(device) as place:
+        return run(TrackerTraining(config, place), Path(out), stop_after)
+
+
+class TrackerTraining(Training):
+    """The tracker's network, with the projections that distillation needs."""
+
+    unit = "pair"
+    columns = ("pairs", "phase", "lr", "cls", "loc", "total", "distill")
+
+    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+        self.labelled = load_clips(config.data, config.pairs.holdout)
+        # Distillation alone needs no boxes, so nothing is held out from it
+        self.pictures = load_clips(config.data)
+        network = initial_network(config)
+        self.distiller = Distiller(network.config).to(device)
+        network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        behind = (network.neck, network.rpn_head, self.distiller)
+        groups: List[Any] = [
+            {"params": list(network.backbone.parameters())},
+            {"params": [p for part in behind for p in part.parameters()]},
+        ]
+        optimizer = OPTIMIZERS[config.optimizer](groups, lr=0.1, weight_decay=config.weight_decay)
+        lengths = [phase.pairs for phase in config.phases]
+        super().__init__(
+            config, network, optimizer, lengths, config.log_every, config.average, config.clip_norm
+        )
+        self.phase = config.phases[0]
+        self.teacher: Optional[nn.Module] = None
+
+    def modules(self) -> Dict[str, nn.Module]:
+        return {"network": self.network, "distiller": self.distiller}
+
+    def begin(self, phase: int) -> PairDataset:
+        """Load the phase's teacher and set training mode. A frozen backbone's parameters get no
+        gradient, and frozen batch normalisation keeps its statistics."""
+        config, self.phase, self.teacher = self.config, self.config.phases[phase], None
+        if self.phase.distill:
+            name = config.teacher
+            teacher: Any = TrackerTeacher(checkpoint.load_network(name)) if name else Teacher()
+            self.teacher = teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network, frozen = self.network, self.phase.backbone_lr == 0
+        network.train()
+        self.distiller.train()
+        network.backbone.requires_grad_(not frozen)
+        if frozen or self.phase.freeze_norm:
+            part = network if self.phase.freeze_norm else network.backbone
+            for module in part.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        clips = self.labelled if self.phase.tracking else self.pictures
+        return PairDataset(clips, config.pairs, self.phase.search_size, config.seed)
+
+    def rates(self, phase: int, done: int) -> List[float]:
+        rate = learning_rate(self.phase, done)
+        return [rate * self.phase.backbone_lr, rate]
+
+    def losses(self, batch: Mapping[str, Tensor]) -> Dict[str, Tensor]:
+        phase, network, teacher = self.phase, self.network, self.teacher
+        exemplar, search = (
+            batch[key].to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
+            for key in ("exemplar", "search")
+        )
+        zero = torch.zeros((), device=self.device)
+        losses = {"cls": zero, "loc": zero, "total": zero, "distill": zero}
+        with torch.set_grad_enabled(phase.backbone_lr != 0):
+            features = network.backbone(search)
+        if isinstance(teacher, Teacher):
+            losses["distill"] = self.distiller(features, teacher(search))
+        if phase.tracking or isinstance(teacher, TrackerTeacher):
+            kernels, maps = network.template(exemplar), network.search_maps(features)
+            cls, loc = network.correlate(kernels, maps)
+            wanted = (batch[key].to(self.device) for key in ("label", "delta", "weight"))
+            losses.update(tracking_loss(cls, loc, *wanted))
+            if isinstance(teacher, TrackerTeacher):
+                losses["distill"] = teacher([*kernels, *maps, cls, loc], exemplar, search)
+        losses["sum"] = phase.tracking * losses["total"] + phase.distill * losses["distill"]
+        return losses
+
+    def row(self, phase: int, rate: float, means: Mapping[str, float]) -> List[str]:
+        return [str(phase), f"{rate:.3g}", *(f"{means[key]:.5f}" for key in self.columns[3:])]
+
+
+def initial_network(config: TrainConfig) -> SiamRPN:
+    """The network that training starts from: random weights, and those of `initial` or `backbone`,
+    whose channel counts it takes.
+
+    Pruning takes channels from the four stages only, so the stem tells the width. Raises InputError
+    for weights of another width.
+    """
+    channels, source = NetworkConfig.resnet50(config.width), config.initial or config.backbone
+    if source:
+        try:
+            stem, stages = backbone_config(checkpoint.read_backbone(source), prefix="")
+        except KeyError as error:
+            raise InputError(f"{source}: no ResNet-50 of a tracker (no {error})") from None
+        if stem != channels.stem:
+            raise InputError(
+                f"{source}: a backbone of another width ({stem} channels in its stem, {channels.stem} at {config.width})"
+            )
+        channels = replace(channels, stages=stages)
+    torch.manual_seed(config.seed)
+    network = SiamRPN(channels)
+    initialise(network)
+    if config.initial:
+        checkpoint.load_state(network, checkpoint.read_state(config.initial), config.initial)
+    if config.backbone:
+        checkpoint.load_backbone(network, config.backbone)
+    return network
+
+
+def initialise(network: SiamRPN) -> None:
+    """He initialisation; every residual branch starts at zero, so that the untrained backbone is an
+    identity between stages."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bn3.weight"):
+            nn.init.zeros_(parameter)
+    for branch in network.rpn_head.branches():
+        nn.init.normal_(branch.head[-1].weight, std=0.01)  # type: ignore[arg-type]
