@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
+from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 from typing import Sequence as Seq
 
+from lib.engines.zoo import DEMO
 from lib.errors import InputError
 from lib.measure import full_size, pruned, quality, runs
 from lib.measure.absent import Absent, there
@@ -19,6 +21,7 @@ from lib.vot.dataset import Dataset
 from lib.vot.metrics import paired_bootstrap
 
 BASE = "PyTorch FP32"
+NOWHERE = Dataset("no benchmark", Path(), ())  # of claims that are not about quality
 LEVEL = 0.95
 
 
@@ -52,9 +55,9 @@ class Evidence:
     """
 
     run: str
-    dataset: Dataset
-    weights: str
-    framework: str
+    dataset: Dataset = NOWHERE
+    weights: str = DEMO
+    framework: str = "openvino"
     known: Seq[Measurement] = field(default=(), repr=False)
     timed: EngineSpeed | None = field(default=None, repr=False)
 
