@@ -44,7 +44,7 @@ FOCAL = 400.0  # px, of the perspective that a tilt gives
 class Sprite:
     """A part of a photograph, or a scene, and how it moves through the frame.
 
-    The poses move the middle of the outline. They belong to whole frames and change linearly in
+    A pose places the middle of the outline. Poses belong to whole frames and change linearly in
     between.
     """
 
@@ -103,13 +103,11 @@ def project(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
 @functools.lru_cache(maxsize=None)
 def photograph(name: str) -> np.ndarray:
     """A photograph of scikit-image's wheel, (H, W, 3) BGR. Raises InputError if it is missing."""
-    package = importlib.util.find_spec("skimage")
-    path = Path(package.origin if package and package.origin else "skimage").parent / "data" / name
+    origin = getattr(importlib.util.find_spec("skimage"), "origin", None) or ""
+    path = Path(origin).parent / "data" / name
     image = cv2.imread(str(path)) if path.is_file() else None
     if image is None:
-        raise InputError(
-            f"{path}: this photograph is missing or broken; install scikit-image again."
-        )
+        raise InputError(f"{name}: scikit-image, which has this photograph, has to be installed.")
     return image
 
 
