@@ -275,11 +275,13 @@ def test_bad_archives_are_refused_whole_and_fetched_anew(vot2018, tmp_path, kind
     assert tree(folder) == WHOLE
 
 
-@pytest.mark.parametrize("text", ["<html>", "[]", '{"sequences": [{"name": "bag"}]}', "\xff"])
+@pytest.mark.parametrize(
+    "text", ["<html>", "[]", '{"sequences": []}', '{"sequences": [{"name": "bag"}]}', "\xff"]
+)
 def test_other_descriptions_are_refused(vot2018, tmp_path, text):
     vot2018.files[f"{MAIN}/description.json"] = text.encode("latin-1")
     message = refused(fetch_vot2018, tmp_path, vot2018.source)
-    assert message.startswith(f"{vot2018.source}: not a description")
+    assert message.startswith(f"{vot2018.source}: no")
     assert tree(tmp_path) == []
 
 

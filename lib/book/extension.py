@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 class Book:
     """The state of one build. pages: the notebooks as they are executed, by name. parts: what
-    decides each."""
+    decides each. known: the parts that each page was made from, kept with Sphinx's own record."""
 
     def __init__(self, app: Sphinx) -> None:
         self.root = Path(app.srcdir).resolve().parent
         self.pages: dict[str, dict[str, Any]] = {}
         self.parts: dict[str, dict[str, str]] = {}
+        self.known: dict[str, dict[str, str]] = {}
 
     def outdated(self, app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
         """env-get-outdated: execute what changed; those pages are read again."""
@@ -50,8 +51,9 @@ class Book:
         cache = env.mystnb_config.execution_cache_path  # type: ignore[attr-defined]
         pages = {files[name]: page for name, page in self.pages.items()}
         fill_cache(Path(cache), pages, self.root, int(app.config.nb_execution_timeout))
+        self.known = vars(env).setdefault("siambook_fingerprints", {})
         stale = []
-        for name, then in _fingerprints(env).items():
+        for name, then in self.known.items():
             now = self.parts.get(name, then)
             differing = sorted(key for key in {*then, *now} if then.get(key) != now.get(key))
             if differing:
@@ -64,7 +66,7 @@ class Book:
         """source-read: add the cell, and remember what the page is made from."""
         if docname in self.pages:
             content[0] = json.dumps(self.pages[docname])
-            _fingerprints(app.env)[docname] = self.parts[docname]
+            self.known[docname] = self.parts[docname]
 
     def finished(self, app: Sphinx, exception: Exception | None) -> None:
         """build-finished: a build with warnings fails, and so does the next one until they are
@@ -77,13 +79,6 @@ class Book:
         if app._warncount:
             app.statuscode = 1
             (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
-
-
-def _fingerprints(env: BuildEnvironment) -> dict[str, dict[str, str]]:
-    """The parts that each page was made from, kept with Sphinx's own record of the pages."""
-    if not hasattr(env, "siambook_fingerprints"):
-        env.siambook_fingerprints = {}  # type: ignore[attr-defined]
-    return env.siambook_fingerprints  # type: ignore[attr-defined]
 
 
 def _configured(app: Sphinx, config: Any) -> None:

@@ -8,7 +8,8 @@ more, exactly where papermill would put its own; the file stays as it is:
 
 Whether a notebook runs again is then a comparison of its code cells. What decides:
 
-- its parameters; one that is the path of an existing file or folder counts with its contents;
+- its parameters; one that is the path of a file or folder, the run excepted, counts with its
+  contents;
 - the modules of lib/ that the notebook imports, directly or through others;
 - the files that the notebook declares as its data: `"siambook": {"depends": ["data/thesis/*.csv"]}`
   in its metadata, globs relative to the repository, `**` included;
@@ -220,15 +221,14 @@ def prepared(notebook: dict[str, Any], profile: Profile, parts: dict[str, str]) 
         for name, default in default_parameters(notebook).items()
         if profile.values.get(name, default) != default
     ]
+    told = digest(json.dumps(parts, sort_keys=True).encode())
     cell: dict[str, Any] = {
         "cell_type": "code",
         "id": INJECTED,
         "execution_count": None,
         "metadata": {"tags": [INJECTED] if lines else [INJECTED, "remove-cell"]},
         "outputs": [],
-        "source": "\n".join(
-            [f"# {profile.file} ({digest(json.dumps(parts, sort_keys=True).encode())})", *lines]
-        ),
+        "source": "\n".join([f"# {profile.file} ({told})", *lines]),
     }
     position = parameters_cell(notebook)
     at = len(notebook["cells"]) if position is None else position + 1
