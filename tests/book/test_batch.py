@@ -1,5 +1,4 @@
-"""`siambook run`: real kernels and papermill on small notebooks, in a copy of lib/ whose runs are
-its own."""
+"""`siambook run`: real kernels on small notebooks, in a copy of lib/ whose runs are its own."""
 
 from __future__ import annotations
 
@@ -248,31 +247,23 @@ def test_executed_notebooks_and_logs_are_kept_with_the_run_and_nothing_else(kill
 
 @pytest.mark.slow
 def test_plain_papermill_does_the_same_for_one_notebook(killed: Book) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "notebooks/02_note.ipynb",
-        "out.ipynb",
-        "--cwd",
-        "notebooks",
-        "-f",
-        "profiles/test.yaml",
-    ]
+    pytest.importorskip("papermill")
+    command = f"{sys.executable} -m papermill notebooks/02_note.ipynb out.ipynb --cwd notebooks"
     before = killed.executed
-    subprocess.run(command, cwd=killed.root, check=True, capture_output=True)
+    subprocess.run(
+        [*command.split(), "-f", "profiles/test.yaml"],
+        cwd=killed.root,
+        check=True,
+        capture_output=True,
+    )
     assert killed.executed == [*before, before[0]], "the same parameters, in the same folder"
 
 
 def test_only_what_changed_is_executed_again(tmp_path: Path) -> None:
-    book = Book(
-        tmp_path / "book",
-        {name: note(name, "seed", "seed = 1") for name in ("01", "02_1", "02_2")},
-        {"run": "r"},
-    )
-    book.write("02_2", note("02_2"))
-    book.profile.write_text("run: r\nseed: 2")
-    book.write("run", notebook("run", parameters="run = ''"))  # whose parameter the profile's is
+    notebooks = {name: note(name, "seed", "seed = 1") for name in ("01", "02_1")}
+    notebooks["02_2"] = note("02_2")
+    notebooks["run"] = notebook("run", parameters="run = ''")  # whose parameter the profile's is
+    book = Book(tmp_path / "book", notebooks, {"run": "r", "seed": 2})
     (book.root / "_toc.yml").write_text(
         "root: intro\nchapters:\n- file: notebooks/01\n  sections:\n  - file: notebooks/02_1\n"
         "  - file: notebooks/02_2\n- file: notebooks/run\n- file: glossary\n"
@@ -494,47 +485,42 @@ def own(tmp_path: Path) -> Book:
     return Book(tmp_path / "book", notebooks, {"run": str(tmp_path / "run")}, lib=False)
 
 
+def refused(own: Book, only: tuple[str, ...] = ()) -> str:
+    with pytest.raises(InputError) as caught:
+        batch.run(own.root, str(own.profile), only)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def test_a_prefix_of_nothing_names_the_notebooks(own: Book) -> None:
-    with pytest.raises(
-        InputError, match=r"^--only 03: no notebook begins with that \(there are 01_a, 02_b\)$"
-    ):
-        batch.run(own.root, str(own.profile), ["01", "03"])
+    message = refused(own, ("01", "03"))
+    assert message.startswith("--only 03: no notebook") and "01_a, 02_b" in message
 
 
 def test_a_profile_with_an_unknown_key_is_refused(own: Book) -> None:
     own.profile.write_text("run: r\nwieghts: demo\n")
-    with pytest.raises(
-        InputError,
-        match="no notebook has a parameter wieghts",
-    ):
-        batch.run(own.root, str(own.profile))
+    assert "no notebook has a parameter wieghts" in refused(own)
 
 
 @pytest.mark.parametrize("package", batch.NEEDS)
-def test_a_missing_package_is_one_sentence(
+def test_a_missing_package_is_named(
     own: Book, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(InputError, match=f"^{package} not installed: pip install "):
-        batch.run(own.root, str(own.profile))
+    assert refused(own).startswith(f"{package} not installed: pip install ")
 
 
 def test_a_run_of_another_machine_is_left_alone(own: Book, tmp_path: Path) -> None:
     machine = {"processor": "another", "cores": 8, "gpu": None, "device": "cpu"}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "environment.json").write_text(json.dumps({"hardware": machine}))
-    with pytest.raises(
-        InputError,
-        match=r"was recorded on another machine and is only read here; --run names another one$",
-    ):
-        batch.run(own.root, str(own.profile))
+    assert "was recorded on another machine" in refused(own)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["environment.json"]
 
 
 def test_a_run_that_cannot_be_written_is_refused(own: Book, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(InputError, match="/run: cannot be written"):
-        batch.run(own.root, str(own.profile))
+    assert f"{tmp_path}/run: cannot be written" in refused(own)
 
 
 def test_the_order_is_that_of_the_book() -> None:
