@@ -115,10 +115,8 @@ def run(
                     write_text(folder / runs.NOTEBOOKS, table.to_csv(index=False))
                 except InputError as error:  # a disk that is full now may not be so later
                     unwritten = str(error)
-    failed = [rows[each] for each in names if rows[each]["status"] == FAILED]
-    return [f"{row['notebook']}: {row['message']}" for row in failed] + [unwritten] * bool(
-        unwritten
-    )
+    said = [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED]
+    return [*said, unwritten] if unwritten else said
 
 
 def stop_at_ctrl_c() -> None:
@@ -146,23 +144,22 @@ def _one(name: str, root: Path, profile: Profile, folder: Path) -> dict[Any, Any
     try:
         notebook = _read(root / "notebooks" / f"{name}.ipynb")
         ready = prepared(notebook, profile, fingerprint(notebook, root, profile.values))
-        with suppress(InputError):  # there is none, or a power cut emptied it
+        with suppress(InputError, KeyError):  # there is none, or a power cut emptied it
             done = _read(kept)
             if code_cells(done) == code_cells(ready):
                 return dict(done["metadata"]["batch"])
         page = nbformat.reads(json.dumps(ready), as_version=4)
         folder.mkdir(parents=True, exist_ok=True)
         # In a thread of its own: in the main one nbclient has its own answer to Ctrl-C
-        with open(folder / f"{name}.log", "wb", buffering=0) as log, ThreadPoolExecutor(
-            1
-        ) as beside:
-            beside.submit(execute, page, root, log).result()
+        with open(folder / f"{name}.log", "wb", buffering=0) as log, ThreadPoolExecutor(1) as pool:
+            pool.submit(execute, page, root, log).result()
         row["seconds"] = round(time.perf_counter() - begin, 1)
         page.metadata["batch"] = row
         write_text(kept, nbformat.writes(page))
         failed.unlink(missing_ok=True)
     except Exception as error:  # whatever stops a notebook does not stop the rest
         row.update(status=FAILED, message=sentence(error))
+        row["seconds"] = round(time.perf_counter() - begin, 1)
         tqdm.write(f"{name}: {row['message']}", file=sys.stderr)
         if page is not None and hasattr(error, "ename"):  # raised in a cell, which the page shows
             with suppress(InputError):
