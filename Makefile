@@ -17,7 +17,7 @@ STAMP   = $(VENV)/.installed
 # On a Jetson PyTorch, TensorRT and OpenCV come with JetPack, outside of pip's reach: let the environment see them.
 VENV_FLAGS ?= $(if $(wildcard /etc/nv_tegra_release),--system-site-packages)
 
-# The notebooks' parameters; lib/book/extension.py reads them, so `jupyter-book build book/` obeys the same variables.
+# The notebooks' parameters; lib/book/notebook.py reads them, so `jupyter-book build book/` obeys the same variables.
 ifdef PROFILE
 export SIAMBOOK_PROFILE = $(PROFILE)
 endif

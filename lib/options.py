@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import argparse
 from math import isfinite
-from typing import Callable, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
-NETWORKS = ("target", "search", "xcorr")
 PRECISIONS = ("fp32", "fp16", "int8")
-ENGINE_NAMES = ("pytorch", "openvino", "tensorrt")
+FRAMEWORKS = ("pytorch", "openvino", "tensorrt")
 
-Command = Callable[[str, str, str], argparse.ArgumentParser]  # name, summary, example
+# Makes a command of its name, a summary, an example and the names of shared options; returns the
+# function that adds options of its own.
+Command = Callable[..., Callable[..., Any]]
 
 
 # -- Values ----------------------------------------------------------------------------------------
 
 
 def _box(text: str) -> List[float]:
-    """x,y,w,h for argparse."""
     try:
-        values = [float(part) for part in text.split(",")]
+        x, y, w, h = (float(part) for part in text.split(","))
     except ValueError:
-        values = []
-    if len(values) != 4:
-        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h")
-    return values
+        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h") from None
+    return [x, y, w, h]
 
 
 def _share_or_count(text: str) -> float:
-    """A positive number for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -41,20 +38,18 @@ def _share_or_count(text: str) -> float:
 
 
 def _precisions(text: str) -> List[str]:
-    """One precision, or three for target, search and xcorr network."""
-    names = text.lower().split(",")
-    if len(names) not in (1, 3) or not set(names) <= set(PRECISIONS):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not one of {', '.join(PRECISIONS)}, or three with commas between"
-        )
-    return names
-
-
-def _precision_list(text: str) -> List[str]:
     names = text.lower().split(",")
     if not set(names) <= set(PRECISIONS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(PRECISIONS)}")
     return names
+
+
+def _of_networks(text: str) -> List[str]:
+    """The precisions of target, search and xcorr network; one stands for all three."""
+    names = _precisions(text)
+    if len(names) not in (1, 3):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither one precision nor three")
+    return names if len(names) == 3 else names * 3
 
 
 def _positive(text: str) -> int:
@@ -63,404 +58,216 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows defaults where there are any."""
-
-    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+SHARED: Dict[str, Dict[str, Any]] = {
+    "--weights": {"default": "demo", "help": "`demo`, or a checkpoint of a SiamRPN++ (ResNet-50)"},
+    "--device": {"default": "cpu", "help": "cpu or cuda"},
+    "--json": {"action": "store_true", "help": "print everything as JSON"},
+    "--stop-after": {
+        "type": _positive,
+        "metavar": "N",
+        "help": "stop with a checkpoint after this many pairs, or pictures of classes",
+    },
+    "--profile": {
+        "metavar": "YAML",
+        "help": "parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)",
+    },
+    "--run": {"metavar": "NAME", "help": "the run (data/runs/NAME) in place of the profile's"},
+    "--scheduler": {
+        "metavar": "ADDRESS",
+        "help": "track on a Dask cluster, tcp://HOST:PORT, or in processes of this machine, `local` "
+        "(the default on a CPU)",
+    },
+    "--workers": {
+        "type": _positive,
+        "metavar": "N",
+        "help": "processes of this machine (default: one per core)",
+    },
+}
 
 
 # -- Commands --------------------------------------------------------------------------------------
 
 
 def _track(command: Command) -> None:
-    sub = command(
+    add = command(
         "track",
         "follow one target through a video, a folder of images or a camera",
-        "siambook track clip.mp4 --init 120,80,64,48 --out clip-tracked",
+        "clip.mp4 --init 120,80,64,48 --out clip-tracked",
+        "--weights",
+        "--device",
     )
-    sub.add_argument(
-        "source",
-        metavar="VIDEO|FOLDER|CAMERA",
-        help="a video file, a folder of images, or a camera's number",
-    )
-    sub.add_argument(
-        "--init",
-        type=_box,
-        metavar="x,y,w,h",
-        help="target in the first frame, in pixels (default: drawn with the mouse)",
-    )
-    sub.add_argument(
-        "--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4"
-    )
-    sub.add_argument(
-        "--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50"
-    )
-    sub.add_argument(
-        "--settings",
-        metavar="YAML",
-        help="tracker settings (default: the demo model's, or PySOT's)",
-    )
-    sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument(
-        "--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)"
-    )
+    add("source", metavar="VIDEO|FOLDER|CAMERA", help="a file, a folder, or a camera's number")
+    add("--init", type=_box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
+    add("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
+    add("--settings", metavar="YAML", help="of the tracker (default: the demo model's, or PySOT's)")
+    add("--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)")
 
 
 def _evaluate(command: Command) -> None:
-    sub = command(
+    add = command(
         "evaluate",
         "accuracy, robustness and expected average overlap, of results or of a tracker",
-        "siambook evaluate results/SiamRPNpp_R50 --dataset VOT2018.json --json",
+        "results/SiamRPNpp_R50 --dataset VOT2018.json --json",
+        "--weights",
+        "--json",
+        "--scheduler",
+        "--workers",
     )
-    sub.add_argument(
-        "results",
-        nargs="?",
-        metavar="RESULTS",
-        help="a tracker's folder of raw results (VOT layout or PySOT's); without it a tracker is run",
-    )
-    sub.add_argument(
-        "--dataset",
-        required=True,
-        metavar="PATH",
-        help="VOT or OTB folder, PySOT json, or `demo` for a tracker",
-    )
-    sub.add_argument(
-        "--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers"
-    )
-    sub.add_argument(
-        "--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences"
-    )
-    sub.add_argument("--json", action="store_true", help="print everything as JSON")
-    sub.add_argument(
-        "--weights", default="demo", help="of the tracker to run: `demo` or a checkpoint"
-    )
-    sub.add_argument("--device", default="cpu", help="for --one-pass: cpu or cuda")
-    sub.add_argument(
-        "--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results"
-    )
-    sub.add_argument(
-        "--one-pass", action="store_true", help="run without resets and print the average overlap"
-    )
-    sub.add_argument(
-        "--engine", default="pytorch", choices=ENGINE_NAMES, help="what runs the networks"
-    )
-    sub.add_argument(
+    add("results", nargs="?", metavar="RESULTS", help="raw results; without, a tracker is run")
+    add("--dataset", required=True, help="VOT or OTB folder, PySOT json, or `demo` for a tracker")
+    add("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
+    add("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
+    add("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
+    add("--engine", default="pytorch", choices=FRAMEWORKS, help="what runs the networks")
+    add(
         "--precision",
-        type=_precisions,
+        type=_of_networks,
         default="fp32",
         metavar="P[,P,P]",
         help="fp32, fp16 or int8, for all networks or for target,search,xcorr",
     )
-    sub.add_argument(
-        "--calibration",
-        default="training",
-        choices=("training", "benchmark"),
-        help="INT8 ranges: those beside the weights, or from the frames that are tested, as in the thesis",
-    )
-    sub.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="where the tracker runs: a Dask cluster's tcp://HOST:PORT, or `local` for processes of this machine "
-        "(the default on a CPU)",
-    )
-    sub.add_argument(
-        "--workers",
-        type=_positive,
-        metavar="N",
-        help="processes of this machine (default: one per core)",
-    )
 
 
 def _export(command: Command) -> None:
-    sub = command(
+    add = command(
         "export",
         "write the target, search and xcorr networks as ONNX files",
-        "siambook export --out onnx --precision fp32,fp16,int8",
+        "--out onnx --precision fp32,fp16,int8",
+        "--weights",
     )
-    sub.add_argument(
-        "--weights", default="demo", help="`demo` or a checkpoint of a SiamRPN++ with ResNet-50"
-    )
-    sub.add_argument(
-        "--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on"
-    )
-    sub.add_argument(
-        "--precision", type=_precision_list, default="fp32", metavar="P,..", help="fp32, fp16, int8"
-    )
-
-
-def _engine(command: Command) -> None:
-    sub = command(
-        "engine",
-        "build an engine of an ONNX file, or look into it",
-        "siambook engine inspect onnx/search-int8.onnx",
-    )
-    sub.add_argument(
-        "action",
-        choices=("build", "inspect"),
-        help="build and keep the plan, or also show layers and times",
-    )
-    sub.add_argument("onnx", metavar="ONNX", help="a file that `siambook export` wrote")
-    sub.add_argument("--engine", default="auto", choices=("auto", *ENGINE_NAMES), help="framework")
-    sub.add_argument(
-        "--cache", metavar="FOLDER", help="where plans are kept (default: data/cache/plans)"
-    )
-    sub.add_argument("--calls", type=_positive, default=10, help="inspect: calls that are timed")
-    sub.add_argument(
-        "--layers",
-        type=_positive,
-        default=10,
-        help="inspect: how many of the slowest layers to show",
-    )
+    add("--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on")
+    add("--precision", type=_precisions, default="fp32", metavar="P,..", help="of fp32, fp16, int8")
 
 
 def _calibrate(command: Command) -> None:
-    sub = command(
+    add = command(
         "calibrate",
         "ranges of activations for INT8, kept as CSV beside the weights",
-        "siambook calibrate data/demo/train.yaml --weights demo",
+        "data/demo/train.yaml --weights demo",
+        "--weights",
     )
-    sub.add_argument(
-        "data",
-        metavar="YAML|DATASET",
-        help="a training configuration (its data), or a VOT or OTB folder",
-    )
-    sub.add_argument("--weights", default="demo", help="`demo` or a checkpoint")
-    sub.add_argument(
-        "--pairs",
-        type=_positive,
-        default=192,
-        help="training pairs; of a dataset: frames to ask for, as in section 4.2",
-    )
-    sub.add_argument("--out", metavar="FILE", help="default: beside the weights")
+    add("data", metavar="YAML|DATASET", help="a training configuration, or a VOT or OTB folder")
+    add("--pairs", type=_positive, default=192, help="training pairs, or frames of a dataset")
+    add("--out", metavar="FILE", help="default: beside the weights")
 
 
 def _bench(command: Command) -> None:
-    sub = command(
+    add = command(
         "bench",
         "speed of every framework, precision and network, as ratios to PyTorch FP32",
-        "siambook bench --scale thesis --json",
+        "--scale thesis --json",
+        "--weights",
+        "--device",
+        "--json",
     )
-    sub.add_argument(
+    add(
         "--scale",
         default="demo",
         choices=("demo", "thesis"),
-        help="the demo model, or the full-size network with random weights",
+        help="the network of --weights, or the full-size one with random weights",
     )
-    sub.add_argument("--weights", default="demo", help="at demo scale: `demo` or a checkpoint")
-    sub.add_argument(
-        "--rounds", type=_positive, default=5, help="how often two variants take turns"
-    )
-    sub.add_argument("--device", default="cpu", help="of PyTorch: cpu or cuda")
-    sub.add_argument("--json", action="store_true", help="print everything as JSON")
+    add("--rounds", type=_positive, default=5, help="how often two variants take turns")
 
 
 def _train(command: Command) -> None:
-    sub = command(
+    add = command(
         "train",
         "train a network, or go on where a stopped run was",
-        "siambook train data/demo/train.yaml --out train/demo",
-    )
-    sub.add_argument(
-        "config", metavar="YAML", help="training configuration, see data/demo/train.yaml"
-    )
-    sub.add_argument(
-        "--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv and weights.pth"
-    )
-    sub.add_argument(
-        "--data", metavar="PATH", help="manifest or folder in place of the configuration's"
-    )
-    sub.add_argument(
-        "--initial", metavar="WEIGHTS", help="weights to start from in place of the configuration's"
-    )
-    sub.add_argument(
-        "--backbone", metavar="WEIGHTS", help="weights of a backbone alone to start from"
-    )
-    sub.add_argument(
-        "--shift",
-        type=float,
-        metavar="PX",
-        help="largest shift of the target in search crops, see figure 3.1",
-    )
-    sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument(
+        "data/demo/train.yaml --out train/demo",
+        "--device",
         "--stop-after",
-        type=_positive,
-        metavar="PAIRS",
-        help="stop with a checkpoint after this many pairs",
     )
+    add("config", metavar="YAML", help="training configuration, see data/demo/train.yaml")
+    add("--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv, weights.pth")
+    add("--data", metavar="PATH", help="manifest or folder in place of the configuration's")
+    add("--initial", metavar="WEIGHTS", help="to start from in place of the configuration's")
+    add("--backbone", metavar="WEIGHTS", help="of a backbone alone to start from")
+    add("--shift", type=float, metavar="PX", help="largest shift in search crops (figure 3.1)")
 
 
 def _prune(command: Command) -> None:
-    sub = command(
+    add = command(
         "prune",
-        "CURL: a classification layer, scores of channels, the network without the worst, fine-tuning",
-        "siambook prune cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth",
+        "CURL: a classification layer, scores of channels, a network without the worst, fine-tuning",
+        "cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth",
+        "--device",
+        "--stop-after",
     )
-    sub.add_argument(
+    add(
         "action",
         choices=("head", "score", "cut", "recalibrate", "finetune"),
-        help="head, finetune: train as the configuration says; score: rate every channel; cut: take the worst out; "
-        "recalibrate: a tracker's batch normalisation on training pairs",
+        help="head, finetune: train as the configuration says; score: rate every channel; cut: take "
+        "the worst out; recalibrate: a tracker's batch normalisation on training pairs",
     )
-    sub.add_argument(
-        "config",
-        nargs="?",
-        metavar="YAML",
-        help="classification training, whose pictures `score` uses as well (default: data/demo/pruning has them)",
-    )
-    sub.add_argument(
-        "--weights",
-        required=True,
-        metavar="WEIGHTS",
-        help="`demo`, a tracker's, a backbone's or a classifier's",
-    )
-    sub.add_argument(
-        "--out",
-        required=True,
-        metavar="PATH",
-        help="folder of a training, CSV of scores, or weights",
-    )
-    sub.add_argument("--scores", metavar="CSV", help="cut: what `score` wrote")
-    sub.add_argument(
-        "--parameters",
-        type=_share_or_count,
-        metavar="N",
-        help="cut: of the backbone that stays, a share (0.26) or a number (12e6)",
-    )
-    sub.add_argument(
-        "--minimum",
-        type=float,
-        default=0.3,
-        help="cut: share of every layer's channels that stays in any case",
-    )
-    sub.add_argument(
-        "--multiple",
-        type=_positive,
-        default=1,
-        metavar="N",
-        help="cut: every layer keeps a multiple of N channels",
-    )
-    sub.add_argument("--pictures", type=_positive, default=32, help="score: how many")
-    sub.add_argument("--pairs", type=_positive, default=480, help="recalibrate: how many")
-    sub.add_argument(
-        "--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions"
-    )
-    sub.add_argument(
-        "--quick", action="store_true", help="score: first-order estimates, in seconds"
-    )
-    sub.add_argument("--device", default="cpu", help="cpu or cuda")
-    sub.add_argument(
-        "--stop-after",
-        type=_positive,
-        metavar="N",
-        help="train: stop with a checkpoint after this many pictures",
-    )
+    add("config", nargs="?", metavar="YAML", help="of a training (default: in data/demo/pruning)")
+    add("--weights", required=True, help="`demo`, a tracker's, a backbone's or a classifier's")
+    add("--out", required=True, metavar="PATH", help="folder of a training, CSV, or weights")
+    add("--scores", metavar="CSV", help="cut: what `score` wrote")
+    add("--parameters", type=_share_or_count, help="cut: that stay, a share (0.26) or a number")
+    add("--multiple", type=_positive, default=1, help="cut: of channels that every layer keeps")
+    add("--pictures", type=_positive, default=32, help="score: how many")
+    add("--pairs", type=_positive, default=480, help="recalibrate: how many")
+    add("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
+    add("--quick", action="store_true", help="score: first-order estimates, in seconds")
 
 
 def _tune(command: Command) -> None:
-    sub = command(
+    add = command(
         "tune",
         "choose the tracker's settings for trained weights, on held-out sequences",
-        "siambook tune data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml",
+        "data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml",
+        "--device",
     )
-    sub.add_argument(
-        "config",
-        metavar="YAML",
-        help="the training configuration; its `holdout` names the sequences",
-    )
-    sub.add_argument("--weights", required=True, metavar="WEIGHTS", help="what the training made")
-    sub.add_argument("--out", required=True, metavar="FILE", help="gets the settings as YAML")
-    sub.add_argument("--device", default="cpu", help="cpu or cuda")
+    add("config", metavar="YAML", help="the training configuration; `holdout` names the sequences")
+    add("--weights", required=True, help="what the training made")
+    add("--out", required=True, metavar="FILE", help="gets the settings as YAML")
 
 
 def _fetch(command: Command) -> None:
-    sub = command(
+    add = command(
         "fetch",
-        "VOT2018 or PySOT's weights, resumable and checked",
-        "siambook fetch vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018",
+        "VOT2018, sequence by sequence and checked, or PySOT's weights",
+        "vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018/main",
     )
-    sub.add_argument(
-        "what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr"
-    )
-    sub.add_argument(
-        "to",
-        nargs="?",
-        metavar="PATH",
-        help="folder, or file (default: where profiles/workstation.yaml looks)",
-    )
-    sub.add_argument(
-        "--source",
-        metavar="URL|PATH",
-        help="a mirror, or a local copy, in place of the original place",
-    )
-    sub.add_argument("--quiet", action="store_true", help="no progress bars")
+    add("what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr")
+    add("to", nargs="?", metavar="PATH", help="default: where profiles/workstation.yaml looks")
+    add("--source", metavar="URL|PATH", help="a mirror, or a local copy")
 
 
 def _measure(command: Command) -> None:
-    sub = command(
+    command(
         "measure",
         "fill a run: quality on all cores, then speed alone; goes on where it was stopped",
-        "siambook measure --profile profiles/workstation.yaml --run my-run",
-    )
-    sub.add_argument(
+        "--profile profiles/workstation.yaml --run my-run",
         "--profile",
-        metavar="YAML",
-        help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)",
-    )
-    sub.add_argument(
-        "--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's"
-    )
-    sub.add_argument(
-        "--scheduler", metavar="ADDRESS", help="quality on a Dask cluster, tcp://HOST:PORT"
-    )
-    sub.add_argument(
-        "--workers", type=_positive, metavar="N", help="quality: processes (default: one per core)"
+        "--run",
+        "--scheduler",
+        "--workers",
     )
 
 
 def _run(command: Command) -> None:
-    sub = command(
+    add = command(
         "run",
         "execute the notebooks in the book's order, or go on where a killed batch was",
-        "siambook run --profile profiles/xavier.yaml --only 04",
-    )
-    sub.add_argument(
+        "--profile profiles/xavier.yaml --only 04",
         "--profile",
-        metavar="YAML",
-        help="parameters (default: SIAMBOOK_PROFILE, or profiles/demo.yaml)",
+        "--run",
     )
-    sub.add_argument(
-        "--only",
-        nargs="+",
-        default=[],
-        metavar="PREFIX",
-        help="notebooks whose names begin so, e.g. 04_2 05",
-    )
-    sub.add_argument(
-        "--run", metavar="NAME", help="the run (data/runs/NAME) in place of the profile's"
-    )
+    add("--only", nargs="+", default=[], metavar="PREFIX", help="of notebooks, e.g. 04_2 05")
 
 
 def _demo_data(command: Command) -> None:
-    sub = command(
-        "demo-data",
-        "generate the demo benchmark in VOT layout",
-        "siambook demo-data data/cache/demo-benchmark",
+    add = command(
+        "demo-data", "generate the demo benchmark in VOT layout", "data/cache/demo-benchmark"
     )
-    sub.add_argument(
-        "folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it"
-    )
-    sub.add_argument(
-        "--list", action="store_true", help="only list the sequences and what makes them difficult"
-    )
+    add("folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it")
 
 
-ALL = (
+COMMANDS = (
     _track,
     _evaluate,
     _export,
-    _engine,
     _calibrate,
     _bench,
     _train,
@@ -473,6 +280,13 @@ ALL = (
 )
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows defaults where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> Optional[str]:
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; `.command` is the name of the one that was typed."""
     main_parser = argparse.ArgumentParser(
@@ -480,15 +294,18 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, summary: str, example: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
+    def command(name: str, summary: str, example: str, *shared: str) -> Callable[..., Any]:
+        added = commands.add_parser(
             name,
             help=summary,
             description=summary,
-            epilog=f"Example: {example}",
+            epilog=f"Example: siambook {name} {example}",
             formatter_class=_Help,
         )
+        for option in shared:
+            added.add_argument(option, **SHARED[option])
+        return added.add_argument
 
-    for add in ALL:
+    for add in COMMANDS:
         add(command)
     return main_parser

@@ -10,106 +10,61 @@ Pages read what others wrote to the run, so they have turns in their metadata, `
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Any, BinaryIO, Mapping
+from typing import Any, Mapping
 
+from lib.book.notebook import code_cells, execute
 from lib.environment import cores
 from lib.progress import progress
-
-# Linux ends the kernel together with the process that started it; elsewhere ipykernel looks every
-# second whether it is there.
-KERNEL = """
-import ctypes, os, signal
-if hasattr(ctypes.CDLL(None), "prctl"):
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
-    raise SystemExit  # that process ended before
-from ipykernel.kernelapp import launch_new_instance
-launch_new_instance()
-"""
-
-
-def kernel_manager(root: Path, log: BinaryIO, **environ: str) -> Any:
-    """A class of kernels that are this interpreter with this library, whose own output goes to the
-    log."""
-    from jupyter_client import AsyncKernelManager
-    from jupyter_client.kernelspec import KernelSpec
-
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
-    command = [sys.executable, "-c", KERNEL, "-f", "{connection_file}"]
-    spec = KernelSpec(
-        argv=command,
-        display_name="Python 3",
-        language="python",
-        env={"PYTHONPATH": path, **environ},
-    )
-
-    class Kernel(AsyncKernelManager):
-        kernel_spec = spec
-
-        async def start_kernel(self, **more: Any) -> None:  # type: ignore[override]
-            await super().start_kernel(**more, stdout=log, stderr=log)
-
-    return Kernel
 
 
 def fill_cache(
     folder: Path, pages: Mapping[Path, Mapping[str, Any]], root: Path, timeout: int
-) -> dict[str, float]:
-    """Execute the pages that Jupyter Book's cache lacks; returns seconds by page.
+) -> list[str]:
+    """Execute the pages that Jupyter Book's cache lacks; returns the names of those without fault.
 
     folder: of the cache. pages: notebooks with all their cells, by file. timeout: of a cell, s.
     """
     import nbformat
     from jupyter_cache import get_cache
+    from jupyter_cache.base import CacheBundleIn
 
     cache = get_cache(folder)
-    notebooks = {  # read, since files keep a cell's lines as a list
-        path: nbformat.reads(json.dumps(notebook), as_version=4) for path, notebook in pages.items()
-    }
-    stale = {
-        path: notebook for path, notebook in notebooks.items() if not _is_cached(cache, notebook)
-    }
-    if not stale:
-        return {}
-    if any(map(_measures, stale.values())):
+    stale = {}
+    for path, page in pages.items():
+        # Read, since files keep a cell's lines as a list
+        notebook = nbformat.reads(json.dumps(page), as_version=4)
+        if not _is_cached(cache, notebook):
+            stale[path] = notebook
+    if any("lib.measure" in code for notebook in stale.values() for code in code_cells(notebook)):
         _measure(root)
-    seconds: dict[str, float] = {}
-    with progress(len(stale), "pages") as bar:
+    done = []
+    with progress(len(stale), "pages", shown=bool(stale)) as bar:
         for turn in sorted({_turn(notebook) for notebook in stale.values()}):
-            chosen = {path: notebook for path, notebook in stale.items() if _turn(notebook) == turn}
             with ThreadPoolExecutor(cores() or 1) as pool:
                 jobs = {
-                    pool.submit(_execute, notebook, path, root, timeout): path
-                    for path, notebook in chosen.items()
+                    pool.submit(_execute, notebook, root, timeout): path
+                    for path, notebook in stale.items()
+                    if _turn(notebook) == turn
                 }
                 for job in as_completed(jobs):
-                    path, took = jobs[job], job.result()
-                    if took is not None:
-                        seconds[path.stem] = took
-                        _keep(cache, notebooks[path], path, took)
+                    path = jobs[job]
+                    if job.result():
+                        done.append(path.stem)
+                        bundle = CacheBundleIn(stale[path], str(path))
+                        cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
                     bar.set_description(f"pages: {path.stem}", refresh=False)
                     bar.update(1)
-    return seconds
+    return done
 
 
 def _measure(root: Path) -> None:
     """Measure what pages would measure one after the other; what cannot be measured, they say."""
     subprocess.run([sys.executable, "-m", "lib.cli", "measure"], cwd=root, check=False)
-
-
-def _measures(notebook: Any) -> bool:
-    """Whether a page reads from a run; a book without such pages has nothing to measure."""
-    return any(
-        cell["cell_type"] == "code" and "lib.measure" in cell["source"]
-        for cell in notebook["cells"]
-    )
 
 
 def _turn(notebook: Any) -> int:
@@ -124,31 +79,14 @@ def _is_cached(cache: Any, notebook: Any) -> bool:
     return True
 
 
-def _execute(notebook: Any, path: Path, root: Path, timeout: int) -> float | None:
-    """Execute a notebook in place; returns seconds, None where a cell failed."""
-    from nbclient import NotebookClient
+def _execute(notebook: Any, root: Path, timeout: int) -> bool:
+    """Execute a notebook in place; returns whether all its cells could be."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    begin = time.perf_counter()
     with tempfile.TemporaryFile() as log:
-        client = NotebookClient(
-            notebook,
-            timeout=timeout,
-            kernel_name="python3",
-            kernel_manager_class=kernel_manager(root, log, OMP_NUM_THREADS="1"),
-            record_timing=False,  # times in the cells would make it another notebook to the cache
-            resources={"metadata": {"path": str(path.parent)}},
-        )
         try:
-            client.execute()
+            execute(notebook, root, log, timeout, OMP_NUM_THREADS="1")
         # The last: of kernels that die, or never start
         except (CellExecutionError, CellTimeoutError, RuntimeError):
-            return None
-    return time.perf_counter() - begin
-
-
-def _keep(cache: Any, notebook: Any, path: Path, seconds: float) -> None:
-    from jupyter_cache.base import CacheBundleIn
-
-    bundle = CacheBundleIn(notebook, str(path), data={"execution_seconds": seconds})
-    cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+            return False
+    return True

@@ -191,9 +191,9 @@ def differences(one: dict[str, pd.DataFrame], other: dict[str, pd.DataFrame]) ->
 
 
 def where(run: Path) -> str:
-    """The notebook that a killed batch was in."""
-    executing = [path.stem.lstrip(".") for path in run.glob("notebooks/.*.ipynb")]
-    return executing[0] if executing else "none"
+    """The notebook that a killed batch was in, or had just finished."""
+    logs = sorted(run.glob("notebooks/*.log"), key=lambda path: path.stat().st_mtime_ns)
+    return logs[-1].stem if logs else "none"
 
 
 def main() -> int:

@@ -1,5 +1,4 @@
-"""`siambook run`: real kernels and papermill on small notebooks, in a copy of lib/ whose runs are
-its own."""
+"""`siambook run`: real kernels on small notebooks, in a copy of lib/ whose runs are its own."""
 
 from __future__ import annotations
 
@@ -20,10 +19,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from book.helpers import markdown, notebook
 from lib.book import batch
 from lib.errors import InputError
 
-pytest.importorskip("papermill", reason="papermill is missing: install the `test` extra")
+pytest.importorskip("nbclient", reason="nbclient is missing: install the `test` extra")
 pytest.importorskip("torch")
 
 ROOT = Path(__file__).parents[2]
@@ -48,29 +48,6 @@ TIMING = re.compile(r"fps.*|build_s|date|.*power.*|run")
 
 
 # -- A small book ----------------------------------------------------------------------------------
-
-
-def notebook(*cells: str, parameters: str = "") -> dict[str, Any]:
-    code = [({"tags": ["parameters"]}, parameters)] * bool(parameters) + [
-        ({}, cell) for cell in cells
-    ]
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    return {
-        "nbformat": 4,
-        "nbformat_minor": 5,
-        "metadata": {"kernelspec": kernel},
-        "cells": [
-            {
-                "cell_type": "code",
-                "id": f"c{number}",
-                "metadata": metadata,
-                "source": source,
-                "outputs": [],
-                "execution_count": None,
-            }
-            for number, (metadata, source) in enumerate(code)
-        ],
-    }
 
 
 def note(name: str, parameter: str = "''", parameters: str = "") -> dict[str, Any]:
@@ -270,37 +247,23 @@ def test_executed_notebooks_and_logs_are_kept_with_the_run_and_nothing_else(kill
 
 @pytest.mark.slow
 def test_plain_papermill_does_the_same_for_one_notebook(killed: Book) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        "notebooks/02_note.ipynb",
-        "out.ipynb",
-        "--cwd",
-        "notebooks",
-        "-f",
-        "profiles/test.yaml",
-    ]
+    pytest.importorskip("papermill")
+    command = f"{sys.executable} -m papermill notebooks/02_note.ipynb out.ipynb --cwd notebooks"
     before = killed.executed
-    subprocess.run(command, cwd=killed.root, check=True, capture_output=True)
+    subprocess.run(
+        [*command.split(), "-f", "profiles/test.yaml"],
+        cwd=killed.root,
+        check=True,
+        capture_output=True,
+    )
     assert killed.executed == [*before, before[0]], "the same parameters, in the same folder"
 
 
 def test_only_what_changed_is_executed_again(tmp_path: Path) -> None:
-    book = Book(
-        tmp_path / "book",
-        {name: note(name, "seed", "seed = 1") for name in ("01", "02_1", "02_2")},
-        {"run": "r"},
-    )
-    book.write("02_2", note("02_2"))
-    book.profile.write_text("run: r\nseed: 2")
-    book.write("run", notebook("run", parameters="run = ''"))  # whose parameter the profile's is
-    assert batch.in_order(
-        {
-            "root": "notebooks/front",
-            "parts": [{"chapters": [{"file": "a", "sections": [{"file": "b"}]}]}],
-        }
-    ) == ["a", "b", "notebooks/front"], "the front page shows what the others measure"
+    notebooks = {name: note(name, "seed", "seed = 1") for name in ("01", "02_1")}
+    notebooks["02_2"] = note("02_2")
+    notebooks["run"] = notebook("run", parameters="run = ''")  # whose parameter the profile's is
+    book = Book(tmp_path / "book", notebooks, {"run": "r", "seed": 2})
     (book.root / "_toc.yml").write_text(
         "root: intro\nchapters:\n- file: notebooks/01\n  sections:\n  - file: notebooks/02_1\n"
         "  - file: notebooks/02_2\n- file: notebooks/run\n- file: glossary\n"
@@ -319,9 +282,8 @@ def test_only_what_changed_is_executed_again(tmp_path: Path) -> None:
         "02_2 has no such parameter"
     )
     assert list(book.rows("r")) == ["01", "02_1", "02_2"]
-    with_prose = notebook(NOTE.format(name="01", parameter="seed"), parameters="seed = 1")
-    with_prose["cells"].append(
-        {"cell_type": "markdown", "id": "m", "metadata": {}, "source": "Prose."}
+    with_prose = notebook(
+        NOTE.format(name="01", parameter="seed"), markdown("Prose."), parameters="seed = 1"
     )
     book.write("01", with_prose)
     book.write("02_1", note("02_1 again", "seed", "seed = 1"))
@@ -370,8 +332,8 @@ def test_a_kernel_ends_with_its_batch(
 def test_a_ctrl_c_that_is_not_the_batchs_stays_what_it_is(handler: Any) -> None:
     before = signal.signal(signal.SIGINT, handler)
     try:
-        with batch.stopped_by_ctrl_c():
-            assert signal.getsignal(signal.SIGINT) is handler
+        batch.stop_at_ctrl_c()
+        assert signal.getsignal(signal.SIGINT) is handler
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -464,7 +426,7 @@ def test_failed_notebooks_are_kept_under_a_name_of_their_own(faulty: tuple[Book,
         for cell in failed["cells"]
         for output in cell.get("outputs", [])
     )
-    assert not (folder / "06_kernel.failed.ipynb").exists()
+    assert not (folder / "06_kernel.failed.ipynb").exists(), "its cell raised nothing"
     assert "last words" in (folder / "06_kernel.log").read_text()
 
 
@@ -494,7 +456,7 @@ def test_a_disk_without_room_for_a_page_is_named_and_the_rest_is_done(tmp_path: 
         1, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
     )
     assert [row["status"] for row in book.rows("r").values()] == ["failed", "done"]
-    assert error.splitlines()[-1] == "siambook: 01_big: OSError: [Errno 27] File too large"
+    assert error.splitlines()[-1].endswith("01_big.ipynb: cannot be written (File too large)")
     assert [line.split()[0] for line in book.executed] == ["01_big", "02_small"], (
         "what it measures is measured to the end"
     )
@@ -523,86 +485,56 @@ def own(tmp_path: Path) -> Book:
     return Book(tmp_path / "book", notebooks, {"run": str(tmp_path / "run")}, lib=False)
 
 
+def refused(own: Book, only: tuple[str, ...] = ()) -> str:
+    with pytest.raises(InputError) as caught:
+        batch.run(own.root, str(own.profile), only)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
 def test_a_prefix_of_nothing_names_the_notebooks(own: Book) -> None:
-    with pytest.raises(
-        InputError, match=r"^--only 03: no notebook begins with that \(there are 01_a, 02_b\)$"
-    ):
-        batch.run(own.root, str(own.profile), ["01", "03"])
+    message = refused(own, ("01", "03"))
+    assert message.startswith("--only 03: no notebook") and "01_a, 02_b" in message
 
 
 def test_a_profile_with_an_unknown_key_is_refused(own: Book) -> None:
     own.profile.write_text("run: r\nwieghts: demo\n")
-    with pytest.raises(
-        InputError,
-        match=r"^profiles/test.yaml: no notebook has a parameter wieghts \(they have run\)$",
-    ):
-        batch.run(own.root, str(own.profile))
+    assert "no notebook has a parameter wieghts" in refused(own)
 
 
 @pytest.mark.parametrize("package", batch.NEEDS)
-def test_a_missing_package_is_one_sentence(
+def test_a_missing_package_is_named(
     own: Book, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        InputError, match=f"^{package} not installed, and notebooks need it: pip install papermill"
-    ):
-        batch.run(own.root, str(own.profile))
+    assert refused(own).startswith(f"{package} not installed: pip install ")
 
 
 def test_a_run_of_another_machine_is_left_alone(own: Book, tmp_path: Path) -> None:
     machine = {"processor": "another", "cores": 8, "gpu": None, "device": "cpu"}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "environment.json").write_text(json.dumps({"hardware": machine}))
-    with pytest.raises(
-        InputError,
-        match=r"was recorded on another machine and is only read here; --run names another one$",
-    ):
-        batch.run(own.root, str(own.profile))
+    assert "was recorded on another machine" in refused(own)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["environment.json"]
 
 
 def test_a_run_that_cannot_be_written_is_refused(own: Book, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(InputError, match="/run: cannot be written"):
-        batch.run(own.root, str(own.profile))
-
-
-# -- Parts -----------------------------------------------------------------------------------------
+    assert f"{tmp_path}/run: cannot be written" in refused(own)
 
 
 def test_the_order_is_that_of_the_book() -> None:
-    contents = (ROOT / "_toc.yml").read_text(encoding="utf-8")
-    listed = [
-        *re.findall(r"file: notebooks/(\S+)", contents),
-        *re.findall(r"root: notebooks/(\S+)", contents),
-    ]
-    assert list(batch.notebooks(ROOT)) == listed and len(listed) > 15
+    """The front page comes last: it shows what the others measure."""
+    names = list(batch.notebooks(ROOT))
+    assert names[0] == "02_1_cnn" and names[-1] == "front"
+    assert names.index("04_2_engines") < names.index("04_2_1_mixed_precision")
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(names)
 
 
-def test_the_library_and_the_run_parameter_decide_but_not_the_runs_contents(tmp_path: Path) -> None:
-    page, own = notebook("from lib import files", parameters="run = ''"), tmp_path / "run"
-    shutil.copytree(ROOT / "lib", tmp_path / "lib", ignore=shutil.ignore_patterns("__pycache__"))
-
-    def code(run: Path) -> list[str]:
-        return batch.code(batch.prepare(page, tmp_path, {"run": str(run)}, "p"))
-
-    before = code(own)
-    own.mkdir()
-    (own / "table.csv").write_text("a\n1\n")
-    assert code(own) == before
-    assert code(tmp_path / "other") != before
-    with open(tmp_path / "lib" / "video.py", "a") as module:
-        module.write("# not imported by this page\n")
-    assert code(own) == before
-    with open(tmp_path / "lib" / "files.py", "a") as module:
-        module.write("# imported\n")
-    assert code(own) != before
-
-
-def test_an_emptied_page_is_not_a_finished_one(own: Book, tmp_path: Path) -> None:
-    kept = tmp_path / "01.ipynb"
-    kept.touch()
-    assert not batch._finished(kept, note("01"))
-    kept.write_text(json.dumps(note("01")))
-    assert batch._finished(kept, note("01")) and not batch._finished(kept, note("02"))
+def test_an_emptied_page_is_not_a_finished_one(tmp_path: Path) -> None:
+    book = Book(tmp_path / "book", {"01": note("01", "run", "run = ''")}, {"run": "r"})
+    book.do(0)
+    kept = book.run("r") / "notebooks" / "01.ipynb"
+    kept.write_text("")
+    book.do(0)
+    assert len(book.executed) == 2 and json.loads(kept.read_text())["cells"]

@@ -11,6 +11,7 @@ from typing import Any, Mapping
 
 import pytest
 
+from book.helpers import markdown, notebook
 from lib.book import pages
 
 nbformat = pytest.importorskip("nbformat")
@@ -28,36 +29,6 @@ while not Path("{other}.here").exists():
     time.sleep(0.01)
 """
 NOTE = "with open('order.txt', 'a') as file:\n    file.write('{}\\n')"
-
-
-def notebook(*sources: str, **about: Any) -> dict[str, Any]:
-    """As files keep it: the lines of a cell in a list. about: for `lib.book.pages`."""
-    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"c{number}",
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-            "source": source.splitlines(True),
-        }
-        for number, source in enumerate(sources)
-    ]
-    cells.append(
-        {
-            "cell_type": "markdown",
-            "id": "m",
-            "metadata": {},
-            "source": ["# A page\n", "With lib.measure in its text."],
-        }
-    )
-    return {
-        "nbformat": 4,
-        "nbformat_minor": 5,
-        "metadata": {"kernelspec": kernel, "siambook": about},
-        "cells": cells,
-    }
 
 
 class Book:
@@ -170,11 +141,12 @@ def test_a_run_is_measured_once_before_the_pages_and_not_for_pages_that_are_know
     """`siambook measure` is asked; whatever it has measured already, it loads."""
     reading = "if False:\n    from lib.measure import quality"
     book = Book(tmp_path, {name: notebook(reading, NOTE.format(name)) for name in ("one", "two")})
-    book.notebooks["three"] = notebook(NOTE.format("three"))
+    prose = markdown("With lib.measure in its text.")
+    book.notebooks["three"] = notebook(NOTE.format("three"), prose)
     book.fill()
     assert measured == [tmp_path] and len(book.order()) == 3
     book.fill()
-    book.notebooks["three"] = notebook(NOTE.format("three"), "changed = True")
+    book.notebooks["three"] = notebook(NOTE.format("three"), "changed = True", prose)
     assert book.fill() == ["three"]
     assert measured == [tmp_path], "a page that reads from no run"
     book.notebooks["two"] = notebook(reading, "changed = True")

@@ -106,7 +106,7 @@ def test_what_is_no_address_is_said(weights: Path, patches: Path, tmp_path: Path
         measure(tmp_path / "run", weights, patches, "nowhere")
 
 
-@pytest.mark.parametrize("other", ["RESULTS", "--one-pass"])
+@pytest.mark.parametrize("other", ["RESULTS"])
 def test_a_scheduler_is_for_trackers_with_resets(
     other: str, patches: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Iterator, Sequence
 import pytest
 
 from lib import environment
-from lib.book import extension as book
+from lib.book import notebook as book
 from lib.measure import quality, worker
 from lib.measure.executors import Serial
 from lib.measure.full_size import EngineSpeed
