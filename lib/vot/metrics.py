@@ -204,7 +204,7 @@ def bootstrap(
     are not independent (they show the same photograph); then whole groups are drawn. With a single
     sequence the bounds are NaN.
     """
-    samples = evaluation.scores(_resample(evaluation.sequences, n, seed, groups), attribute)
+    samples = evaluation.scores(resample(evaluation.sequences, n, seed, groups), attribute)
     return {measure: _interval(samples[measure], level, evaluation) for measure in MEASURES}
 
 
@@ -238,7 +238,7 @@ def paired_bootstrap(
         raise InputError(
             f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
         )
-    counts = _resample(a.sequences, n, seed, groups)
+    counts = resample(a.sequences, n, seed, groups)
     ones = np.ones((1, len(a.sequences)))
     result = {}
     for measure in MEASURES:
@@ -360,7 +360,7 @@ def _segment_means(
     return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
 
 
-def _resample(
+def resample(
     sequences: Seq[str], n: int, seed: int, groups: Mapping[str, str] | None
 ) -> np.ndarray:
     """(n, S) how often each sequence was drawn, by itself or with its group."""
