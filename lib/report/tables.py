@@ -19,8 +19,6 @@ from typing import Sequence as Seq
 import pandas as pd
 
 from lib.measure.absent import Absent, sentences, there
-from lib.vot.dataset import Dataset
-from lib.vot.metrics import Evaluation
 
 ABSENT = "–"
 WHOSE = {
@@ -146,24 +144,7 @@ def _missing(said: list[str]) -> Text:
     return Text(f"Missing here: {'; '.join(said)}.")
 
 
-# -- Tables of several pages -----------------------------------------------------------------------
-
-
-@needs_all
-def per_sequence(dataset: Dataset, evaluation: Evaluation, caption: str) -> Table:
-    """A row per sequence: frames, failures, accuracy; those with most failures first."""
-    frame = pd.DataFrame(evaluation.per_sequence()).T
-    frame["name"] = [
-        (name, f"{dataset[name].width} × {dataset[name].height} px") for name in frame.index
-    ]
-    columns = [
-        ("Sequence", "name", ""),
-        ("Frames", "frames", ".0f"),
-        ("Failures", "failures", "g"),
-        ("Accuracy A", "accuracy", ".3f"),
-    ]
-    frame = frame.sort_index().sort_values("failures", ascending=False, kind="stable")
-    return Table.of(frame, columns, caption)
+# -- Appendix A ------------------------------------------------------------------------------------
 
 
 def steps(rows: pd.DataFrame, caption: str) -> Table:

@@ -18,11 +18,11 @@ from lib.report.tables import Table, Text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.vot.dataset import Dataset, load_dataset
-from lib.vot.metrics import Evaluation
+from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import PYSOT, TOOLKIT, Trajectory, frames_per_second
 
 from . import helpers
-from .helpers import LOST, SKIP, Page, assert_readable, made_up_speed, texts
+from .helpers import COUNT, LOST, SKIP, Page, assert_readable, made_up_speed, texts
 
 QUARTER = NetworkConfig.resnet50(0.25)
 
@@ -306,10 +306,17 @@ def test_segments_are_what_resets_leave(
     assert first.overlaps[-1] == 0 and second.overlaps[-1] > 0.5
 
 
+@pytest.mark.parametrize("late", [False, True])
 def test_the_mean_of_the_segments_averages_is_the_curves_value(
-    evaluation: Page, still: Dataset, beside: dict[str, Trajectory], evaluated: Evaluation
+    evaluation: Page, still: Dataset, beside: dict[str, Trajectory], late: bool
 ) -> None:
-    """Of all segments, also where some are not drawn."""
+    """Of all segments, also where some are not drawn. late: with a failure that leaves no frame to
+    start again."""
+    if late:
+        entries = [*beside["c"].entries[:-3], np.array([2.0]), np.array([0.0]), np.array([0.0])]
+        beside = {**beside, "c": replace(beside["c"], entries=tuple(entries))}
+    evaluated = evaluate(still, {name: [trajectory] for name, trajectory in beside.items()})
+    evaluated = replace(evaluated, eao_interval=(COUNT - 4, COUNT - 4))  # c is shorter
     frames = evaluated.eao_interval[0] - evaluated.protocol.first_length
     parts = [
         part

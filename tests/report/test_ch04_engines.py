@@ -24,11 +24,11 @@ from lib.report.tables import ABSENT, Text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig
 from lib.vot.dataset import Dataset, load_dataset
-from lib.vot.metrics import evaluate, paired_bootstrap
+from lib.vot.metrics import Evaluation, evaluate, paired_bootstrap
 from lib.vot.protocol import Trajectory
 from lib.vot.results import read_results
 
-from .helpers import BOX, LOST, SKIP, Page, assert_readable, executed, made_up_speed
+from .helpers import BOX, COUNT, LOST, SKIP, Page, assert_readable, executed, made_up_speed
 
 pytest.importorskip("openvino")
 numpy_helper = pytest.importorskip("onnx").numpy_helper
@@ -114,6 +114,14 @@ def test_table_4_1_has_what_was_printed_and_what_was_measured(
     )
     assert here[6][0] == f"{again.eao:.3f}" and here[8:] == [ABSENT] * 2, "no speed"
     assert large[9] == "1.5" and large[4:8] == [ABSENT] * 4, "no quality"
+
+
+def test_sequences_are_counted_one_by_one(
+    baseline_page: Page, still: Dataset, evaluated: Evaluation
+) -> None:
+    rows = baseline_page.per_sequence(still, evaluated, "caption").rows
+    assert [row[0][0] for row in rows] == ["b", "a", "c"], "most failures first"
+    assert rows[0][1:3] == [f"{COUNT - 4}", "1"] and rows[1][2] == "0"
 
 
 def test_the_failure_shown_is_followed_by_a_new_start(

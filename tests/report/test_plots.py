@@ -17,13 +17,13 @@ matplotlib.use("Agg")
 
 from matplotlib.figure import Figure
 
-from lib.report import plots, tables, thesis
+from lib.report import plots, thesis
 from lib.report.tables import ABSENT, Table
 from lib.vot.dataset import TAGS, Dataset
 from lib.vot.metrics import Evaluation, bootstrap
 from lib.vot.protocol import Trajectory
 
-from .helpers import COUNT, assert_readable, texts
+from .helpers import assert_readable, texts
 
 NOTE = "Run test, 2026-01-01 00:00 UTC: 2 cores Test, PyTorch 2.13.0, CPU"
 BASELINE = thesis.table("figure_4_5")[["attribute", "PyTorch FP32"]]
@@ -136,13 +136,6 @@ def test_a_page_has_a_table_as_html_and_as_csv() -> None:
     assert cells["EAO"].tolist() == ["0.412 0.400–0.500", "1"]
     assert "A caption &lt;here&gt;" in html and "a &lt; b" in html
     assert html.count("<tr>") == 3 and "0.400–0.500" in html
-
-
-def test_tables_count_what_was_measured(still: Dataset, evaluated: Evaluation) -> None:
-    rows = tables.per_sequence(still, evaluated, "caption").rows
-    by_name = {row[0][0]: row for row in rows}
-    assert by_name["b"][1:3] == [f"{COUNT - 4}", "1"] and by_name["a"][2] == "0"
-    assert [row[0][0] for row in rows] == ["b", "a", "c"], "most failures first"
 
 
 def test_the_style_does_not_leak(figures: dict[str, Figure]) -> None:
