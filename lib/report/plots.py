@@ -56,7 +56,7 @@ STYLE = {
     "lines.markersize": 7,
     "svg.fonttype": "path",
 }
-# A box plot that lies, by the word of this Matplotlib.
+# Horizontal box plots, in the words of this Matplotlib
 LYING: Mapping[str, Any] = (
     {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
 )
@@ -65,8 +65,8 @@ Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
 
 
 def styled(draw: Draw) -> Draw:
-    """A function that draws in this book's style, and where what it draws is absent gives a
-    sentence (`lib.measure.absent`)."""
+    """A function that draws in this book's style. If anything it draws is absent
+    (`lib.measure.absent`), it returns a sentence."""
 
     @functools.wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -77,8 +77,8 @@ def styled(draw: Draw) -> Draw:
 
 
 def needs_frames(draw: Draw) -> Draw:
-    """A picture of frames: a sentence stands in its place where the dataset's frames are not on
-    this machine."""
+    """A figure of frames; its first argument is the sequences. It is a sentence if their frames
+    are not on this machine."""
 
     @functools.wraps(draw)
     def wrapper(data: Any, *args: Any, **kwargs: Any) -> Any:
@@ -103,11 +103,8 @@ def eao(
     note: str,
     lengths: Seq[int] = (),
 ) -> Figure:
-    """Figure 3.7: the EAO curve with its bootstrap band; the lengths of the sequences, where given;
-    EAO beside reported values.
-
-    Where evaluations have different intervals of lengths, each one's is shaded in its colour.
-    """
+    """Figure 3.7: the EAO curve with its bootstrap band, the lengths of the sequences if given, and
+    EAO beside reported values. Each evaluation's interval of lengths is shaded in its colour."""
     heights = [
         2.6,
         *([1.5] if len(lengths) else []),
@@ -224,7 +221,7 @@ def attributes(here: Mapping[str, Evaluation], reported: pd.DataFrame, note: str
 def gallery(
     dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6
 ) -> Figure:
-    """One tracked frame, two thirds into the sequence, of up to `count` sequences spread over the
+    """A tracked frame, two-thirds into the sequence, of up to `count` sequences spread over the
     dataset."""
     every = [sequence for sequence in dataset if (trajectories[sequence.name].codes == -1).any()]
     places = np.linspace(0, len(every) - 1, min(count, len(every)))

@@ -105,8 +105,8 @@ def source(*functions: Any) -> Text:
 
 
 def needs_all(view: View) -> View:
-    """A figure or a sentence: where any of what it is about is absent, a sentence that says so
-    stands in its place."""
+    """A figure or a sentence. If anything that it needs is absent, a sentence names that
+    instead."""
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -117,8 +117,8 @@ def needs_all(view: View) -> View:
 
 
 def shows_what_is_there(view: View) -> View:
-    """A table: rows that are absent are named in its caption; where nothing is left, or what all
-    rows are compared with is absent, the sentence stands in its place."""
+    """A table. Its caption names absent rows. If no row is left, or if something else is absent
+    (what all rows are compared with), a sentence names that instead."""
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
