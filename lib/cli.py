@@ -43,7 +43,8 @@ def track(options: argparse.Namespace) -> None:
         writer.add(first, box, 1.0, 0.0)
         bar = tqdm(frames, total=total, initial=1, unit="frame", disable=None)
         try:
-            for number, frame in enumerate(bar, 2):
+            for frame in bar:
+                number += 1
                 begin = time.perf_counter()
                 result = tracker.track(frame)
                 writer.add(frame, result.box, result.score, time.perf_counter() - begin)
@@ -211,7 +212,7 @@ def bench(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a network as a configuration file says, or go on where a stopped run was."""
-    from lib.training import loop
+    from lib.training import tracker
     from lib.training.config import read_yaml
 
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
@@ -219,8 +220,8 @@ def train(options: argparse.Namespace) -> None:
     if options.shift is not None:
         pairs = read_yaml(options.config).get("pairs") or {}
         overrides["pairs"] = {**pairs, "shift": options.shift}
-    config = loop.load_config(options.config, overrides)
-    print(loop.train(config, options.out, options.device, stop_after=options.stop_after))
+    config = tracker.load_config(options.config, overrides)
+    print(tracker.train(config, options.out, options.device, stop_after=options.stop_after))
 
 
 def prune(options: argparse.Namespace) -> None:

@@ -22,27 +22,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon
 
-from lib.measure.absent import sentences
 from lib.report.tables import Text, needs_all
-from lib.vot.dataset import TAGS, Dataset, Sequence, axis_aligned_box, polygon_corners
-from lib.vot.metrics import Evaluation, bootstrap, frame_overlaps
-from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
+from lib.vot.dataset import TAGS, Dataset, Sequence, polygon_corners
+from lib.vot.metrics import Evaluation, bootstrap, resample
+from lib.vot.protocol import Trajectory
 
-BLUE, ORANGE, GREEN, SKY, YELLOW, GREY = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#56B4E9",
-    "#F0E442",
-    "#666666",
-)
-MEASURED, THESIS, PUBLISHED = (
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
+SKY, YELLOW, GREY = "#56B4E9", "#F0E442", "#666666"
+MEASURED = {"color": BLUE, "marker": "o"}
+THESIS = {"color": ORANGE, "marker": "D", "markerfacecolor": "white"}
+PUBLISHED = {"color": "black", "marker": "s", "markerfacecolor": "white"}
+# The baseline and its engines (figures 4.1 and 4.5)
+TRACKERS = (
+    {"color": "black", "marker": "D", "markerfacecolor": "white"},
     {"color": BLUE, "marker": "o"},
-    {"color": ORANGE, "marker": "D", "markerfacecolor": "white"},
-    {"color": "black", "marker": "s", "markerfacecolor": "white"},
+    {"color": ORANGE, "marker": "^"},
+    {"color": GREEN, "marker": "s"},
 )
-# Of several evaluations in one figure
-LOOKS = (MEASURED, PUBLISHED, {"color": GREEN, "marker": "^"}, {"color": "#CC79A7", "marker": "v"})
 WIDTH = 4.3  # inches
 STYLE = {
     "font.size": 11,
@@ -60,7 +56,7 @@ STYLE = {
     "lines.markersize": 7,
     "svg.fonttype": "path",
 }
-# A box plot that lies, by the word of this Matplotlib.
+# Horizontal box plots, in the words of this Matplotlib
 LYING: Mapping[str, Any] = (
     {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
 )
@@ -69,8 +65,8 @@ Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
 
 
 def styled(draw: Draw) -> Draw:
-    """A function that draws in this book's style, and where what it draws is absent gives a
-    sentence (`lib.measure.absent`)."""
+    """A function that draws in this book's style. If anything it draws is absent
+    (`lib.measure.absent`), it returns a sentence."""
 
     @functools.wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -81,182 +77,20 @@ def styled(draw: Draw) -> Draw:
 
 
 def needs_frames(draw: Draw) -> Draw:
-    """A picture of frames: a sentence stands in its place where the dataset's frames are not on
-    this machine."""
+    """A figure of frames; its first argument is the sequences. It is a sentence if their frames
+    are not on this machine."""
 
     @functools.wraps(draw)
     def wrapper(data: Any, *args: Any, **kwargs: Any) -> Any:
-        sequences = [data] if isinstance(data, Sequence) else data
-        lacking = [sequence.name for sequence in sequences if not sequence.has_frames]
-        if lacking:
-            which = f"'{lacking[0]}'{' and others' if len(lacking) > 1 else ''}"
-            return Text(
-                f"No picture here: the frames of {which} are not on this machine (`siambook fetch vot2018` brings "
-                "those of VOT2018)."
-            )
-        return draw(data, *args, **kwargs)
+        lacking = [sequence.name for sequence in data if not sequence.has_frames]
+        if not lacking:
+            return draw(data, *args, **kwargs)
+        return Text(
+            f"No figure: frames of {len(lacking)} sequences, '{lacking[0]}' among them, are not on this machine "
+            "(`siambook fetch vot2018` brings those of VOT2018)."
+        )
 
     return cast(Draw, needs_all(wrapper))
-
-
-# -- Section 3.3 -----------------------------------------------------------------------------------
-
-
-@needs_frames
-@styled
-def overlap(sequence: Sequence, trajectory: Trajectory, note: str) -> Figure:
-    """Figure 3.5: annotation, predicted box and their overlap, in the tracked frame whose overlap
-    is the sequence's median."""
-    figure, axis = new_figure(WIDTH * sequence.height / sequence.width + 0.3)
-    values = frame_overlaps(sequence, trajectory)
-    index = int(np.nanargmin(np.abs(values - np.nanmedian(values))))
-    show_frame(axis, sequence, index, trajectory.entries[index])
-    for region, color in ((sequence.regions[index], YELLOW), (trajectory.entries[index], SKY)):
-        axis.add_patch(Polygon(polygon_corners(region), color=color, alpha=0.3, lw=0))
-    axis.set_title(f"{sequence.name}, frame {index + 1}: overlap {values[index]:.2f}")
-    legend_of_boxes(figure, [("annotation", YELLOW, "-"), ("predicted box", SKY, "--")])
-    return finished(figure, note)
-
-
-@styled
-def segments(
-    dataset: Dataset,
-    trajectories: Mapping[str, Trajectory],
-    evaluation: Evaluation,
-    note: str,
-    rows: int = 32,
-) -> Figure:
-    """Figure 3.6: what becomes of segments when the average overlap at the shortest length that EAO
-    looks at is asked for.
-
-    A segment is cut to the length, or filled up with zeros where a failure ended it; one that the
-    end of its sequence cut short is left out. The sequences with the most failures come first;
-    where there are more than `rows` segments, the note says how many are not drawn. The mean at the
-    end is that of all averages, drawn or not: the curve's value at this length.
-    """
-    length, first = evaluation.eao_interval[0], evaluation.protocol.first_length
-    # The initial frame, which has no answer, may count for the length, and never for the average
-    frames = length - first
-    ordered = sorted(
-        dataset, key=lambda sequence: -int((trajectories[sequence.name].codes == FAILURE).sum())
-    )
-    every = [
-        part
-        for sequence in ordered
-        for part in list_segments(sequence, trajectories[sequence.name])
-    ]
-    averages = [segment_average(part, frames) for part in every]
-    known, chosen = [average for average in averages if np.isfinite(average)], every[:rows]
-    figure, axis = new_figure(0.21 * max(len(chosen) + 1, 10) + 1.4)
-    image = np.full((len(chosen), frames), np.nan)
-    for row, (part, average) in enumerate(zip(chosen, averages)):
-        values = part.overlaps[1 : frames + 1]
-        image[row, : len(values)] = values
-        if part.failed:
-            image[row, len(values) :] = 0
-        text = f"{average:.2f}" if np.isfinite(average) else "left out"
-        axis.text(
-            frames * 1.02,
-            row,
-            text,
-            va="center",
-            fontsize=9,
-            color="black" if np.isfinite(average) else GREY,
-        )
-    mean = f"mean of {len(known)}: {np.mean(known):.2f}" if known else "no average is known"
-    axis.text(
-        frames * 1.02, len(chosen), mean, va="center", ha="center", fontsize=9, fontweight="bold"
-    )
-    shown = axis.imshow(
-        image,
-        aspect="auto",
-        cmap="cividis",
-        vmin=0,
-        vmax=1,
-        extent=(0.5, frames + 0.5, len(chosen) - 0.5, -0.5),
-        interpolation="nearest",
-    )
-    axis.set_yticks(
-        range(len(chosen)), [f"{part.name}, {part.start + 1}" for part in chosen], fontsize=9
-    )
-    axis.set(
-        xlabel="frames after the initialisation",
-        ylabel="sequence, first frame",
-        ylim=(len(chosen) + 0.5, -0.5),
-    )
-    axis.set_title(f"Segments of {length} frames, averages")
-    axis.grid(False)
-    figure.colorbar(shown, ax=axis, label="overlap", location="bottom", shrink=0.7, pad=0.02)
-    if len(every) > len(chosen):
-        note = (
-            f"{note}. {len(chosen)} of {len(every)} segments are drawn, those of the sequences with most failures; the mean "
-            "is over all."
-        )
-    return finished(figure, note)
-
-
-def segment_average(segment: Segment, frames: int) -> float:
-    """Average overlap over the frames after the initialisation, zeros after a failure; NaN where
-    the sequence ended before."""
-    values = segment.overlaps[1 : frames + 1]
-    return float(values.sum() / frames) if segment.failed or len(values) == frames else float("nan")
-
-
-class Segment(NamedTuple):
-    """From an initialisation (frame `start`, from 0) to a failure or the end of the sequence;
-    overlaps are 0 at both codes."""
-
-    name: str
-    start: int
-    overlaps: np.ndarray
-    failed: bool
-
-
-def list_segments(sequence: Sequence, trajectory: Trajectory) -> list[Segment]:
-    """The segments that resets cut a sequence into (section 3.3.1)."""
-    codes, values = trajectory.codes, np.nan_to_num(frame_overlaps(sequence, trajectory, eao=True))
-    found = []
-    for start in np.flatnonzero(codes == INIT).tolist():
-        ends = np.flatnonzero(codes[start:] == FAILURE)
-        stop = start + int(ends[0]) + 1 if ends.size else len(codes)
-        found.append(Segment(sequence.name, start, values[start:stop], bool(ends.size)))
-    return found
-
-
-@styled
-def resets(sequence: Sequence, trajectory: Trajectory, burn_in: int, note: str) -> Figure:
-    """The reset-based protocol at work: overlap over the frames of one sequence, failures, skipped
-    frames, initialisations."""
-    figure, axis = new_figure(2.6)
-    codes, values = trajectory.codes, frame_overlaps(sequence, trajectory)
-    number = np.arange(1, len(codes) + 1)
-    axis.plot(number, values, color=BLUE)
-    for start in np.flatnonzero(codes == INIT):
-        axis.axvspan(
-            start + 1,
-            min(start + burn_in, len(codes)),
-            color=SKY,
-            alpha=0.35,
-            lw=0,
-            label=f"{burn_in} frames not counted" if start == 0 else None,
-        )
-    for code, look, label in (
-        (INIT, {"marker": "^", "color": GREEN}, "initialised"),
-        (FAILURE, {"marker": "X", "color": ORANGE}, "failure"),
-        (SKIPPED, {"marker": ".", "color": GREY, "ms": 4}, "skipped"),
-    ):
-        at = number[codes == code]
-        if at.size:
-            axis.plot(at, np.zeros(at.size), ls="", clip_on=False, zorder=3, label=label, **look)  # type: ignore[arg-type]
-    axis.set(
-        title=f"Sequence {sequence.name}",
-        xlabel="frame",
-        ylabel="overlap",
-        ylim=(0, 1),
-        xlim=(0, len(codes) + 1),
-    )
-    figure.legend(loc="outside upper left", ncols=2)
-    return finished(figure, note)
 
 
 # -- EAO -------------------------------------------------------------------------------------------
@@ -269,26 +103,19 @@ def eao(
     note: str,
     lengths: Seq[int] = (),
 ) -> Figure:
-    """Figure 3.7: the EAO curve with its bootstrap band; the lengths of the sequences, where given;
-    EAO beside reported values.
-
-    Where evaluations have different intervals of lengths, each one's is shaded in its colour.
-    """
+    """Figure 3.7: the EAO curve with its bootstrap band, the lengths of the sequences if given, and
+    EAO beside reported values. Each evaluation's interval of lengths is shaded in its colour."""
     heights = [
         2.6,
         *([1.5] if len(lengths) else []),
         0.75 + 0.42 * (len(evaluations) + len(reported)),
     ]
     figure, axes = new_figure(sum(heights), heights)
-    for (label, evaluation), look in zip(evaluations.items(), LOOKS):
+    for (label, evaluation), look in zip(evaluations.items(), (MEASURED, PUBLISHED)):
         _draw_curve(axes[0], evaluation, label, look["color"])
-    axes[0].set(
-        title="Expected average overlap curve", xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$"
-    )
-    axes[0].set(
-        ylim=(0, 1),
-        xlim=(0, 1.15 * max(evaluation.eao_interval[1] for evaluation in evaluations.values())),
-    )
+    longest = max(evaluation.eao_interval[1] for evaluation in evaluations.values())
+    axes[0].set(title="Expected average overlap curve", xlim=(0, 1.15 * longest), ylim=(0, 1))
+    axes[0].set(xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$")
     axes[0].legend(loc="upper right")
     if len(lengths):
         (evaluation, *_) = evaluations.values()
@@ -296,10 +123,8 @@ def eao(
         axes[1].hist(lengths, bins=min(12, max(4, len(lengths) // 2)), color=GREY, density=True)
         axes[1].plot(lengths, np.zeros(len(lengths)), "|", color="black", ms=10, clip_on=False)
         axes[1].axvspan(low, high, color=BLUE, alpha=0.15, lw=0)
-        axes[1].set(
-            title=f"Lengths of sequences, interval {low}–{high}", xlabel="frames", ylabel="density"
-        )
-        axes[1].set(xlim=axes[0].get_xlim())
+        axes[1].set(title=f"Lengths of sequences, interval {low}–{high}", xlim=axes[0].get_xlim())
+        axes[1].set(xlabel="frames", ylabel="density")
     _draw_values(axes[-1], evaluations, reported)
     return finished(figure, note)
 
@@ -315,27 +140,17 @@ def _draw_curve(axis: Axes, evaluation: Evaluation, label: str, color: Any) -> N
     axis.plot([begin, end], [evaluation.eao] * 2, color=color, ls=":")
 
 
-def curve_band(
-    evaluation: Evaluation, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile band (L,), (L,) of the EAO curve over sequences drawn with replacement; NaN with a
-    single sequence."""
-    count = len(evaluation.sequences)
-    if count < 2:
-        return np.full((2, evaluation.curve_sum.shape[-1]), np.nan)[0], np.full(
-            evaluation.curve_sum.shape[-1], np.nan
-        )
-    drawn = np.random.RandomState(seed).multinomial(count, np.full(count, 1 / count), n)
-    weight = drawn @ evaluation.curve_weight[0]
-    curves = np.where(
-        weight > 0, drawn @ evaluation.curve_sum[0] / np.where(weight > 0, weight, 1), np.nan
-    )
-    curves[:, 0] = 1.0
-    known = np.isfinite(curves).any(0)
-    band = np.full((2, curves.shape[1]), np.nan)
-    band[:, known] = np.nanpercentile(
-        curves[:, known], [50 * (1 - level), 50 * (1 + level)], axis=0
-    )
+def curve_band(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
+    """Low and high, (L,) each, of the 95 % interval of the EAO curve over sequences drawn with
+    replacement; NaN with a single sequence, and where no segment is as long."""
+    band = np.full((2, evaluation.curve_sum.shape[-1]), np.nan)
+    if len(evaluation.sequences) > 1:
+        counts = resample(evaluation.sequences, 1000)
+        weight = counts @ evaluation.curve_weight[0]
+        curves = counts @ evaluation.curve_sum[0] / np.where(weight > 0, weight, np.nan)
+        curves[:, 0] = 1  # the initial frame, as in `Evaluation.eao_curve`
+        known = np.isfinite(curves).any(0)
+        band[:, known] = np.nanpercentile(curves[:, known], [2.5, 97.5], axis=0)
     return band[0], band[1]
 
 
@@ -343,22 +158,17 @@ def _draw_values(
     axis: Axes, evaluations: Mapping[str, Evaluation], reported: Mapping[str, float]
 ) -> None:
     """EAO as a row of points: measured ones with their intervals, reported ones without."""
-    for row, (evaluation, look) in enumerate(zip(evaluations.values(), LOOKS)):
+    for row, (evaluation, look) in enumerate(zip(evaluations.values(), (MEASURED, PUBLISHED))):
         draw_point(axis, row, evaluation.eao, bootstrap(evaluation)["eao"], look)
     for row, (label, value) in enumerate(reported.items(), len(evaluations)):
         draw_point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
     labels = [*evaluations, *reported]
     for row, label in enumerate(labels):
-        axis.text(
-            0.01, row - 0.38, label, transform=axis.get_yaxis_transform(), fontsize=10, va="center"
-        )
+        across = axis.get_yaxis_transform()
+        axis.text(0.01, row - 0.38, label, transform=across, fontsize=10, va="center")
     axis.set_yticks([])
-    axis.set(
-        title="EAO with 95 % interval",
-        xlabel="EAO (0 to 1)",
-        ylim=(len(labels) - 0.6, -0.8),
-        xlim=(0, None),
-    )
+    axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)")
+    axis.set(ylim=(len(labels) - 0.6, -0.8), xlim=(0, None))
 
 
 def draw_point(
@@ -374,42 +184,33 @@ def draw_point(
 
 
 @styled
-def attributes(
-    evaluations: Mapping[str, Evaluation],
-    figure_4_5: pd.DataFrame,
-    note: str,
-    tracker: str = "PyTorch FP32",
-) -> Figure:
-    """Figure 4.5's baseline: EAO per visual attribute, measured (with intervals) beside what the
-    thesis reports for `tracker`."""
-    names = [*TAGS, "empty"]
-    figure, axis = new_figure(0.62 * len(names) + 1.1)
-    step = 0.22
+def attributes(here: Mapping[str, Evaluation], reported: pd.DataFrame, note: str) -> Figure:
+    """Figure 4.5: EAO by visual attribute, here (with 95 % intervals) and in the thesis.
+
+    here: by tracker, the baseline first. reported: the column "attribute" and one per tracker, in
+    the same order (data/thesis/figure_4_5.csv).
+    """
+    names, step = [*TAGS, "empty"], 0.2
+    theirs = reported.set_index("attribute").loc[list(TAGS)]
+    figure, axes = new_figure(7.4, [1, 1])
     handles = []
-    for at, ((label, evaluation), look) in enumerate(zip(evaluations.items(), LOOKS)):
-        scores = evaluation.attributes()
+    for at, ((label, evaluation), look) in enumerate(zip(here.items(), TRACKERS)):
         for row, name in enumerate(names):
-            handle = draw_point(
-                axis,
-                row + at * step,
-                scores[name]["eao"],
-                bootstrap(evaluation, attribute=name)["eao"],
-                look,
-            )
+            value = float(evaluation.scores(attribute=name)["eao"][0])
+            interval = bootstrap(evaluation, attribute=name)["eao"]
+            handle = draw_point(axes[0], row + at * step, value, interval, look)
         handles.append((handle, label))
-    reported = dict(zip(figure_4_5["attribute"], figure_4_5[tracker]))
-    for row, name in enumerate(names):
-        if name in reported:
-            handle = draw_point(axis, row + len(evaluations) * step, reported[name], None, THESIS)
-    handles.append((handle, f"thesis: {tracker}, Xavier, VOT2018"))
-    axis.set_yticks([row + step / 2 for row in range(len(names))], [NAMES[name] for name in names])
-    axis.set(
-        title="EAO by visual attribute",
-        xlabel="EAO (0 to 1), 95 % interval",
-        xlim=(0, None),
-        ylim=(len(names) - 0.3, -0.4),
-    )
-    figure.legend(*zip(*handles), loc="outside upper left")
+    for at, (column, look) in enumerate(zip(theirs, TRACKERS)):
+        for row, value in enumerate(theirs[column]):
+            draw_point(axes[1], row + at * step, value, None, look)
+    datasets = dict.fromkeys(evaluation.dataset for evaluation in here.values())
+    titles = (f"Here, {' and '.join(datasets)}", "Thesis, Xavier, VOT2018")
+    for axis, title, shown in zip(axes, titles, (names, TAGS)):
+        middle = (min(len(here), len(TRACKERS)) - 1) / 2 * step
+        axis.set_yticks(np.arange(len(shown)) + middle, [NAMES[name] for name in shown])
+        axis.set(title=title, xlabel="EAO (0 to 1)", ylim=(len(shown) - 0.2, -0.4))
+        axis.set_xlim(0, 1.04 * axis.get_xlim()[1])
+    figure.legend(*zip(*handles), loc="outside upper left", ncols=2, fontsize=9)
     return finished(figure, note)
 
 
@@ -420,19 +221,16 @@ def attributes(
 def gallery(
     dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6
 ) -> Figure:
-    """One tracked frame, two thirds into the sequence, of up to `count` sequences spread over the
+    """A tracked frame, two-thirds into the sequence, of up to `count` sequences spread over the
     dataset."""
     every = [sequence for sequence in dataset if (trajectories[sequence.name].codes == -1).any()]
-    chosen = [
-        every[i]
-        for i in np.unique(np.linspace(0, len(every) - 1, min(count, len(every))).astype(int))
-    ]
+    places = np.linspace(0, len(every) - 1, min(count, len(every)))
     panels = []
-    for sequence in chosen:
+    for sequence in (every[place] for place in np.unique(places.astype(int))):
         tracked = np.flatnonzero(trajectories[sequence.name].codes == -1)
         index = int(tracked[np.abs(tracked - 2 * len(sequence) / 3).argmin()])
         box = trajectories[sequence.name].entries[index]
-        panels.append(Panel(sequence, index, box, f"{sequence.name}, frame {index + 1}"))
+        panels.append(Panel(sequence, index, box, f"{sequence.name}\nframe {index + 1}"))
     return frames(panels, note)
 
 
@@ -447,94 +245,21 @@ class Panel(NamedTuple):
     lost: bool = False
 
 
-def most_failures(dataset: Dataset, trajectories: Mapping[str, Trajectory]) -> Sequence:
-    """The sequence to show resets on: the one with most failures among those where anything was
-    tracked."""
-    if sentences(trajectories):
-        return cast(Sequence, trajectories)
-
-    def rank(sequence: Sequence) -> tuple[bool, int]:
-        codes = trajectories[sequence.name].codes
-        return bool((codes == -1).any()), int((codes == FAILURE).sum())
-
-    return max(dataset, key=rank)
-
-
-def find_failure(
-    dataset: Dataset, trajectories: Mapping[str, Trajectory], skip: int
-) -> tuple[Sequence, int] | None:
-    """The failure after the longest time of tracking that is followed by a re-initialisation; None
-    without one."""
-    found = []
-    for sequence in dataset:
-        codes = trajectories[sequence.name].codes
-        for index in np.flatnonzero(codes == FAILURE).tolist():
-            if index + skip < len(codes):
-                since = index - int(np.flatnonzero(codes[:index] == INIT)[-1])
-                found.append((since, sequence, index))
-    return max(found, key=lambda item: item[0])[1:] if found else None
-
-
-@needs_frames
-def failure(
-    dataset: Dataset,
-    trajectories: Mapping[str, Trajectory],
-    lost: Mapping[str, Mapping[int, np.ndarray]],
-    skip: int,
-    note: str,
-) -> Figure | None:
-    """The failure of `find_failure`: the frame before, the failure, a skipped frame, the new start.
-    None where there is none."""
-    found = find_failure(dataset, trajectories, skip)
-    if found is None:
-        return None
-    sequence, index = found
-    before, again, entry = index - 1, index + skip, trajectories[sequence.name].entries[index - 1]
-    tracked = len(entry) > 1
-    start = axis_aligned_box(sequence.regions[before])
-    return frames(
-        [
-            Panel(
-                sequence,
-                before,
-                entry if tracked else start,
-                f"frame {before + 1}: {'tracked' if tracked else 'started'}",
-            ),
-            Panel(
-                sequence,
-                index,
-                lost[sequence.name].get(index),
-                f"frame {index + 1}: failure",
-                lost=True,
-            ),
-            Panel(sequence, again - 1, None, f"frame {again}: skipped"),
-            Panel(
-                sequence,
-                again,
-                axis_aligned_box(sequence.regions[again]),
-                f"frame {again + 1}: started again",
-            ),
-        ],
-        f"Sequence {sequence.name}. {note}",
-    )
-
-
 @styled
 def frames(panels: Seq[Panel], note: str) -> Figure:
     """Frames in two columns with annotation and the tracker's box drawn."""
     rows = (len(panels) + 1) // 2
     tallest = max(panel.sequence.height / panel.sequence.width for panel in panels)
-    size = (WIDTH, rows * (WIDTH / 2 * tallest + 0.25) + 0.7)
+    lines = 1 + max(panel.title.count("\n") for panel in panels)
+    size = (WIDTH, rows * (WIDTH / 2 * tallest + 0.2 * lines) + 0.7)
     figure, axes = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False)
     for axis, panel in zip(axes.ravel(), panels):
         show_frame(axis, panel.sequence, panel.number, panel.box, panel.lost)
         axis.set_title(panel.title, fontsize=10)
     for axis in axes.ravel()[len(panels) :]:
         axis.set_axis_off()
-    names = [("annotation", YELLOW, "-"), ("tracker", SKY, "--")]
-    legend_of_boxes(
-        figure, [*names, ("lost", ORANGE, "--")] if any(panel.lost for panel in panels) else names
-    )
+    names = [("annotation", YELLOW, "-"), ("tracker", SKY, "--"), ("lost", ORANGE, "--")]
+    legend_of_boxes(figure, names if any(panel.lost for panel in panels) else names[:2])
     return finished(figure, note)
 
 

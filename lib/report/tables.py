@@ -1,7 +1,8 @@
 """Tables of the chapters as HTML: units in the heads, intervals under the values, and on every row
 whose number it is.
 
-Views only: they take data frames and evaluations, and format. Jupyter shows a `Table` as it is.
+A table is a data frame, a list of columns (title, column of the frame, format) and a caption:
+`Table.of`. Jupyter shows a `Table` as it is.
 """
 
 from __future__ import annotations
@@ -12,16 +13,12 @@ import re
 import textwrap
 from base64 import b64encode
 from html import escape
-from typing import Any, Callable, Mapping, TypeVar, cast
+from typing import Any, Callable, Mapping, Tuple, TypeVar, cast
 from typing import Sequence as Seq
 
-import numpy as np
 import pandas as pd
 
 from lib.measure.absent import Absent, sentences, there
-from lib.report import thesis
-from lib.vot.dataset import TAGS, Dataset
-from lib.vot.metrics import MEASURES, Evaluation, bootstrap
 
 ABSENT = "–"
 WHOSE = {
@@ -32,7 +29,7 @@ WHOSE = {
 }
 INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
 View = TypeVar("View", bound=Callable[..., Any])
-NOTES = f"{INTERVALS} In brackets: one more digit, from the thesis author's script. Failures of reported rows follow from R."
+Column = Tuple[str, str, Any]  # title, column of the frame, format
 
 
 class Table:
@@ -44,6 +41,23 @@ class Table:
 
     def __init__(self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str) -> None:
         self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, columns: Seq[Column], caption: str) -> Table:
+        """A row per row of the frame, a cell per column (title, column of the frame, format).
+
+        A format is that of a number (".3f"), or a function from a value, or from a tuple's values,
+        to a cell. Under a number stands its interval, where the frame has it (`<column>_low`,
+        `<column>_high`). Text stays as it is; what is unknown is a dash. The caption names the
+        rows that a recorded run lacks (`runs.write_section`).
+        """
+        rows = [
+            [_formatted(row, column, how) for _, column, how in columns]
+            for row in frame.to_dict("records")
+        ]
+        missing = frame.attrs.get("absent")
+        note = f" {_missing(missing)}" if missing else ""
+        return cls([title for title, *_ in columns], rows, caption + note)
 
     def _repr_html_(self) -> str:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
@@ -91,8 +105,8 @@ def source(*functions: Any) -> Text:
 
 
 def needs_all(view: View) -> View:
-    """A figure or a sentence: where any of what it is about is absent, a sentence that says so
-    stands in its place."""
+    """A figure or a sentence. If anything that it needs is absent, a sentence names that
+    instead."""
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -103,8 +117,8 @@ def needs_all(view: View) -> View:
 
 
 def shows_what_is_there(view: View) -> View:
-    """A table: rows that are absent are named in its caption; where nothing is left, or what all
-    rows are compared with is absent, the sentence stands in its place."""
+    """A table. Its caption names absent rows. If no row is left, or if something else is absent
+    (what all rows are compared with), a sentence names that instead."""
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
@@ -130,149 +144,43 @@ def _missing(said: list[str]) -> Text:
     return Text(f"Missing here: {'; '.join(said)}.")
 
 
-# -- Tables of several chapters --------------------------------------------------------------------
-
-
-@shows_what_is_there
-def results(frames: Seq[pd.DataFrame], caption: str, digits: pd.DataFrame | None = None) -> Table:
-    """Table 4.1 and its like: accuracy A, robustness R, EAO and speed; one row a tracker.
-
-    frames: columns of `data/thesis/table_4_1.csv`, more where measured
-    (`measurement.Measurement.row`). digits: rows of the thesis with one more digit
-    (data/thesis/digits.csv), shown in brackets on its own row.
-    """
-    heads = [
-        "Whose number",
-        "Machine, data",
-        "A",
-        "R, failures per 100 frames",
-        "EAO",
-        "FPS, PySOT's scheme",
-        "FPS, tracked frames",
-    ]
-    rows = []
-    for row in (row for frame in frames for row in frame.to_dict("records")):
-        more = {} if digits is None or row["row"] != "thesis" else digits.iloc[0].to_dict()
-        tracker = " ".join(
-            filter(None, (as_text(row.get(key)) for key in ("framework", "precision", "network")))
-        )
-        rows.append(
-            [
-                (WHOSE[str(row["row"])], tracker),
-                (as_text(row.get("hardware")), as_text(row.get("dataset")) or "VOT2018"),
-                as_value(row, "accuracy", 3, more),
-                (*as_value(row, "robustness", 3, more), _failures(row)),
-                as_value(row, "eao", 3, more),
-                as_value(row, "fps", 1, more),
-                as_value(row, "fps_tracked", 1, more),
-            ]
-        )
-    missing = [sentence for frame in frames for sentence in frame.attrs.get("absent", ())]
-    return Table(
-        heads, rows, caption + "".join(f" Missing here: {sentence}." for sentence in missing)
-    )
-
-
-@shows_what_is_there
-def per_sequence(dataset: Dataset, evaluation: Evaluation, caption: str) -> Table:
-    """A row a sequence: frames, failures, accuracy; those with most failures first."""
-    rows = []
-    for name, scores in sorted(
-        evaluation.per_sequence().items(), key=lambda item: (-item[1]["failures"], item[0])
-    ):
-        sequence = dataset[name]
-        rows.append(
-            [
-                (name, f"{sequence.width} × {sequence.height} px"),
-                len(sequence),
-                f"{scores['failures']:g}",
-                as_number(scores["accuracy"], 3),
-            ]
-        )
-    return Table(["Sequence", "Frames", "Failures", "Accuracy A"], rows, caption)
-
-
-@needs_all
-def protocol(evaluation: Evaluation) -> Text:
-    """The protocol's numbers in a sentence."""
-    rules, (low, high) = evaluation.protocol, evaluation.eao_interval
-    source = (
-        "the protocol's for VOT2018"
-        if evaluation.eao_from == "protocol"
-        else "found from the lengths of the sequences"
-    )
-    return Text(
-        f"Here: a failure is an overlap of {rules.failure_overlap:g}, the new start comes {rules.skip} frames later, "
-        f"accuracy leaves out {rules.burn_in} frames from every start, and EAO averages over {low} to {high} frames "
-        f"({source})."
-    )
-
-
-def dataset(dataset: Dataset, caption: str) -> Table:
-    """A row a sequence, and one for all: frames, and the share of frames that carry each visual
-    attribute."""
-
-    def row(name: str, size: str, tags: np.ndarray) -> list[Any]:
-        return [
-            (name, size),
-            tags.shape[1],
-            *(f"{100 * share:.0f} %" if share else ABSENT for share in tags.mean(1)),
-        ]
-
-    tags = [np.array([sequence.tags[tag] for tag in TAGS]) for sequence in dataset]
-    rows = [row(s.name, f"{s.width} × {s.height} px", flags) for s, flags in zip(dataset, tags)]
-    total = row("all", f"{len(dataset)} sequences", np.concatenate(tags, 1))
-    return Table(
-        ["Sequence", "Frames", *(tag.replace("_", " ").capitalize() for tag in TAGS)],
-        [*rows, total],
-        caption,
-    )
-
-
-@needs_all
-def rules(evaluations: Mapping[str, Evaluation], caption: str) -> Table:
-    """The same raw results counted by different rules: a row each."""
-    rows = []
-    for name, evaluation in evaluations.items():
-        intervals = bootstrap(evaluation)
-        row = {measure: getattr(evaluation, measure) for measure in MEASURES}
-        row.update(
-            {
-                f"{m}_{end}": value
-                for m in MEASURES
-                for end, value in zip(("low", "high"), intervals[m])
-            }
-        )
-        low, high = evaluation.eao_interval
-        rows.append(
-            [
-                name,
-                as_value(row, "accuracy", 3),
-                (*as_value(row, "robustness", 3), _failures(row)),
-                as_value(row, "eao", 3),
-                f"{low}–{high} frames",
-            ]
-        )
-    return Table(["Rules", "A", "R, failures per 100 frames", "EAO", "EAO over"], rows, caption)
+# -- Appendix A ------------------------------------------------------------------------------------
 
 
 def steps(rows: pd.DataFrame, caption: str) -> Table:
     """Average overlap after each step of making the demo model (data/demo/steps.csv), sequence by
     sequence."""
     others = ("step", "parameters", "penalty", "window", "rate", "held_out", "mean")
-    sequences = [name for name in rows.columns if name not in others]
-    heads = ["Step", "Mean of the four", *sequences, "Held-out sequences"]
-    cells = [
-        [
-            (
-                str(row["step"]),
-                f"penalty {row['penalty']:g}, window {row['window']:g}, rate {row['rate']:g}",
-            ),
-            *(as_number(row[name], 3) for name in ("mean", *sequences, "held_out")),
-        ]
+    settings = [
+        f"penalty {row['penalty']:g}, window {row['window']:g}, rate {row['rate']:g}"
         for row in rows.to_dict("records")
     ]
-    return Table(heads, cells, caption)
+    columns = [
+        ("Step", "step", ""),
+        ("Mean of the four", "mean", ".3f"),
+        *((name, name, ".3f") for name in rows.columns if name not in others),
+        ("Held-out sequences", "held_out", ".3f"),
+    ]
+    names = pd.Series(list(zip(rows["step"], settings)), rows.index)
+    return Table.of(rows.assign(step=names), columns, caption)
+
+
+# -- Cells -----------------------------------------------------------------------------------------
+
+
+def _formatted(row: Mapping[Any, Any], column: str, how: Any) -> Any:
+    value = row.get(column)
+    if not is_known(value):
+        return ABSENT
+    if callable(how):
+        return how(*value) if isinstance(value, tuple) else how(value)
+    if isinstance(value, tuple):
+        return tuple(map(as_text, value))
+    if isinstance(value, str):
+        return value
+    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+    text = format(value, how)
+    return (text, f"{low:{how}}–{high:{how}}") if is_known(low) else text
 
 
 def _slug(caption: str, words: int = 4) -> str:
@@ -309,27 +217,13 @@ def as_number(value: Any, digits: int) -> str:
     return f"{float(value):.{digits}f}" if is_known(value) else ABSENT
 
 
-def as_value(
-    row: Mapping[Any, Any], name: str, digits: int, more: Mapping[Any, Any] | None = None
-) -> tuple[str, str]:
+def as_value(row: Mapping[Any, Any], name: str, digits: int) -> tuple[str, str]:
     """A value and what stands under it: as printed for reported rows, with the interval for
     measured ones."""
-    value = row.get(name)
+    value, low, high = (row.get(f"{name}{end}") for end in ("", "_low", "_high"))
     if not is_known(value):
         return ABSENT, ""
-    if row.get("row") in ("measured", "recorded") or is_known(row.get(f"{name}_low")):
-        low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
-        return as_number(
-            value, digits
-        ), f"{as_number(low, digits)}–{as_number(high, digits)}" if is_known(low) else ""
-    finer = (more or {}).get(name, value)
-    return f"{value:g}", f"({finer:g})" if finer != value else ""
-
-
-def _failures(row: Mapping[Any, Any]) -> str:
-    """Counted, or what the reported robustness leaves as the only possibility on VOT2018; empty
-    where unknown."""
-    if is_known(row.get("failures")):
-        return f"{as_number(row['failures'], 0)} failures"
-    possible = thesis.failures(row["robustness"]) if is_known(row.get("robustness")) else []
-    return f"{possible[0]} failures" if len(possible) == 1 else ""
+    if row.get("row") in ("measured", "recorded") or is_known(low):
+        interval = f"{as_number(low, digits)}–{as_number(high, digits)}" if is_known(low) else ""
+        return as_number(value, digits), interval
+    return f"{value:g}", ""

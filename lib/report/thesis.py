@@ -62,18 +62,6 @@ def failures(robustness: float, frames: int = VOT2018_FRAMES, digits: int = 3) -
     ]
 
 
-def audit_4_1() -> str:
-    """What section 4.1 reads out of its two robustness values, and what follows from them, as a
-    sentence."""
-    paper, xavier = table("table_4_1")["robustness"]
-    [few], [many] = failures(paper), failures(xavier)
-    return (
-        f"Table 4.1 prints robustness {paper:g} and {xavier:g}, failures per 100 frames. On the {VOT2018_FRAMES:,} frames "
-        f"of VOT2018 these are {few} and {many} failures and nothing else: {many - few} more on the Xavier, where the text "
-        f'says one more. The text\'s "0.01 percentage points" are {xavier - paper:.3f} failures per 100 frames.'
-    )
-
-
 NAMING = (
     "id",
     "parameters_m",

@@ -187,7 +187,7 @@ def bootstrap(
     groups: sequence -> group, where sequences of a group are not independent (they show the same
     photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
-    samples = evaluation.scores(_resample(evaluation.sequences, n, groups), attribute)
+    samples = evaluation.scores(resample(evaluation.sequences, n, groups), attribute)
     return {measure: _interval(samples[measure], level) for measure in MEASURES}
 
 
@@ -205,7 +205,7 @@ def paired_bootstrap(
         raise InputError(
             f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
         )
-    counts = _resample(a.sequences)
+    counts = resample(a.sequences)
     ours, theirs = a.scores(counts), b.scores(counts)
     return {
         name: (getattr(a, name) - getattr(b, name), *_interval(ours[name] - theirs[name], level))
@@ -316,7 +316,7 @@ def _segment_means(
     return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
 
 
-def _resample(
+def resample(
     sequences: Seq[str], n: int = 2000, groups: Mapping[str, str] | None = None
 ) -> np.ndarray:
     """(n, S) how often each sequence was drawn, by itself or with its group; (0, S) where there is

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Iterator, Sequence
 
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from lib import environment
 from lib.book import notebook as book
@@ -17,9 +19,12 @@ from lib.measure import quality, worker
 from lib.measure.executors import Serial
 from lib.measure.full_size import EngineSpeed
 from lib.measure.variants import mixtures
+from lib.report.tables import Table
 from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.parts import NETWORKS
 
+# The target that stands still (conftest): its box, frames, where it is lost, frames until the start
+BOX, COUNT, LOST, SKIP = (40.0, 30.0, 30.0, 20.0), 40, 15, 5
 ROOT = Path(__file__).resolve().parents[2]
 # Of the search network; the others take a tenth of it
 FRAME_MS = {"fp32": 100.0, "fp16": 50.0, "int8": 20.0}
@@ -72,6 +77,9 @@ class Page:
         except KeyError:
             raise AttributeError(f"the page has no {name}") from None
 
+    def tables(self) -> list[Table]:
+        return [shown for _, shown in self.cells_shown if isinstance(shown, Table)]
+
     def figures(self) -> dict[str, Any]:
         """By the name that the cell gives them."""
         figures = [
@@ -79,6 +87,27 @@ class Page:
             for cell, shown in self.cells_shown
         ]
         return {about["name"]: shown for about, shown in figures if about}
+
+
+def texts(figure: Any) -> str:
+    """All words of a figure."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def assert_readable(figure: Any, note: str) -> None:
+    """A figure has its note and titles, nothing is cut off, and its letters can be read on a
+    phone."""
+    assert note in texts(figure).replace("\n", " ")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    width, height = figure.get_size_inches()
+    drawn = figure.get_tightbbox(canvas.get_renderer())
+    assert min(drawn.x0, drawn.y0) >= -0.02
+    assert drawn.x1 <= width + 0.02 and drawn.y1 <= height + 0.02
+    for text in figure.findobj(Text):
+        if text.get_text().strip():
+            size = text.get_fontsize() * 350 / (72 * width)
+            assert size >= 8, f"{text.get_text()} in a figure of 350 pixels"
 
 
 def page(name: str, **parameters: Any) -> list[Any]:

@@ -1,5 +1,5 @@
-"""Section 4.2's chapters on a small benchmark: every mixture measured once, kept, and shown beside
-the thesis's rows."""
+"""Sections 4.1, 4.2 and 4.2.1 on a small benchmark: every mixture measured once, kept, and shown
+beside the thesis's rows."""
 
 from __future__ import annotations
 
@@ -7,29 +7,28 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.figure import Figure
 
 from lib.engines.deploy import RECIPES, Deployment, Quantisation
 from lib.engines.zoo import DEMO_SETTINGS, DEMO_WEIGHTS, FOLDER
 from lib.errors import InputError
 from lib.measure import full_size, quality, variants, worker
-from lib.measure.measurement import Measurement, frames_tracked
+from lib.measure.measurement import Measurement
 from lib.measure.turns import Times
-from lib.report import ch04_engines, thesis
-from lib.report.tables import ABSENT, Table, Text
+from lib.report import compare, thesis
+from lib.report.tables import ABSENT, Text
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.network import NetworkConfig
 from lib.vot.dataset import Dataset, load_dataset
-from lib.vot.metrics import evaluate, paired_bootstrap
-from lib.vot.protocol import FAILURE
+from lib.vot.metrics import Evaluation, evaluate, paired_bootstrap
+from lib.vot.protocol import Trajectory
 from lib.vot.results import read_results
 
-from .helpers import made_up_speed, page
+from .helpers import BOX, COUNT, LOST, SKIP, Page, assert_readable, executed, made_up_speed
 
 pytest.importorskip("openvino")
 numpy_helper = pytest.importorskip("onnx").numpy_helper
@@ -68,13 +67,97 @@ def engines(weights: str, mixtures: list[Measurement]) -> list[Measurement]:
     return [found[variant] for variant in variants.engines(weights, "openvino")]
 
 
-def test_the_27_mixtures_are_the_thesis_s_27() -> None:
-    ours = {(v.target, v.search, v.xcorr) for v in variants.mixtures("demo", "openvino")}
-    theirs = ch04_engines.with_pure_rows(thesis.table("table_4_3"), thesis.table("table_4_2"))
+@pytest.fixture(scope="module")
+def speeds() -> Iterator[None]:
+    """Full-size networks that nobody timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(full_size, "engine_speed", lambda _, framework: made_up_speed(framework))
+        line = {"row": "measured", "framework": "PyTorch", "fps_tracked": 1.5}
+        patch.setattr(full_size, "baseline_speed", lambda _: line)
+        yield
+
+
+@pytest.fixture(scope="module")
+def baseline_page(small: Path, small_run: str, speeds: None) -> Page:
+    return Page(*executed("04_1_baseline", dataset=str(small), run=small_run))
+
+
+@pytest.fixture(scope="module")
+def engines_page(
+    small: Path, run: str, weights: str, mixtures: list[Measurement], speeds: None
+) -> Page:
+    given = {"dataset": str(small), "run": run, "weights": weights, "framework": "openvino"}
+    return Page(*executed("04_2_engines", **given))
+
+
+@pytest.fixture(scope="module")
+def mixtures_page(
+    small: Path, run: str, weights: str, mixtures: list[Measurement], speeds: None
+) -> Page:
+    given = {"dataset": str(small), "run": run, "weights": weights, "framework": "openvino"}
+    return Page(*executed("04_2_1_mixed_precision", **given))
+
+
+# -- Section 4.1 -----------------------------------------------------------------------------------
+
+
+def test_table_4_1_has_what_was_printed_and_what_was_measured(
+    baseline_page: Page, dataset: Dataset, small_run: str
+) -> None:
+    table = baseline_page.tables()[0]
+    paper, xavier, here, large = table.rows
+    assert [row[0] for row in table.rows] == ["published", "thesis", *["measured now"] * 2]
+    assert paper[4:9] == ["0.6", "0.234", "0.414", "50", "35"]
+    assert xavier[4:9] == ["0.6", "0.243", "0.413", "52", "11"]
+    again = evaluate(
+        dataset, read_results(Path(small_run) / dataset.name / "pytorch-fp32", dataset)
+    )
+    assert here[6][0] == f"{again.eao:.3f}" and here[8:] == [ABSENT] * 2, "no speed"
+    assert large[9] == "1.5" and large[4:8] == [ABSENT] * 4, "no quality"
+
+
+def test_sequences_are_counted_one_by_one(
+    baseline_page: Page, still: Dataset, evaluated: Evaluation
+) -> None:
+    rows = baseline_page.per_sequence(still, evaluated, "caption").rows
+    assert [row[0][0] for row in rows] == ["b", "a", "c"], "most failures first"
+    assert rows[0][1:3] == [f"{COUNT - 4}", "1"] and rows[1][2] == "0"
+
+
+def test_the_failure_shown_is_followed_by_a_new_start(
+    baseline_page: Page, still: Dataset, beside: dict[str, Trajectory]
+) -> None:
+    sequence, index = baseline_page.find_failure(still, beside, SKIP)
+    assert (sequence.name, index) == ("b", LOST)
+    lost = {"b": {LOST: np.array(BOX) + (50, 0, 0, 0)}}
+    assert_readable(baseline_page.failure(still, beside, lost, SKIP, "the note"), "the note")
+    calm = {name: beside["a" if name == "b" else name] for name in beside}
+    assert baseline_page.find_failure(still, calm, SKIP) is None
+    assert isinstance(baseline_page.failure(still, calm, {}, SKIP, "the note"), Text)
+    for figure in baseline_page.figures().values():
+        assert isinstance(figure, Text) or assert_readable(figure, "Run small") is None
+
+
+# -- Variants --------------------------------------------------------------------------------------
+
+
+def test_pages_list_the_variants_that_the_command_line_measures(
+    engines_page: Page, mixtures_page: Page, weights: str
+) -> None:
+    plain = variants.baseline(weights)
+    assert engines_page.tested == [*plain, *variants.engines(weights, "openvino")]
+    assert engines_page.ways == variants.calibrations(weights, "openvino")
+    assert mixtures_page.mixtures == variants.mixtures(weights, "openvino")
+    found = [mixtures_page.fp16, *mixtures_page.recipes]
+    assert found == variants.xcorr_recipes(weights, "openvino")
+    assert {recipe for recipe, *_ in mixtures_page.WAYS} == set(RECIPES)
+
+
+def test_the_27_mixtures_are_the_thesis_s_27(mixtures_page: Page) -> None:
+    ours = {(v.target, v.search, v.xcorr) for v in mixtures_page.mixtures}
+    theirs = mixtures_page.theirs[["target", "search", "xcorr"]].to_numpy().tolist()
     assert len(theirs) == len(ours) == 27
-    assert {
-        tuple(str(row[name]).lower() for name in ("target", "search", "xcorr")) for row in theirs
-    } == ours
+    assert {tuple(name.lower() for name in row) for row in theirs} == ours
 
 
 def test_names_tell_mixtures_apart() -> None:
@@ -89,31 +172,6 @@ def test_names_tell_mixtures_apart() -> None:
     assert len(by_name) == 1 + 27 + 5 + 2 + len(RECIPES), (
         "one calibration and the FP16 row are among the mixtures"
     )
-
-
-def test_the_page_of_mixtures_says_what_the_raw_files_say(
-    mixtures: list[Measurement],
-    dataset: Dataset,
-    small: Path,
-    run: str,
-    weights: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(full_size, "engine_speed", lambda run, framework: made_up_speed(framework))
-    shown = page(
-        "04_2_1_mixed_precision", dataset=str(small), run=run, weights=weights, framework="openvino"
-    )
-    table = shown[1]
-    assert isinstance(table, Table) and len(table.rows) == 27
-    for variant, row in zip(variants.mixtures(weights, "openvino"), table.rows):
-        again = evaluate(dataset, read_results(Path(run) / dataset.name / variant.name, dataset))
-        assert row[5][0] == f"{again.eao:.3f}"
-    assert [type(each) for each in shown[2:]] == [Text, Figure, Text, Figure, Text, Table, Text]
-    assert len(shown[-2].rows) == len(RECIPES) + 3, (
-        "two recipes with two methods, and the row that is not quantised"
-    )
-    for name, rows in (("04_2_1_mixed_precision", 27), ("04_2_1_xcorr_recipes", len(RECIPES) + 3)):
-        assert len(pd.read_csv(Path(run) / f"{name}.csv")) == rows
 
 
 def test_mixtures_run_in_their_precisions_and_are_measured_once(
@@ -135,26 +193,81 @@ def test_mixtures_run_in_their_precisions_and_are_measured_once(
         assert set(executed_in) == {"fp32"} or one.variant.search != "fp32"
 
 
-def test_differences_are_paired_and_to_the_row_that_the_head_names(
-    engines: list[Measurement],
+# -- Section 4.2.1 ---------------------------------------------------------------------------------
+
+
+def test_the_page_of_mixtures_says_what_the_raw_files_say(
+    mixtures_page: Page, dataset: Dataset, run: str
 ) -> None:
-    measured = engines
-    value, low, high = paired_bootstrap(measured[2].evaluation, measured[0].evaluation)["eao"]
-    text, _ = ch04_engines.eao_difference(measured[2], measured[0])
-    assert float(text.strip(" *")) == pytest.approx(value, abs=0.0005) and text.endswith("*") == (
-        low > 0 or high < 0
-    )
-    change = measured[2].evaluation.eao - measured[0].evaluation.eao
-    said = ch04_engines.verdict(measured[2], measured[0], 0.02)
-    assert (
-        ch04_engines.signed(change, 4) in said
-        and "within 0.02, the limit that this book sets" in said
-    )
-    table = ch04_engines.quantisations(measured, measured[0], ch04_engines.recipe_name, "Caption.")
-    assert (
-        f"these {len(measured[0].evaluation.sequences)} sequences cannot tell the difference from 0"
-        in table.caption
-    )
+    table, by_search, by_xcorr, recipes = mixtures_page.tables()
+    place = table.heads.index("EAO")
+    found = []
+    for variant, row in zip(mixtures_page.mixtures, table.rows):
+        again = evaluate(dataset, read_results(Path(run) / dataset.name / variant.name, dataset))
+        assert row[place][0] == f"{again.eao:.3f}"
+        found.append((row[2], again.eao))
+    eao = pd.DataFrame(found).groupby(0)[1].agg(["min", "median", "max"])
+    for row in by_xcorr.rows:
+        assert row[1:4] == [f"{value:.3f}" for value in eao.loc[row[0]]]
+    assert [row[0] for row in by_search.rows] == list(compare.LEVELS)
+    assert [row[4:] for row in by_search.rows] == [
+        ["12.8", "13.2", "13.8"],
+        ["33.6", "42.7", "52.9"],
+        ["43.0", "60.9", "78.8"],
+    ]
+    assert len(recipes.rows) == len(mixtures_page.recipes) == len(RECIPES) + 2
+    written = {"04_2_1_mixed_precision": 27, "04_2_1_xcorr_recipes": len(RECIPES) + 3}
+    for name, rows in written.items():
+        assert len(pd.read_csv(Path(run) / f"{name}.csv")) == rows
+    for figure in mixtures_page.figures().values():
+        assert_readable(figure, "Run ")
+
+
+def test_the_thesiss_values_stand_beside_ours_as_printed(mixtures_page: Page) -> None:
+    table = mixtures_page.tables()[0]
+    rows = {tuple(row[:3]): dict(zip(table.heads, row)) for row in table.rows}
+    fps = [rows[(level,) * 3]["FPS, full-size network"] for level in compare.LEVELS]
+    assert fps == ["8.9", "17.5", "41.7"], "1000 / (1.1 x + 2) ms"
+    row = rows["FP32", "FP32", "INT8"]
+    printed = [row[f"{name}, thesis"] for name in ("A", "R", "EAO", "FPS")]
+    assert printed == ["0.539", "0.754", "0.170", "13.4"]
+    assert rows["FP32", "INT8", "INT8"]["FPS, thesis"] == "64.0"
+    assert rows["FP32", "FP32", "FP32"]["A, thesis"] == "0.6"
+
+
+def test_quality_that_was_not_timed_has_a_dash_for_its_speed(
+    mixtures_page: Page, engines: list[Measurement]
+) -> None:
+    table = mixtures_page.table_4_3(engines, engines[0], mixtures_page.theirs, "Caption.")
+    place = table.heads.index("FPS, tracked frames")
+    assert [row[place] for row in table.rows] == [ABSENT] * 3
+
+
+def test_intervals_beyond_chance_are_counted(mixtures_page: Page) -> None:
+    measured, base = mixtures_page.measured, mixtures_page.base
+    changes = [
+        paired_bootstrap(one.evaluation, base.evaluation)["eao"] for one in measured if one != base
+    ]
+    marked = sum(compare.leaves_out_0(low, high) for _, low, high in changes)
+    assert mixtures_page.beyond_chance(measured, base).startswith(f"{marked} of 26 ")
+
+
+# -- Section 4.2 -----------------------------------------------------------------------------------
+
+
+def test_differences_are_paired_and_to_the_row_that_the_head_names(engines_page: Page) -> None:
+    table, steps = engines_page.tables()[:2]
+    pytorch, fp32, fp16, int8 = engines_page.measured
+    place = table.heads.index("ΔEAO to PyTorch")
+    assert table.rows[0][place] == ABSENT
+    for row, one in zip(table.rows[1:4], (fp32, fp16, int8)):
+        change = paired_bootstrap(one.evaluation, pytorch.evaluation)["eao"]
+        assert row[place] == compare.difference(*change)
+    for row, one, base in zip(steps.rows, (fp32, fp16, int8), (pytorch, fp32, fp32)):
+        assert row[0] == (one.variant.title, f"against {base.variant.title}")
+        change = paired_bootstrap(one.evaluation, base.evaluation)["eao"]
+        assert row[3] == compare.difference(*change)
+    assert [row[-1] for row in steps.rows] == ["-0.021", "-0.003", "-0.045"]
 
 
 @pytest.mark.parametrize(
@@ -170,71 +283,43 @@ def test_differences_are_paired_and_to_the_row_that_the_head_names(
     ],
 )
 def test_a_marked_interval_never_shows_0_and_no_zero_has_a_sign(given, text) -> None:
-    assert ch04_engines.difference(*given) == text
+    assert compare.difference(*given) == text
 
 
-def test_the_thesiss_values_stand_under_ours_as_printed(mixtures: list[Measurement]) -> None:
-    measured = full_size.with_speed(mixtures, made_up_speed())
-    printed = ch04_engines.with_pure_rows(thesis.rows("table_4_3"), thesis.rows("table_4_2"))
-    table = ch04_engines.mixtures(measured, measured[0], printed, "Caption.")
-    rows = {tuple(row[:3]): row for row in table.rows}
-    assert table.heads[7] == "FPS, full-size network"
-    assert [rows[(level,) * 3][7][0] for level in ("FP32", "FP16", "INT8")] == [
-        "8.9",
-        "17.5",
-        "41.7",
-    ], "1000 / (1.1 x + 2) ms"
-    assert [rows["FP32", "FP32", "INT8"][place][-1] for place in (3, 4, 5, 7)] == [
-        "thesis 0.539",
-        "thesis 0.754",
-        "thesis 0.170",
-        "thesis 13.4",
+def test_table_4_2_has_the_thesiss_rows_with_one_more_digit(engines_page: Page) -> None:
+    table = engines_page.tables()[0]
+    rows = [dict(zip(table.heads, row)) for row in table.rows[4:]]
+    assert [(row["A"], row["EAO"], row["FPS, full-size network"]) for row in rows] == [
+        ("0.602", "0.413", "11.1"),
+        ("0.603", "0.392", "13.1"),
+        ("0.603", "0.389", "49.9"),
+        ("0.606", "0.347", "65.7"),
     ]
-    assert (
-        rows["FP32", "INT8", "INT8"][7][-1] == "thesis 64.0"
-        and rows["FP32", "FP32", "FP32"][3][-1] == "thesis 0.6"
-    )
-    assert (
-        "best of" not in (said := ch04_engines.beyond_noise(measured, measured[0]))
-        and "out of 27" in said
-    )
+    assert [row["ΔEAO to PyTorch"] for row in rows] == [ABSENT, "-0.021", "-0.024", "-0.066"]
 
 
-def test_quality_that_was_not_timed_has_a_dash_for_its_speed(engines: list[Measurement]) -> None:
-    printed = ch04_engines.with_pure_rows(thesis.rows("table_4_3"), thesis.rows("table_4_2"))
-    table = ch04_engines.mixtures(engines, engines[0], printed, "Caption.")
-    assert (
-        table.heads[7] == "FPS, tracked frames"
-        and [row[7][0] for row in table.rows] == [ABSENT] * 3
-    )
-
-
-def test_a_finer_digit_stands_in_brackets_beside_the_printed_one(
-    engines: list[Measurement],
+def test_frames_in_which_both_lost_the_target_are_not_compared(
+    engines_page: Page, beside: dict[str, Trajectory]
 ) -> None:
-    measured = full_size.with_speed(engines, made_up_speed())
-    baseline = thesis.table("table_4_1").tail(1).assign(precision="FP32")
-    reported = pd.concat([baseline, thesis.table("table_4_2")], ignore_index=True)
-    rows = ch04_engines.engines(
-        measured, measured[0], reported, thesis.table("digits"), "Caption."
-    ).rows[len(measured) :]
-    assert (rows[0][2], rows[0][6]) == (("0.6", "(0.602)"), ("11", "(11.1)")) and rows[3][2] == (
-        "0.6",
-        "(0.606)",
+    one = replace(engines_page.pytorch, trajectories=beside)
+    entries = {name: [entry + 0.25 for entry in each.entries] for name, each in beside.items()}
+    other = replace(
+        one,
+        trajectories={
+            name: Trajectory(
+                tuple(
+                    new if len(new) == 4 else old for new, old in zip(moved, beside[name].entries)
+                ),
+                beside[name].seconds,
+            )
+            for name, moved in entries.items()
+        },
     )
-    assert [row[5] for row in rows[1:]] == ["-0.021", "-0.024", "-0.066"]
-
-
-def test_frames_in_which_both_lost_the_target_are_named_and_not_compared(
-    engines: list[Measurement],
-) -> None:
-    one = engines[0]
-    lost = sum(int((trajectory.codes == FAILURE).sum()) for trajectory in one.trajectories.values())
-    compared = sum(map(frames_tracked, one.trajectories.values())) - lost
-    said = ch04_engines.same_boxes(one, one)
-    assert f"over {compared:,} tracked frames with a box" in said and (
-        f"in {lost} more" in said
-    ) == (lost > 0)
+    boxes = sum(len(entry) == 4 for each in beside.values() for entry in each.entries)
+    said = engines_page.same_boxes(one, other)
+    assert f"0.2500 pixels in {boxes} frames; in 0 frames" in said
+    calm = replace(one, trajectories={**beside, "b": beside["c"]})
+    assert f"in {1 + SKIP} frames only one" in engines_page.same_boxes(one, calm)
 
 
 def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
@@ -256,14 +341,8 @@ def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
         {"framework": "OpenVINO 1", "precision": precision, "plan_mb": 9}
         for precision in ("FP32", "FP16")
     ]
-    assert "keeps the weights of an FP16 plan in FP32" in ch04_engines.about_plans(rows)
-    assert not ch04_engines.about_plans(rows[:1])
-
-
-@pytest.mark.parametrize("allowed, word", [(1.0, "holds"), (-1.0, "does not hold")])
-def test_a_verdict_follows_its_rule(engines: list[Measurement], allowed: float, word: str) -> None:
-    fp32, _, int8 = engines
-    assert f"** {word} the EAO" in ch04_engines.verdict(int8, fp32, allowed)
+    assert "keeps the weights of an FP16 plan in FP32" in compare.about_plans(rows)
+    assert not compare.about_plans(rows[:1])
 
 
 def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself() -> (
@@ -282,49 +361,50 @@ def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_on
     assert found("openvino-mixtures", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
 
 
-def test_the_tables_of_speed_have_a_row_an_engine_and_say_how_they_were_timed_and_what_is_missing() -> (
-    None
-):
-    speed = made_up_speed(missing=["TensorRT: no GPU here"])
-    table = ch04_engines.speeds(speed, "Speeds.")
-    assert [row[0] for row in table.rows] == [
-        ("PyTorch 1", "FP32"),
-        *(("OpenVINO 1", level) for level in ch04_engines.LEVELS),
-    ]
-    assert ch04_engines.ROUNDS in table.caption and ch04_engines.APART in table.caption
-    assert "Missing: TensorRT: no GPU here." in table.caption
-    assert ch04_engines.reinitialisations(speed, "x").rows == [
-        [level, ("15.0", "12.5–17.5"), ("150.0", "125.0–175.0")] for level in ch04_engines.LEVELS
-    ]
-
-
-@pytest.mark.parametrize("network", ["target", "search", "xcorr"])
-def test_every_figure_of_speed_has_titles_units_and_a_note(network: str) -> None:
-    speed = made_up_speed()
-    for figure in (
-        ch04_engines.layer_types(speed, network, "the note"),
-        ch04_engines.frame_parts(speed, "the note"),
-    ):
-        assert all(axis.get_title(loc="left") and "ms" in axis.get_xlabel() for axis in figure.axes)
-        assert "the note" in figure._supxlabel.get_text()
-
-
-def test_figures_of_quality_draw_the_measured_and_the_reported_values(
-    engines: list[Measurement], weights: str, dataset: Dataset, run: str
+def test_the_tables_of_speed_have_a_row_an_engine_and_say_what_is_missing(
+    engines_page: Page,
 ) -> None:
-    [plain] = quality.measure(variants.baseline(weights), dataset, run, shown=False)
-    measured = full_size.with_speed([plain, *engines], made_up_speed())
-    reported = thesis.table("digits")
-    figure = ch04_engines.speed_quality(measured, reported, "note")
+    speed = made_up_speed(missing=["TensorRT: no GPU here"])
+    table = engines_page.frame_times(speed, engines_page.reported, "Speeds.")
+    names = [("PyTorch 1", "FP32"), *(("OpenVINO 1", level) for level in compare.LEVELS)]
+    assert [tuple(row[:2]) for row in table.rows] == names
+    place = table.heads.index("× PyTorch FP32, thesis")
+    assert [row[place] for row in table.rows] == [ABSENT, "1.2", "4.5", "5.9"]
+    assert table.rows[0][-2:] == [ABSENT] * 2 and table.rows[1][-2:] == ["45.5", "1.0"]
+    assert "Missing: TensorRT: no GPU here." in table.caption
+    times = engines_page.network_times(speed, "Networks.")
+    assert [row[2] for row in times.rows] == ["10.00", "10.00", "5.00", "2.00"]
+    assert engines_page.initialisations(speed, "x").rows == [
+        [level, ("15.0", "12.5–17.5"), ("150.0", "125.0–175.0")] for level in compare.LEVELS
+    ]
+    one_way = {level: {"inputs": [0.01, 0.02], "refit": []} for level in ("fp32",)}
+    speed = replace(speed, reinitialisation=one_way)
+    assert engines_page.initialisations(speed, "x").rows[0][2] == ABSENT
+
+
+def test_figures_of_section_4_2_can_be_read_and_draw_the_reported_values(
+    engines_page: Page,
+) -> None:
+    figures = engines_page.figures()
+    assert set(figures) == {
+        "fig-frame-parts",
+        *(f"fig-4-{number}" for number in (1, 2, 3, 4, 5)),
+    }
+    for figure in figures.values():
+        assert_readable(figure, "Run ")
+        assert all(axis.get_title(loc="left") for axis in figure.axes)
+    for name in ("fig-4-2", "fig-4-3", "fig-4-4", "fig-frame-parts"):
+        assert all("ms" in axis.get_xlabel() for axis in figures[name].axes)
     drawn = [
         tuple(np.ravel(line.get_data()))
-        for line in figure.axes[1].lines
+        for line in figures["fig-4-1"].axes[1].lines
         if len(line.get_xdata()) == 1
     ]
+    reported = thesis.table("digits")
     assert drawn == list(zip(reported["fps"], reported["eao"]))
-    assert len(ch04_engines.attributes(measured, thesis.table("figure_4_5"), "note").axes) == 2
-    same = ch04_engines.same_boxes(measured[0], measured[1])
-    assert "PyTorch FP32 and OpenVINO FP32" in same
+
+
+# -- Quantisation ----------------------------------------------------------------------------------
 
 
 def test_a_calibration_from_the_benchmark_is_kept_and_another_way_is_another(

@@ -24,7 +24,7 @@ from lib.measure.absent import Absent
 from lib.measure.measurement import Measurement
 from lib.measure.variants import Variant, baseline
 from lib.report import thesis
-from lib.report.ch04_engines import difference
+from lib.report.compare import difference
 from lib.report.tables import Table, Text
 from lib.vot.dataset import axis_aligned_box, load_dataset
 from lib.vot.metrics import evaluate, paired_bootstrap

@@ -1,0 +1,91 @@
+"""What several pages of chapter 4 share: looks and columns of variants, groups by precision, and
+differences with their intervals."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+from typing import Sequence as Seq
+
+from lib.engines.deploy import FRAMEWORKS
+from lib.measure.measurement import Measurement
+from lib.report.plots import BLUE, GREEN, ORANGE
+from lib.report.tables import ABSENT, Column, is_known
+from lib.vot.metrics import paired_bootstrap
+
+LEVELS = ("FP32", "FP16", "INT8")
+COLOURS = {"FP32": BLUE, "FP16": ORANGE, "INT8": GREEN}
+MARKS = {"FP32": "o", "FP16": "^", "INT8": "s"}
+QUALITY = ("accuracy", "robustness", "eao")
+ROBUSTNESS = "R, failures per 100 frames"
+MEASURES: tuple[Column, ...] = (
+    ("A", "accuracy", ".3f"),
+    (ROBUSTNESS, "robustness", ".3f"),
+    ("EAO", "eao", ".3f"),
+)
+SCHEME = "The thesis's FPS follow PySOT's scheme (section 3.3)."
+ROUNDS = "Times and ratios are medians of the rounds, in which the rows of a group took turns with PyTorch FP32."
+APART = "Networks are timed by themselves, apart from frames, so a network may take longer than the frame that it is a part of."
+DIFFERENCES = (
+    "ΔEAO: the difference to the tracker in the head of the column, on the same sequences, with its 95 % interval "
+    "(paired bootstrap). An asterisk marks an interval that excludes 0."
+)
+
+
+def fps_head(measured: Seq[Measurement]) -> str:
+    """The head of a column of speeds: of the passes themselves, or of the full-size network where
+    those were not timed."""
+    return "FPS, full-size network" if any(one.speed for one in measured) else "FPS, tracked frames"
+
+
+def about_plans(rows: Seq[Mapping[str, Any]]) -> str:
+    """Why OpenVINO's plans are no smaller in FP16, for captions of tables that have both; "" for
+    others. rows: with framework and precision."""
+    title = FRAMEWORKS["openvino"].title
+    levels = {row["precision"] for row in rows if row["framework"].startswith(title)}
+    kept = f" {title} keeps the weights of an FP16 plan in FP32, so it is no smaller."
+    return kept if {"FP16", "FP32"} <= levels else ""
+
+
+def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
+    """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16":
+    [...], "INT8": [...]}."""
+    return {
+        level: [float(row[value]) for row in rows if str(row[network]).upper() == level]
+        for level in LEVELS
+    }
+
+
+# -- Differences -----------------------------------------------------------------------------------
+
+
+def eao_difference(one: Measurement, base: Measurement) -> Any:
+    """A cell: EAO's paired difference and its interval, marked where that excludes 0."""
+    if one is base:
+        return ABSENT
+    return difference(*paired_bootstrap(one.evaluation, base.evaluation)["eao"])
+
+
+def difference(value: float, low: float, high: float) -> Any:
+    """A difference and its interval: ("+0.012 *", "(+0.003 to +0.021)"); with more digits where a
+    bound that is not 0 would be printed as 0, which a marked interval must not show."""
+    if not is_known(low):
+        return signed(value, 3) if is_known(value) else ABSENT
+    real, digits = leaves_out_0(low, high), 3
+    while digits < (6 if real else 4) and any(
+        bound and not round(bound, digits) for bound in (low, high)
+    ):
+        digits += 1
+    return (
+        f"{signed(value, digits)}{' *' if real else ''}",
+        f"({signed(low, digits)} to {signed(high, digits)})",
+    )
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, which a number that is printed as 0 does not have: "+0.012", "0.000"."""
+    text = f"{value:+.{digits}f}"
+    return text if float(text) else text[1:]
+
+
+def leaves_out_0(low: float, high: float) -> bool:
+    return low > 0 or high < 0
