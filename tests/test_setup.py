@@ -219,7 +219,7 @@ def test_what_a_notebook_declares_as_its_data_exists(path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(ROOT.glob("profiles/*.yaml")), ids=lambda path: path.name)
 def test_every_profile_sets_the_same_parameters(path: Path) -> None:
     default = set(book.open_profile(ROOT).values)
-    assert {"profile", "dataset", "weights", "run"} <= default
+    assert {"dataset", "weights", "run"} <= default
     assert set(book.open_profile(ROOT, str(path)).values) == default
 
 

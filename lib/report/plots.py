@@ -196,7 +196,8 @@ def attributes(here: Mapping[str, Evaluation], reported: pd.DataFrame, note: str
     handles = []
     for at, ((label, evaluation), look) in enumerate(zip(here.items(), TRACKERS)):
         for row, name in enumerate(names):
-            value = float(evaluation.scores(attribute=name)["eao"][0])
+            every = np.ones((1, len(evaluation.sequences)))
+            value = float(evaluation.scores(every, name)["eao"][0])
             interval = bootstrap(evaluation, attribute=name)["eao"]
             handle = draw_point(axes[0], row + at * step, value, interval, look)
         handles.append((handle, label))
