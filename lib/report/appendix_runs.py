@@ -101,10 +101,7 @@ def machine(record: Mapping[str, Any], sensor: str) -> Table:
     """This machine: a record of `environment.record`, and its power sensor or why there is none."""
     hardware = record["hardware"]
     rows = [
-        [
-            "processor",
-            f"{hardware['processor']}, cores: {hardware['cores']}, threads of PyTorch: {hardware['threads']}",
-        ],
+        ["processor", f"{hardware['processor']}, cores: {hardware['cores']}"],
         ["GPU", hardware["gpu"] or "none that PyTorch uses"],
         ["memory", f"{as_number(record['memory_gib'], 1)} GiB"],
         ["power mode", hardware.get("power_mode") or "none (not a Jetson)"],
