@@ -103,7 +103,7 @@ def test_a_row_is_found_by_name_and_for_a_variant_of_any_size(speed: EngineSpeed
     for row in speed.whole:
         name = "pytorch" if row["group"] == "pytorch" else "openvino"
         assert speed.row_of(name, row["precision"].lower()) is row
-    with pytest.raises(InputError, match="TensorRT in FP32 was not timed in run full-size"):
+    with pytest.raises(InputError, match="TensorRT FP32 was not timed in run full-size"):
         speed.row_of("tensorrt", "fp32")
     mixed = mixture("other.pth", "openvino", ("int8", "fp32", "int8"))
     assert speed.row_for(mixed)["precision"] == "INT8/FP32/INT8"
