@@ -40,8 +40,7 @@ def threads() -> int:
 
 
 def hardware(device: str = "cpu") -> dict[str, Any]:
-    """What decides speed and does not change from one measurement to the next: processor, cores,
-    GPU, device, threads, and on a Jetson the power mode."""
+    """The parts of the machine that decide speed; on a Jetson with the power mode."""
     import torch  # waits, so that the book's extension can ask for the processor without it
 
     gpu = torch.cuda.get_device_name(torch.device(device)) if device.startswith("cuda") else None
@@ -51,32 +50,21 @@ def hardware(device: str = "cpu") -> dict[str, Any]:
         "cores": cores(),
         "gpu": gpu,
         "device": device,
-        "threads": threads(),
         **({"power_mode": mode} if mode else {}),
     }
 
 
-def machine(device: str = "cpu") -> dict[str, Any]:
-    """`hardware` without the threads: they are a setting of a process, and pages run with another
-    one than measurements."""
-    return {name: value for name, value in hardware(device).items() if name != "threads"}
-
-
 def record(device: str = "cpu") -> dict[str, Any]:
-    """This machine now, as JSON values. in_use: share of the processor that other work takes just
-    now, 0..1 (null if unknown).
-
-    Takes a third of a second, in which this process rests.
-    """
+    """This machine now, as JSON values. in_use: share of the processor that other work takes,
+    0..1 (null if unknown); finding that out takes a third of a second."""
     import torch
 
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": _commit(),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "in_use": _in_use(),
         "hardware": hardware(device),
-        "memory_gib": _memory_gib(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": platform.platform(),
         "versions": {
             "python": platform.python_version(),
@@ -87,8 +75,8 @@ def record(device: str = "cpu") -> dict[str, Any]:
 
 
 def label(record: Mapping[str, Any], framework: str = "") -> str:
-    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU"; framework: with its version,
-    where it was not PyTorch."""
+    """One line for captions: "2 cores AMD EPYC, PyTorch 2.13.0, CPU". framework: name and version,
+    PyTorch's unless given."""
     machine = record["hardware"]
     where = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'} {machine['processor']}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
@@ -97,43 +85,44 @@ def label(record: Mapping[str, Any], framework: str = "") -> str:
 
 
 def was_busy(record: Mapping[str, Any]) -> bool:
-    """Whether other work took a quarter of the processor or more as measuring began: speeds are
-    then too low."""
+    """Whether other work took at least a quarter of the processor as measuring began."""
     return (record["in_use"] or 0) >= 0.25
 
 
 def _in_use(seconds: float = 0.3) -> float | None:
-    """Share of all cores' time that was not idle over a moment, from /proc/stat."""
+    """Share of this process's cores that was in use over a moment."""
+    before = busy_seconds()
+    time.sleep(seconds)
+    busy = busy_seconds() - before
+    return round(min(busy / seconds / (cores() or 1), 1.0), 2) if before else None
 
-    def times() -> list[int]:
-        return [
-            int(value) for value in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-        ]
 
+def busy_seconds() -> float:
+    """Seconds that the cores of this process were not idle since the system started, stolen time
+    included; 0 where the system does not say."""
     try:
-        before = times()
-        time.sleep(seconds)
-        spent = [now - then for now, then in zip(times(), before)]
-    except (OSError, ValueError):
-        return None
-    idle = spent[3] + spent[4]  # idle, and idle while waiting for a disk
-    return round(1 - idle / max(sum(spent[:8]), 1), 2)
+        lines = Path("/proc/stat").read_text().splitlines()
+    except OSError:
+        return 0.0
+    own, tick = os.sched_getaffinity(0), os.sysconf("SC_CLK_TCK")
+    fields = (line.split() for line in lines if re.match(r"cpu\d", line))
+    times = ([int(value) for value in each[1:9]] for each in fields if int(each[0][3:]) in own)
+    # 3, 4: idle, and idle while waiting for a disk
+    return sum(sum(each) - each[3] - each[4] for each in times) / tick
 
 
 def processor() -> str:
     """Name of the processor as the system gives it."""
-    try:
-        names = re.findall(
-            r"^(?:model name|Model)\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
-    except OSError:
-        names = []
-    return names[0].strip() if names else platform.processor() or platform.machine()
+    with suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text()
+        found = re.search(r"^(?:model name|Model)\s*:\s*(.*)$", text, re.MULTILINE)
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def gpus() -> list[str]:
-    """NVIDIA's GPUs by name, as their driver for PCs and servers lists them; asked without a
-    framework."""
+    """Names of NVIDIA's GPUs, as the driver for PCs and servers lists them."""
     files = sorted(Path("/proc/driver/nvidia/gpus").glob("*/information"))
     return [
         name.strip()
@@ -160,36 +149,20 @@ def power_mode() -> str | None:
 
 
 def peak_memory_gb() -> float | None:
-    """The most memory that this process has had at once, in GB (10^9 bytes); None where the system
-    does not say."""
-    try:
-        found = re.search(
-            r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE
-        )
-    except OSError:
-        return None
-    return int(found.group(1)) * 1024 / 1e9 if found else None
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None
+    """Peak memory of this process in GB (10^9 bytes); None where the system does not say."""
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+        return int(found[1]) * 1024 / 1e9 if found else None
+    return None
 
 
 def _commit() -> str | None:
     """The repository's commit, with "+" where files differ from it; None outside of git."""
 
-    def git(*command: str) -> str:
-        return subprocess.run(
-            ["git", *command], cwd=ROOT, capture_output=True, text=True, check=True
-        ).stdout.strip()
-
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*", "--abbrev=12"]
     try:
-        return git("rev-parse", "--short=12", "HEAD") + (
-            "+" if git("status", "--porcelain", "--untracked-files=no") else ""
-        )
+        told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+        return told.stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -305,10 +305,10 @@ def test_where_quality_is_measured_is_told_by_options(
 
 def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monkeypatch):
     pytest.importorskip("openvino")
-    from lib.measure import turns
+    from lib.measure import speed
 
     for name, value in (("TURN_SECONDS", 0.0), ("REST", 0.0), ("TRIES", 1)):
-        monkeypatch.setattr(turns, name, value)
+        monkeypatch.setattr(speed, name, value)
     result = json.loads(done(capsys, "bench", "--weights", weights, "--rounds", "1", "--json"))
     assert [(row["framework"].split()[0], row["precision"]) for row in result["rows"]] == [
         ("PyTorch", "FP32"),

@@ -42,9 +42,9 @@ if __name__ == "__main__":
 # network.
 SPEEDS = """
 import sys
-from lib.measure import full_size, speed, turns
+from lib.measure import full_size, speed
 from lib.siamrpn.network import NetworkConfig
-turns.REST, turns.TURN_SECONDS, turns.TRIES = 0.0, 0.0, 1
+speed.REST, speed.TURN_SECONDS, speed.TRIES = 0.0, 0.0, 1
 full_size.random_network = lambda config: speed.random_network(NetworkConfig.resnet50(1 / 32))
 full_size.baseline_speed(sys.argv[1])
 """

@@ -14,8 +14,12 @@ from lib.measure import power
 from lib.measure.keys import CODE
 from lib.measure.measurement import power_columns
 from lib.measure.runs import is_recorded, kept_record, read_json, run_folder, to_json
-from lib.measure.speed import full_size_network, pairs_to_time, timing_deployment
-from lib.measure.turns import keep_tracking
+from lib.measure.speed import (
+    full_size_network,
+    keep_tracking,
+    pairs_to_time,
+    timing_deployment,
+)
 from lib.siamrpn.network import SiamRPN, parameter_count
 from lib.siamrpn.parts import NETWORKS
 
@@ -41,7 +45,7 @@ def full_size_power(
     parts = {
         "width": str(width),
         "seconds": str(seconds),
-        "machine": to_json(environment.machine(device)),
+        "machine": to_json(environment.hardware(device)),
         "frameworks": ", ".join(f"{key} {framework_module(key).version()}" for key in frameworks),
         "code": CODE,
     }

@@ -1,10 +1,8 @@
-"""What decides a measurement, as a key: where it changes, the measurement is made again (chapter
-4).
+"""What decides a measurement, as a key: when it changes, the measurement is repeated (chapter 4).
 
-Keys are coarse on purpose. All code below measuring counts, not a list of files that somebody has
-to keep; so do the contents of weights, calibration and frames, the settings, the versions of the
-libraries, and the machine. Editing a docstring repeats a measurement; nothing that could change a
-result is ever missed.
+Keys are coarse on purpose: all code below measuring, the contents of weights, calibration and
+frames, the settings, the versions of the libraries, and the machine. Editing a comment repeats
+nothing, and anything that could change a result repeats the measurement.
 """
 
 from __future__ import annotations
@@ -12,9 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from dataclasses import asdict
-from functools import lru_cache
 from pathlib import Path
-from typing import Dict
 
 from lib import environment
 from lib.engines.calibration import calibration_path
@@ -26,7 +22,7 @@ from lib.files import ROOT, digest
 from lib.measure.runs import to_json
 from lib.measure.variants import Variant
 from lib.siamrpn.tracker import TrackerConfig
-from lib.vot.dataset import Dataset
+from lib.vot.dataset import Dataset, Sequence
 from lib.vot.protocol import Protocol
 
 # Of a protocol; the rest concerns evaluation.
@@ -37,47 +33,44 @@ ABOVE = ("cli.py", "options.py", "book", "report")  # what shows measurements de
 def code_digest(root: Path = ROOT) -> str:
     """Of all modules of lib/ but those `ABOVE` measuring, without their comments."""
     lib = root / "lib"
-    files = [(path.relative_to(lib), path) for path in sorted(lib.rglob("*.py"))]
-    own = [f"{name.as_posix()} {_code(path)}" for name, path in files if name.parts[0] not in ABOVE]
-    return digest("\n".join(own).encode())
-
-
-def _code(file: Path) -> str:
-    return _without_comments(file.read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=None)
-def _without_comments(text: str) -> str:
-    return digest(ast.dump(ast.parse(text)).encode())
-
-
-def dataset_digest(dataset: Dataset) -> str:
-    """Names, regions and the bytes of every frame. Raises InputError where frames are missing."""
-    sha = hashlib.sha256()
-    for sequence in dataset:
-        if not sequence.has_frames:
-            raise InputError(
-                f"Dataset {dataset.path}: the frames of '{sequence.name}' are not there, so it cannot be tracked."
-            )
-        sha.update(repr((sequence.name, [region.tolist() for region in sequence.regions])).encode())
-        for frame in sequence.frames:
-            try:
-                sha.update(digest(frame.read_bytes()).encode())
-            except OSError as error:
-                raise InputError(f"Frame {frame} cannot be read: {error.strerror}.") from None
-    return sha.hexdigest()[:16]
+    names = [path.relative_to(lib) for path in sorted(lib.rglob("*.py"))]
+    trees = {
+        name.as_posix(): ast.dump(ast.parse((lib / name).read_text(encoding="utf-8")))
+        for name in names
+        if name.parts[0] not in ABOVE
+    }
+    return digest(to_json(trees).encode())
 
 
 # Taken when the module is read: a worker that was started before an edit runs the old code.
 CODE = code_digest()
 
 
-def decided_by(variant: Variant, contents: str, protocol: Protocol, alone: bool) -> Dict[str, str]:
+def dataset_digest(dataset: Dataset) -> str:
+    """Of all its sequences. Raises InputError where frames are missing."""
+    return digest("".join(map(sequence_digest, dataset)).encode())
+
+
+def sequence_digest(sequence: Sequence) -> str:
+    """Name, regions and the bytes of every frame. Raises InputError where frames are missing."""
+    if not sequence.has_frames:
+        raise InputError(f"the frames of '{sequence.name}' are not there, so it cannot be tracked.")
+    regions = [region.tolist() for region in sequence.regions]
+    sha = hashlib.sha256(repr((sequence.name, regions)).encode())
+    for frame in sequence.frames:
+        try:
+            sha.update(digest(frame.read_bytes()).encode())
+        except OSError as error:
+            raise InputError(f"Frame {frame} cannot be read: {error.strerror}.") from None
+    return sha.hexdigest()
+
+
+def decided_by(variant: Variant, contents: str, protocol: Protocol, alone: bool) -> dict[str, str]:
     """All that decides a variant's raw results, part by part, so that one can say what changed.
 
     contents: `dataset_digest`. alone: whether the pass is serial and timed.
     """
-    hardware = environment.machine(device())
+    hardware = environment.hardware(device())
     parts = ("processor", "device", "gpu", *(("cores", "power_mode") if alone else ()))
     return {
         "weights": digest(weights_path(variant.weights, ROOT).read_bytes()),
@@ -99,9 +92,8 @@ def resets_by(protocol: Protocol) -> str:
 
 
 def settings(variant: Variant) -> TrackerConfig:
-    return tracker_config(
-        variant.weights if variant.weights == DEMO else str(ROOT / variant.weights)
-    )
+    weights = variant.weights if variant.weights == DEMO else str(ROOT / variant.weights)
+    return tracker_config(weights)
 
 
 def _quantised_by(variant: Variant) -> str:

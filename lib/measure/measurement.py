@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -29,10 +29,9 @@ class Measurement:
 
     results: its folder. lost: sequence -> frame -> box at a failure. engines: network -> framework,
     precision as asked and as executed, plan_bytes, build_seconds. power: None without a sensor;
-    sensor: its name, or why there was none. recorded: whether on another machine. Times, and so FPS
-    and power, are known where the pass was serial and alone (a GPU); else they are NaN, and
-    `full_size.with_speed` puts those of the full-size network in their place. speed: its row, {}
-    where the pass was timed.
+    sensor: its name, or why there was none. Times, and so FPS and power, are known where the pass
+    was serial and alone (a GPU); else they are NaN, and `full_size.with_speed` takes those of the
+    full-size network. speed: its row, {} where the pass was timed.
     """
 
     variant: Variant
@@ -45,7 +44,7 @@ class Measurement:
     trajectories: Mapping[str, Trajectory] = field(repr=False)
     lost: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
     evaluation: Evaluation = field(repr=False)
-    power: Optional[power.Power] = field(default=None, repr=False)
+    power: power.Power | None = field(default=None, repr=False)
     sensor: str = ""
     recorded: bool = False
     speed: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -73,13 +72,8 @@ class Measurement:
     @property
     def executed(self) -> str:
         """Convolutions of the search and the xcorr network by the precision that they ran in."""
-        counts = Counter(self.engines["search"]["executed"])
-        counts.update(self.engines["xcorr"]["executed"])
-        return describe_executed(counts)
-
-    @property
-    def machine(self) -> str:
-        return environment.label(self.environment, self.engines["search"]["framework"])
+        search, xcorr = (Counter(self.engines[name]["executed"]) for name in ("search", "xcorr"))
+        return describe_executed(search + xcorr)
 
     @property
     def note(self) -> str:
@@ -95,12 +89,19 @@ class Measurement:
         on += f"{self.parameters / 1e6:.1f} M parameters"
         if (count, frames) == (VOT2018_SEQUENCES, VOT2018_FRAMES):
             return f"Measured on {on}: the thesis's benchmark."
-        return f"Demo scale: measured on {on}. Accuracy, robustness and EAO are not comparable with values on VOT2018."
+        others = "Accuracy, robustness and EAO are not comparable with values on VOT2018."
+        return f"Demo scale: measured on {on}. {others}"
 
     def row(self) -> dict[str, Any]:
         """A line of a section's table: what was measured on what, the measures with their 95 %
         intervals, power."""
         engines = self.engines.values()
+        built = {
+            "plan_mb": sum(engine["plan_bytes"] for engine in engines) / 1e6,
+            "build_s": sum(engine["build_seconds"] for engine in engines),
+        }
+        speed = self.speed
+        ends = {f"fps_{end}": 1000 / speed[f"frame_ms_{of}"] for end, of in ENDS} if speed else {}
         return {
             "row": "recorded" if self.recorded else "measured",
             "variant": self.variant.name,
@@ -108,13 +109,8 @@ class Measurement:
             "precision": self.variant.precision,
             **self.variant.precisions,
             "executed": self.executed,
-            "plan_mb": self.speed.get(
-                "plan_mb", sum(engine["plan_bytes"] for engine in engines) / 1e6
-            ),
-            "build_s": self.speed.get(
-                "build_s", sum(engine["build_seconds"] for engine in engines)
-            ),
-            "hardware": self.machine,
+            **{name: speed.get(name, value) for name, value in built.items()},
+            "hardware": environment.label(self.environment, self.engines["search"]["framework"]),
             "network": f"{self.parameters / 1e6:.1f} M parameters",
             "dataset": self.dataset.name,
             "sequences": len(self.dataset),
@@ -122,11 +118,7 @@ class Measurement:
             **columns(self.evaluation),
             "fps": self.fps,
             "fps_tracked": self.fps_tracked,
-            **{
-                f"fps_{end}": 1000 / self.speed[f"frame_ms_{other}"]
-                for end, other in ENDS
-                if self.speed
-            },
+            **ends,
             **power_columns(self.power),
             "run": Path(self.run).name,
             "date": self.environment["date"],
@@ -134,26 +126,26 @@ class Measurement:
 
 
 def frames_tracked(trajectory: Trajectory) -> int:
-    """Frames that the tracker was asked about: all but initialisations and those skipped after a
-    failure."""
+    """Frames that the tracker was asked about, without initialisations."""
     return int(np.isin(trajectory.codes, (-1, FAILURE)).sum())
 
 
-def power_columns(drawn: Optional[power.Power]) -> dict[str, Any]:
-    """Power in a row of a section's table, by both definitions of `lib.measure.power`; empty without a
-    sensor."""
-    names = {
-        "power_w_thesis": "thesis_watts",
-        "energy_j_thesis": "thesis_energy_per_frame",
-        "power_w": "watts",
-        "idle_w": "idle_watts",
-        "energy_j": "energy_per_frame",
-        "energy_j_spread": "energy_spread",
-        "net_energy_j": "net_energy_per_frame",
-        "net_energy_j_spread": "net_energy_spread",
-        "power_s": "seconds",
-        "power_covered_s": "covered",
-    }
-    values = {column: getattr(drawn, name, float("nan")) for column, name in names.items()}
-    sensor = {"sensor": drawn.sensor if drawn else None, "rail": drawn.rail if drawn else None}
-    return {**sensor, **values}
+POWER = {  # column of a section's table -> attribute of `power.Power`
+    "power_w_thesis": "thesis_watts",
+    "energy_j_thesis": "thesis_energy_per_frame",
+    "power_w": "watts",
+    "idle_w": "idle_watts",
+    "energy_j": "energy_per_frame",
+    "energy_j_spread": "energy_spread",
+    "net_energy_j": "net_energy_per_frame",
+    "net_energy_j_spread": "net_energy_spread",
+    "power_s": "seconds",
+    "power_covered_s": "covered",
+}
+
+
+def power_columns(drawn: power.Power | None) -> dict[str, Any]:
+    """Power in a row of a section's table; empty without a sensor."""
+    sensor = {name: getattr(drawn, name, None) for name in ("sensor", "rail")}
+    nan = float("nan")
+    return {**sensor, **{column: getattr(drawn, name, nan) for column, name in POWER.items()}}

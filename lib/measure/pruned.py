@@ -1,14 +1,14 @@
-"""Sections 4.2.2 and 4.2.3: the pruned backbones, their trackers, and their logs
-(data/demo/pruning).
+"""The pruned backbones, their trackers, and their logs in data/demo/pruning (sections 4.2.2 and
+4.2.3).
 
 The demo network is pruned to the thesis's shares of parameters. At full size there are no weights
-to score, so the full-size pruned networks, which are only timed, get their channel counts from the
-demo network's scores: a demo channel stands for four.
+to score. The full-size pruned networks are only timed, and get their channel counts from the demo
+network's scores: a demo channel stands for four.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,9 +78,8 @@ def tracker_of(variant: Variant) -> Tracker:
 def place(variant: Variant) -> int:
     """Of the full-size network that stands for a variant's, among `timed_configs`: 0 for the whole
     one."""
-    names = {Path(tracker.weights).stem: tracker.share for tracker in trackers()}
-    share = names.get(Path(variant.weights).stem, UNPRUNED)
-    return (UNPRUNED, *SHARES).index(share)
+    shares = {Path(tracker.weights).stem: tracker.share for tracker in trackers()}
+    return (UNPRUNED, *SHARES).index(shares.get(Path(variant.weights).stem, UNPRUNED))
 
 
 def about(variant: Variant) -> dict[str, Any]:
@@ -98,22 +97,11 @@ def trackers() -> list[Tracker]:
 def variants(tracker: Tracker, framework: str) -> list[Variant]:
     """Table 4.5's four rows of one of the thesis's trackers: PyTorch FP32, engines at FP32, FP16
     and INT8. The others run as engines alone, whose FP32 has PyTorch's boxes."""
-    head = Path(tracker.weights).stem
     plain = baseline(tracker.weights) if tracker.training == FROZEN else []
     compiled = engines(tracker.weights, framework)
     rows = [*plain, *(row for row in compiled if row.search in ENGINES[tracker.training])]
-    return [
-        Variant(
-            f"{head}-{row.name}",
-            row.weights,
-            row.framework,
-            row.target,
-            row.search,
-            row.xcorr,
-            row.quantisation,
-        )
-        for row in rows
-    ]
+    head = Path(tracker.weights).stem
+    return [replace(row, name=f"{head}-{row.name}") for row in rows]
 
 
 def demo_config() -> NetworkConfig:
@@ -153,12 +141,12 @@ def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
     """
     config, found = demo_config(), scores()
     times = NetworkConfig.resnet50().stem // config.stem
+    small = max(1, multiple // times)
     configs = {}
     for size in FULL_SIZES:
-        keep = pruning.choose(
-            config, found, int(size), times=times, multiple=max(1, multiple // times)
-        ).keep
-        configs[size] = pruning.wider(pruning.cut_config(config, pruning.counts(keep)), times)
+        choice = pruning.choose(config, found, int(size), times=times, multiple=small)
+        cut = pruning.cut_config(config, pruning.counts(choice.keep))
+        configs[size] = pruning.wider(cut, times)
     return configs
 
 
@@ -207,33 +195,27 @@ def top1_rows(count: int) -> list[dict[str, Any]]:
     """Table 4.4: accuracy at the end of training; the first row is the network before pruning.
     count: validation pictures."""
     whole = pruning.backbone_parameters(demo_config())
-    chosen = choices()
+    sizes = {share: choice.parameters for share, choice in choices().items()}
     rows = []
-    for share in (UNPRUNED, *SHARES):
+    for share, parameters in {UNPRUNED: whole, **sizes}.items():
         last = log("head" if share == UNPRUNED else f"finetune_{round(100 * share)}").iloc[-1]
-        parameters = whole if share == UNPRUNED else chosen[share].parameters
-        rows.append(
-            {
-                "row": "measured",
-                "parameters_m": parameters / 1e6,
-                "compression": parameters / whole,
-                **{
-                    f"{name}{end}": 100 * value
-                    for name in ("top1", "top5")
-                    for end, value in zip(
-                        ("", "_low", "_high"), (last[name], *wilson(float(last[name]), count))
-                    )
-                },
-            }
-        )
+        row = {
+            "row": "measured",
+            "parameters_m": parameters / 1e6,
+            "compression": parameters / whole,
+        }
+        for name in ("top1", "top5"):
+            row[name] = 100 * last[name]
+            low, high = wilson(float(last[name]), count)
+            row.update({f"{name}_low": 100 * low, f"{name}_high": 100 * high})
+        rows.append(row)
     return rows
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share of `count` independent trials (Wilson 1927)."""
     z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = (
-        z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    )
+    scale = 1 + z * z / count
+    middle = (share + z * z / (2 * count)) / scale
+    half = z / scale * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
     return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,23 +1,17 @@
-"""Runs on disk, this machine's own and those recorded on other machines (chapter 4; `lib.measure`
-measures into them).
+"""Runs: what was measured, on this machine or another one (chapter 4).
 
-A run is a folder data/runs/<name>, complete in itself: it can be copied to another machine, or
-committed, and a book built there with `run=<name>` shows it. Which of the two it is here decides
-what may happen to it:
+A run is a folder data/runs/<name>, complete in itself: tables, raw results, annotations in PySOT's
+format, and the machine, but no frames. It can be copied to another machine, or committed; a book
+built there with `run=<name>` shows it. There are two kinds:
 
-- *own*: measured again where something that decides its results has changed (code, weights,
-  versions, threads, ...);
-- *recorded*: read only. It is shown as it is, with its hardware and date; what it lacks is shown as
+- *own*: measured again where something that affects its results has changed (code, weights,
+  versions, ...);
+- *recorded*: measured on another processor, number of cores, GPU or device, as its environment.json
+  says. It is only read: it is shown with its hardware and date, and what it lacks is shown as
   missing.
 
-A run is recorded where the hardware in its environment.json is not this machine's: another
-processor, number of cores, GPU or device (`same_machine`; the number of threads is a setting and
-does not count). The run `local` is always this machine's own: git ignores it, and it is what the
-default profile measures into; copy it to another name to show it elsewhere.
-
-A dataset's annotations lie in the run, too, in PySOT's format (<dataset>/<dataset>.json; 2 MB for
-VOT2018), so that evaluating raw results needs nothing outside of it. Frames do not; pictures of a
-dataset that is not on this machine are left out.
+The run `local` is always this machine's own: git ignores it, and the default profile measures into
+it. Copy it to another name to show it elsewhere.
 """
 
 from __future__ import annotations
@@ -53,22 +47,17 @@ def run_folder(run: str) -> Path:
     return RUNS / run
 
 
-def same_machine(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two records of `environment.hardware` are of the same machine and device."""
-    return all(one.get(part) == other.get(part) for part in MACHINE)
-
-
 def is_recorded(run: str, device: str) -> bool:
-    """Whether the run was recorded on another machine, and so is only read here (see above).
-    device: "cpu" or "cuda"."""
+    """Whether the run was recorded on another machine (see above). device: "cpu" or "cuda"."""
     if run_folder(run) == RUNS / LOCAL:
         return False
-    machine = read_json(run_folder(run) / ENVIRONMENT).get("hardware")
-    return isinstance(machine, dict) and not same_machine(machine, environment.hardware(device))
+    there = read_json(run_folder(run) / ENVIRONMENT).get("hardware")
+    here = environment.hardware(device)
+    return there is not None and any(there.get(part) != here[part] for part in MACHINE)
 
 
 def write_environment(run: str, record: Mapping[str, Any]) -> None:
-    """Keep the record of `environment.record` of the run's last measurement."""
+    """Keep the `environment.record` of the run's last measurement."""
     write_text(run_folder(run) / ENVIRONMENT, to_json(record))
 
 
@@ -76,7 +65,7 @@ def write_environment(run: str, record: Mapping[str, Any]) -> None:
 
 
 def keep_annotations(run: str, dataset: Dataset) -> None:
-    """Write the dataset's annotations to the run, where they are not there or others."""
+    """Write the dataset's annotations to the run, unless they are there."""
     videos = {
         sequence.name: {
             "video_dir": sequence.name,
@@ -91,25 +80,21 @@ def keep_annotations(run: str, dataset: Dataset) -> None:
         }
         for sequence in dataset
     }
-    path, text = (
-        _annotations(run, dataset.name),
-        json.dumps(videos, separators=(",", ":")).replace(".0,", ",") + "\n",
-    )
+    path = _annotations(run, dataset.name)
+    text = json.dumps(videos, separators=(",", ":")).replace(".0,", ",") + "\n"
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         write_text(path, text)
 
 
 def annotated(run: str, name: str, local: Dataset | None) -> Dataset:
-    """The dataset as the run has it: its annotations, with the frames of `local` where it has the
-    same ones.
-
-    Raises InputError where the run has none and `local` is None.
-    """
+    """The dataset as the run has it: its annotations, with the frames of `local` where there are as
+    many. Raises InputError where neither is there."""
     path = _annotations(run, name)
     if not path.is_file():
         if local is None:
             raise InputError(
-                f"run {run} has no annotations of {name} ({path} is missing) and the dataset is not on this machine"
+                f"run {run} has no annotations of {name} ({path} is missing) and the dataset is not "
+                "on this machine"
             )
         return local
     kept = load_dataset(path)
@@ -137,8 +122,7 @@ def names() -> list[str]:
 
 
 def section_table(run: str, section: str) -> pd.DataFrame:
-    """A section's table as the run keeps it, e.g. "04_1_baseline"; empty where it has none. Raises
-    InputError for a bad file."""
+    """A section's table as the run keeps it, e.g. "04_1_baseline"; empty where it has none."""
     path = run_folder(run) / f"{section}.csv"
     if not path.is_file():
         return pd.DataFrame()
@@ -149,15 +133,14 @@ def section_table(run: str, section: str) -> pd.DataFrame:
 
 
 def recorded(section: str, besides: str = "") -> dict[str, pd.DataFrame]:
-    """A section's table of every run that has one, by the run's name; the run `besides` is left
-    out."""
+    """A section's table from every other run than `besides`, by the run's name."""
     tables = {name: section_table(name, section) for name in names() if name != Path(besides).name}
     return {name: table for name, table in tables.items() if len(table)}
 
 
 def with_power(run: str, device: str) -> pd.DataFrame:
-    """All rows of the run's section tables that may have a power; a variant that stands in several,
-    several times. Column `row` says "recorded" for a run of another machine."""
+    """All rows of the run's section tables that have a column of power; column `row` says "recorded"
+    for a run of another machine."""
     tables = [section_table(run, path.stem) for path in sorted(run_folder(run).glob("0*.csv"))]
     rows = [table for table in tables if "power_w" in table]
     if not rows:
@@ -167,8 +150,7 @@ def with_power(run: str, device: str) -> pd.DataFrame:
 
 
 def notebook_times(run: str) -> pd.DataFrame:
-    """What `siambook run` did in this run: columns notebook, status, seconds, started, message;
-    empty where it was not used."""
+    """What `siambook run` did in this run: notebook, status, seconds, started, message."""
     return section_table(run, Path(NOTEBOOKS).stem)
 
 
@@ -183,11 +165,9 @@ def absent(what: str, run: str, **known: Any) -> Any:
 
 
 def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
-    """Write a section's table to the run as <section>.csv and return it, e.g.
-    write_section("local", "04_1_baseline", rows).
+    """Write a section's table to the run as <section>.csv, unless it is recorded, and return it.
 
-    Of a recorded run nothing is written; rows that it lacks are left out, and named in
-    `.attrs["absent"]`.
+    Rows that a recorded run lacks are left out, and named in `.attrs["absent"]`.
     """
     frame = pd.DataFrame(list(there(rows)))
     frame.attrs["absent"] = sentences(rows)
@@ -199,8 +179,8 @@ def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.Da
 def kept_record(
     run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """A record of the run, with its environment; measured where the run has none that the same
-    things decided. Of a recorded run whatever it has, or None."""
+    """A record of the run, with its environment; measured unless the run has one under the same
+    parts (`lib.measure.keys`). A recorded run gives what it has, or None."""
     if is_recorded(run, device()):
         return read_json(run_folder(run) / name) or None
     folder = run_folder(run)
@@ -220,10 +200,13 @@ def kept_record(
 def run_note(
     run: str, record: Mapping[str, Any], framework: str = "", recorded: bool = False
 ) -> str:
-    busy = f"; the machine was {100 * record['in_use']:.0f} % busy with other work, so speeds are too low"
-    where = environment.label(record, framework)
-    what = "Recorded run" if recorded else "Run"
-    return f"{what} {Path(run).name}, {record['date']}: {where}{busy if environment.was_busy(record) else ''}"
+    """What a caption says: the run, the day, the machine, and whether it was busy."""
+    note = f"{'Recorded run' if recorded else 'Run'} {Path(run).name}, {record['date']}: "
+    note += environment.label(record, framework)
+    if environment.was_busy(record):
+        share = f"{100 * record['in_use']:.0f} %"
+        note += f"; the machine was {share} busy with other work, so speeds are too low"
+    return note
 
 
 # -- Files -----------------------------------------------------------------------------------------
@@ -234,8 +217,7 @@ def to_json(value: Any) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A record of the run; empty where there is none or it is damaged, which means: measure
-    again."""
+    """A record of the run; empty where it is missing or damaged, which means: measure again."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,48 +1,58 @@
-"""Speed: networks and engines to time alone on the machine (section 4.2, figures 4.2 to 4.4).
+"""Speed: engines timed alone on the machine, in turns (section 4.2, figures 4.2 to 4.4).
 
-Speed does not depend on what weights know, so the full-size network runs with random ones.
-`lib.measure.turns` times them.
+Speed does not depend on what the weights know, so the full-size network has random ones. Times are
+compared within one group only: its candidates take turns with a reference, so background load
+affects all of them, and a ratio comes with its spread over the rounds. A turn is disturbed if other
+work used the processor. It is repeated, and turns that stay disturbed are counted.
 """
 
 from __future__ import annotations
 
+import os
+import time
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterator,
-    List,
-    Mapping,
-    Optional,
-    Sequence,
-    Tuple,
-)
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 
+from lib import environment
 from lib.engines.calibration import Ranges
 from lib.engines.deploy import (
     FRAMEWORKS,
     Deployment,
     give_back_memory,
     missing_frameworks,
-    refitted,
 )
 from lib.engines.export import random_feeds
 from lib.engines.quantize import METHODS
 from lib.errors import InputError
-from lib.measure.turns import Candidate, Timed, seconds_of, time_group
-from lib.siamrpn.contract import EngineNetwork, LayerTime
+from lib.measure.variants import Variant, baseline, mixture
+from lib.siamrpn.contract import Engine, EngineNetwork, describe_executed
+from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import NETWORKS
+from lib.siamrpn.tracker import SiamRPNTracker
 
 NO_RANGE = 6.0  # the bound of every activation where INT8 is only timed
+INITIAL_BOX = (200.0, 150.0, 60.0, 50.0)  # x, y, w, h in the 480x360 frames that are tracked
+# Seconds before another framework's turn: OpenMP's threads wait actively for 0.2 s
+REST = 0.3
+TURN_SECONDS = 0.25  # that the frames of a turn fill, where more than one fits
+MOST_CALLS = 50
+OTHERS = 0.15  # cores that other work may use before a turn counts as disturbed
+SLOWER = 1.25  # than the fastest turn of the same candidate: disturbed
+TRIES = 3  # of a turn that is disturbed
+
+# Seconds, (rounds, calls) each: "frame", its parts "crop", "network" (search and xcorr engine with
+# the copies between) and "decode", and single calls of the three engines where they were timed.
+Times = Mapping[str, np.ndarray]
 
 
-# -- Networks to time ------------------------------------------------------------------------------
+# -- What is timed ---------------------------------------------------------------------------------
 
 
 def random_network(config: NetworkConfig) -> SiamRPN:
@@ -58,34 +68,284 @@ def full_size_network(width: float = 1.0) -> SiamRPN:
 
 
 class NoRanges(Dict[str, float]):
-    """Bounds for timing alone: what an activation is divided by does not change how long that
-    takes."""
+    """Bounds for timing alone: their values do not change how long INT8 takes."""
 
     def __missing__(self, tensor: str) -> float:
         return NO_RANGE
 
 
 def timing_deployment(
-    network: SiamRPN, framework: str, device: str = "cpu", models: Optional[Path] = None
+    network: SiamRPN, framework: str, device: str = "cpu", models: Path | None = None
 ) -> Deployment:
     """A deployment whose engines are good for timing: no plan is kept, INT8 has made-up ranges.
 
-    models: a folder that keeps the FP32 models, for deployments of the same network that follow.
+    models: a folder that keeps the FP32 models for later deployments of the same network.
     """
     ranges: Ranges = {name: dict.fromkeys(METHODS, NoRanges()) for name in NETWORKS}
     return Deployment(network, framework, device, None, lambda quantisation: ranges, models)
 
 
-def candidate(
-    place: int, deployment: Deployment, precisions: Mapping[str, str], single: bool = True
-) -> Candidate:
+@dataclass(frozen=True)
+class Candidate:
+    """Built engines that wait for their turn. place: of their weights among the networks that are
+    compared. The three engines are also timed by themselves where all have one precision."""
+
+    place: int
+    variant: Variant
+    network: EngineNetwork = field(repr=False)
+
+    @property
+    def is_pure(self) -> bool:
+        return len(set(self.variant.precisions.values())) == 1
+
+
+def candidate(place: int, deployment: Deployment, variant: Variant) -> Candidate:
     """Build the engines. Raises InputError where the framework lacks a precision."""
-    network = deployment.network(precisions)
-    return Candidate(place, deployment.framework, dict(precisions), network, single)
+    return Candidate(place, variant, deployment.network(variant.precisions))
 
 
-def pairs_to_time(frameworks: Sequence[str]) -> List[Tuple[str, str]]:
-    """(framework, precision) of every row but PyTorch FP32, which the others are compared with."""
+@dataclass(frozen=True)
+class Timed:
+    """A candidate's times, and those of the reference in the same rounds. repeated: turns taken
+    again. disturbed: turns that stayed disturbed."""
+
+    candidate: Candidate
+    times: Times = field(repr=False)
+    reference: Times = field(repr=False)
+    repeated: int = 0
+    disturbed: int = 0
+
+    def row(self) -> dict[str, Any]:
+        """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the
+        reference, megabytes."""
+        variant, engines = self.candidate.variant, self.candidate.network.engines
+        executed = Counter(engines["search"].executed()) + Counter(engines["xcorr"].executed())
+        low, middle, high = np.percentile(1000 * self.times["frame"], [25, 50, 75]).tolist()
+        return {
+            "framework": engines["search"].framework,
+            "device": engines["search"].device,
+            "precision": variant.precision,
+            **variant.precisions,
+            "executed": describe_executed(executed),
+            "frame_ms": middle,
+            "frame_ms_low": low,
+            "frame_ms_high": high,
+            "fps": 1000 / middle,
+            **ratios(self.times, self.reference, "ratio"),
+            **self._parts(),
+            "plan_mb": sum(engine.plan_bytes for engine in engines.values()) / 1e6,
+            "build_s": sum(engine.build_seconds for engine in engines.values()),
+            "repeated": self.repeated,
+            "disturbed": self.disturbed,
+        }
+
+    def _parts(self) -> dict[str, float]:
+        ms, reference = (
+            {name: 1000 * float(np.median(seconds)) for name, seconds in times.items()}
+            for times in (self.times, self.reference)
+        )
+        row = {f"{part}_ms": ms[part] for part in ("crop", "decode")}
+        row["outside_ms"] = ms["crop"] + ms["decode"]
+        if "search" not in ms:
+            return row
+        for name in NETWORKS:
+            row[f"{name}_ms"] = ms[name]
+            row[f"{name}_ratio"] = reference[name] / ms[name]
+        return {**row, "copies_ms": max(ms["network"] - ms["search"] - ms["xcorr"], 0.0)}
+
+
+def ratios(one: Times, other: Times, name: str) -> dict[str, float]:
+    """How many frames the one tracks in the time that the other takes for a frame: median, smallest
+    and largest round."""
+    found = np.median(other["frame"], 1) / np.median(one["frame"], 1)
+    values = (np.median(found), found.min(), found.max())
+    return {f"{name}{end}": float(value) for end, value in zip(("", "_low", "_high"), values)}
+
+
+# -- Turns -----------------------------------------------------------------------------------------
+
+
+def time_group(
+    candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
+) -> list[Timed]:
+    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
+    after each turn.
+
+    A disturbed turn is repeated at once, so that candidates still take turns.
+    """
+    players = [_Player(each) for each in candidates]
+    # Repetitions of the whole group: a machine that is always busy must not take for ever
+    patience, before = rounds * len(players), ""
+    for _ in range(rounds):
+        for player in players:
+            framework = player.candidate.variant.framework
+            if framework != before:
+                time.sleep(REST)
+            before = framework
+            patience -= player.play(patience)
+            done()
+    reference = players[0].times()
+    return [
+        Timed(
+            player.candidate,
+            player.times(),
+            reference,
+            player.repeated,
+            sum(map(player.is_disturbed, player.turns)),
+        )
+        for player in players
+    ]
+
+
+class Turn(NamedTuple):
+    """seconds: as `Times`, of one round. others: cores that other work used meanwhile."""
+
+    seconds: dict[str, list[float]]
+    others: float
+
+    @property
+    def middle(self) -> float:
+        return float(np.median(self.seconds["frame"]))
+
+
+class _Player:
+    """A candidate and its turns: tracked frames and their parts, then its engines by themselves."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate, self.repeated, self.fastest = candidate, 0, float("inf")
+        self.engines = candidate.network.engines if candidate.is_pure else {}
+        channels = next(iter(candidate.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
+        self.feeds = {name: random_feeds(name, channels) for name in self.engines}
+        self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
+        self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
+        seconds = self.tracker.timed(self.frames[0])["frame"]
+        self.calls = int(np.clip(TURN_SECONDS / seconds, 1, MOST_CALLS))
+        self.turns: list[Turn] = []
+
+    def play(self, patience: int) -> int:
+        """Take a turn, up to `TRIES` times while it is disturbed, and keep the least disturbed;
+        returns the number of repetitions, at most `patience`."""
+        tries = [self._turn()]
+        while self.is_disturbed(tries[-1]) and len(tries) <= min(TRIES - 1, patience):
+            time.sleep(REST)
+            tries.append(self._turn())
+        self.turns.append(min(tries, key=lambda turn: (self.is_disturbed(turn), turn.middle)))
+        self.repeated += len(tries) - 1
+        return len(tries) - 1
+
+    def is_disturbed(self, turn: Turn) -> bool:
+        return turn.others > OTHERS or turn.middle > SLOWER * self.fastest
+
+    def times(self) -> Times:
+        return {
+            name: np.array([turn.seconds[name] for turn in self.turns])
+            for name in self.turns[0].seconds
+        }
+
+    def _turn(self) -> Turn:
+        watch = _Watch()
+        if self.calls > 1:  # caches are cold; of a frame that takes long this is a small part
+            self.tracker.timed(self.frames[0])
+        calls = [
+            self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
+        ]
+        seconds = {name: [call[name] for call in calls] for name in calls[0]}
+        for name, engine in self.engines.items():
+            seconds[name] = time_engine(engine, self.feeds[name], self.calls)
+        turn = Turn(seconds, watch.others())
+        self.fastest = min(self.fastest, turn.middle)
+        return turn
+
+
+class _Watch:
+    """How much of this process's cores other work uses, from now on."""
+
+    def __init__(self) -> None:
+        self._begin = self._now()
+
+    @staticmethod
+    def _now() -> np.ndarray:
+        return np.array([time.perf_counter(), time.process_time(), environment.busy_seconds()])
+
+    def others(self) -> float:
+        """Cores that other work has used, 0 where the system does not say."""
+        wall, own, busy = self._now() - self._begin
+        # The clocks of both ends are a tick off at most
+        slack = 2.0 / os.sysconf("SC_CLK_TCK") * (environment.cores() or 1)
+        return float(max(0.0, busy - own - slack) / max(wall, 1e-9))
+
+
+def random_frames() -> list[np.ndarray]:
+    random = np.random.RandomState(0)
+    return [random.randint(0, 256, (360, 480, 3), np.uint8) for _ in range(4)]
+
+
+def seconds_of(call: Callable[..., Any], *arguments: Any) -> float:
+    begin = time.perf_counter()
+    call(*arguments)
+    return time.perf_counter() - begin
+
+
+def time_engine(engine: Engine, feeds: Mapping[str, Any], calls: int) -> list[float]:
+    """Seconds of single calls until the first output is on the host, which is when a GPU has
+    finished."""
+    feeds = {name: feeds[name] for name in engine.inputs}
+    first = next(iter(engine.outputs))
+
+    def call() -> None:
+        engine.numpy(engine(feeds)[first])
+
+    if calls > 1:
+        call()
+    return [seconds_of(call) for _ in range(calls)]
+
+
+class PartsTracker(SiamRPNTracker):
+    """A tracker that looks at the same place in every frame and times a frame's parts."""
+
+    def __init__(self, network: EngineNetwork) -> None:
+        super().__init__(network)
+        self.init(random_frames()[0], np.array(INITIAL_BOX))
+        self._start = self.center, self.size
+
+    def timed(self, frame: np.ndarray) -> dict[str, float]:
+        """Track; returns the seconds of the frame and its parts (`Times`)."""
+        # Random weights blow the box up, and with it the crop, as no target does
+        self.center, self.size = self._start
+        begin = time.perf_counter()
+        crop, scale = self.search_crop(frame)
+        search = as_input(crop)
+        cropped = time.perf_counter()
+        cls, loc = self.network.track(self.kernels, search)
+        answered = time.perf_counter()
+        self.update(cls, loc, scale, frame.shape[1], frame.shape[0])
+        end = time.perf_counter()
+        return {
+            "frame": end - begin,
+            "crop": cropped - begin,
+            "network": answered - cropped,
+            "decode": end - answered,
+        }
+
+
+def keep_tracking(
+    network: EngineNetwork, seconds: float, now: Callable[[], float] = time.monotonic
+) -> list[float]:
+    """Track random frames for some seconds; returns when each was done, by the clock `now`."""
+    frames, tracker = random_frames(), PartsTracker(network)
+    done: list[float] = []
+    end = now() + seconds
+    while now() < end:
+        tracker.timed(frames[len(done) % len(frames)])
+        done.append(now())
+    return done
+
+
+# -- `siambook bench` ------------------------------------------------------------------------------
+
+
+def pairs_to_time(frameworks: Sequence[str]) -> list[tuple[str, str]]:
+    """(framework, precision) of every row but PyTorch FP32, the reference."""
     every = [(name, precision) for name in frameworks for precision in FRAMEWORKS[name].precisions]
     return [pair for pair in every if pair != ("pytorch", "fp32")]
 
@@ -93,89 +353,38 @@ def pairs_to_time(frameworks: Sequence[str]) -> List[Tuple[str, str]]:
 def bench(
     network: SiamRPN,
     frameworks: Sequence[str],
-    device: str = "cpu",
-    rounds: int = 5,
-    report: Callable[[str], None] = lambda text: None,
-) -> Iterator[Timed]:
-    """Time every framework at every precision, each in turns with PyTorch FP32; the first row is
-    PyTorch's own.
-
-    Only one candidate and the reference are in memory at a time. report hears in a sentence what is
-    missing here.
-    """
-    plain = candidate(
-        0, timing_deployment(network, "pytorch", device), dict.fromkeys(NETWORKS, "fp32")
-    )
-    yield time_group([plain], rounds)[0]
-    absent = missing_frameworks(frameworks)
-    for sentence in absent.values():
-        report(sentence)
-    for framework, precision in pairs_to_time([name for name in frameworks if name not in absent]):
+    device: str,
+    rounds: int,
+    told: Callable[[str], Any],
+) -> list[Timed]:
+    """Time every framework at every precision in turns; the first row is PyTorch FP32, the
+    reference. told is called with a sentence for everything that is missing."""
+    missing = missing_frameworks(frameworks)
+    for sentence in missing.values():
+        told(sentence)
+    candidates = [candidate(0, timing_deployment(network, "pytorch", device), baseline("")[0])]
+    for framework, precision in pairs_to_time([name for name in frameworks if name not in missing]):
+        variant = mixture("", framework, [precision] * 3)
         try:
             deployment = timing_deployment(network, framework, device)
-            other = candidate(0, deployment, dict.fromkeys(NETWORKS, precision))
-            yield time_group([plain, other], rounds)[1]
-            del deployment, other
+            candidates.append(candidate(0, deployment, variant))
         except InputError as error:
-            report(f"{FRAMEWORKS[framework].title} {precision.upper()}: {error}")
+            told(f"{variant.title}: {error}")
         give_back_memory()
-
-
-# -- Layers and re-initialisation ------------------------------------------------------------------
-
-
-def layer_times(
-    deployment: Deployment, precision: str, calls: int = 3
-) -> Dict[str, List[LayerTime]]:
-    """Mean times of the layers of the three networks, by the framework's own profiler."""
-    channels = deployment.weights.config.rpn
-    engines = {name: deployment.engine(name, precision) for name in NETWORKS}
-    return {
-        name: engine.profile(random_feeds(name, channels), calls)
-        for name, engine in engines.items()
-    }
-
-
-def reinitialisation(
-    deployment: Deployment, precision: str, calls: int = 7
-) -> Dict[str, Optional[np.ndarray]]:
-    """Seconds from an exemplar crop to kernels that the xcorr network runs with, (calls,), both
-    ways.
-
-    inputs: kernels are inputs of the network. refit: they are constants that `refit` replaces; None
-    where that is impossible.
-    """
-    exemplar = random_feeds("target", deployment.weights.config.rpn)["exemplar"]
-    network = deployment.network(dict.fromkeys(NETWORKS, precision))
-    kernels = network.template(exemplar)
-    inputs = np.array([seconds_of(network.template, exemplar) for _ in range(calls)])
-    if deployment.framework == "pytorch":
-        return {"inputs": inputs, "refit": None}
-    first = {name: network.target.numpy(kernel) for name, kernel in kernels.items()}
-    fitted = EngineNetwork({**network.engines, "xcorr": refitted(deployment, precision, first)})
-    fitted.template(exemplar)
-    return {
-        "inputs": inputs,
-        "refit": np.array([seconds_of(fitted.template, exemplar) for _ in range(calls)]),
-    }
+    return time_group(candidates, rounds)
 
 
 def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of `Timed.row` for a terminal: ms a call and ratio to PyTorch FP32 of every network
-    and of the whole frame."""
-    table: Dict[str, List[str]] = {
-        "framework": [row["framework"] for row in rows],
-        "precision": [row["precision"] for row in rows],
-        "convolutions": [row["executed"] for row in rows],
+    """The rows of `Timed.row` for a terminal; ratios are to PyTorch FP32."""
+    columns = {
+        "framework": "{framework}",
+        "precision": "{precision}",
+        "convolutions": "{executed}",
+        **{f"{name} ms": f"{{{name}_ms:.2f}} ({{{name}_ratio:.1f}}x)" for name in NETWORKS},
+        "frame ms": "{frame_ms:.2f}",
+        "ratio (rounds)": "{ratio:.2f}x ({ratio_low:.2f}-{ratio_high:.2f})",
+        "plan MB": "{plan_mb:.1f}",
+        "disturbed": "{disturbed}",
     }
-    for name in NETWORKS:
-        table[f"{name} ms"] = [
-            f"{row[f'{name}_ms']:.2f} ({row[f'{name}_ratio']:.1f}x)" for row in rows
-        ]
-    table["frame ms"] = [f"{row['frame_ms']:.2f}" for row in rows]
-    table["ratio (rounds)"] = [
-        f"{row['ratio']:.2f}x ({row['ratio_low']:.2f}-{row['ratio_high']:.2f})" for row in rows
-    ]
-    table["plan MB"] = [f"{row['plan_mb']:.1f}" for row in rows]
-    table["disturbed"] = [str(row["disturbed"]) for row in rows]
+    table = {head: [cell.format(**row) for row in rows] for head, cell in columns.items()}
     return pd.DataFrame(table).to_string(index=False)

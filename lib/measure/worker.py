@@ -1,18 +1,31 @@
-"""What a worker does: track a sequence with variants that share a search engine, or make the
-calibration that they need."""
+"""Workers of a quality measurement: where they run, and what they do (section 3.3).
+
+A task tracks a sequence with variants that share a search engine, or makes a calibration. Tasks run
+in processes of this machine, on a Dask cluster, or in this process. Each computes on one thread, so
+its digits do not depend on the number of cores; two processes of one thread are also faster than
+one of two.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 import threading
 import time
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, ClassVar, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
+from lib import environment
 from lib.engines.calibration import (
     Ranges,
     calibrate_ways,
@@ -26,8 +39,7 @@ from lib.engines.zoo import weights_path
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, digest
-from lib.measure.executors import one_thread
-from lib.measure.keys import CODE, dataset_digest, decided_by, settings
+from lib.measure.keys import CODE, dataset_digest, decided_by, sequence_digest, settings
 from lib.measure.variants import Variant
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.contract import Engine, EngineNetwork
@@ -37,26 +49,163 @@ from lib.vot.dataset import Dataset, axis_aligned_box
 from lib.vot.dataset import Sequence as Video
 from lib.vot.protocol import FAILURE, Protocol, Trajectory, run_reset_based
 
+CONNECT_SECONDS = 5.0
+WORKER_SECONDS = 30.0  # without any worker
+KEPT = "what was finished is kept, and the same command goes on"
 CALIBRATIONS = ROOT / "data" / "cache" / "calibration"
-IN_MEMORY_BYTES = 2**30  # of decoded frames, of one sequence
-REMEMBERED_BYTES = 2**30  # of crops and answers of a search engine, of one sequence
+MEMORY_BYTES = 2**30  # of a sequence's decoded frames, and of what a search engine remembers
+
+Task = Tuple[Any, ...]  # a function and its arguments
+
+
+# -- Where tasks run -------------------------------------------------------------------------------
+
+
+class Serial:
+    """This process, one task after the other."""
+
+    def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        for function, *arguments in tasks:
+            yield (function, *arguments), function(*arguments)
+
+
+class Pool:
+    """Workers behind an executor. still_there: called when nothing was answered for a while."""
+
+    def __init__(self, executor: Executor, still_there: Callable[[], Any] = lambda: None) -> None:
+        self.executor, self.still_there = executor, still_there
+
+    def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Any]]:
+        """Every task's answer as it comes. Raises InputError where a task or its worker fails."""
+        pending = {self.executor.submit(*task): task for task in tasks}
+        while pending:
+            done, _ = wait(pending, timeout=WORKER_SECONDS, return_when=FIRST_COMPLETED)
+            if not done:
+                self.still_there()
+            # What was finished comes first, and so is kept, whatever else failed.
+            for future in sorted(done, key=lambda one: one.cancelled() or bool(one.exception())):
+                yield pending.pop(future), _answer(future)
+
+
+def _answer(future: Any) -> Any:
+    try:
+        return future.result()
+    except Exception as error:
+        if isinstance(error, BrokenProcessPool):
+            fault = "a worker process ended (often for lack of memory)"
+        elif isinstance(error, CancelledError):
+            fault = "the scheduler went away"
+        elif isinstance(error, InputError):
+            fault = str(error)
+        else:
+            fault = f"a worker failed ({type(error).__name__}) {' '.join(str(error).split())}"
+        raise InputError(f"{fault}; {KEPT}") from error
+
+
+def is_alone(scheduler: str) -> bool:
+    """Whether tasks run in this process, one after the other, and so are timed: on a GPU."""
+    return device() != "cpu" and not scheduler
+
+
+@contextmanager
+def open_executor(scheduler: str = "", workers: int = 0) -> Iterator[Any]:
+    """Where tasks run. scheduler: "" (processes; on a GPU this process), "local" (processes) or
+    tcp://HOST:PORT. workers: processes, one per core unless given.
+
+    Raises InputError where no scheduler answers or the package is missing.
+    """
+    if scheduler not in ("", "local"):
+        with _connected(scheduler) as client:
+            _check_workers(client)
+            yield Pool(client.get_executor(pure=False), lambda: _wait_for_worker(client))
+    elif is_alone(scheduler):
+        yield Serial()
+    else:
+        count = workers or environment.cores() or 1
+        executor = ProcessPoolExecutor(count, get_context("spawn"), _start_worker, (os.getpid(),))
+        try:
+            yield Pool(executor)
+            executor.shutdown()
+        finally:  # after a fault nobody waits for tasks that are still running
+            for process in list((getattr(executor, "_processes", None) or {}).values()):
+                process.kill()
+            executor.shutdown(wait=False)
+
+
+def _start_worker(parent: int) -> None:
+    """A worker ends with the process that started it, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    process = parent_process()
+    if process is not None and process.pid == parent:
+        process.join()
+    os._exit(1)
+
+
+@contextmanager
+def _connected(scheduler: str) -> Iterator[Any]:
+    """A Dask client of the scheduler."""
+    try:
+        import distributed
+    except ImportError:
+        raise InputError("a cluster needs distributed: pip install -e '.[cluster]'") from None
+    host, _, port = scheduler.partition("://")[2].rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS) as probe:
+            # Schedulers speak first; a client would wait for ever for one that does not
+            probe.recv(1)
+        client = distributed.Client(scheduler, timeout=CONNECT_SECONDS)
+    except Exception as error:  # what is no scheduler may answer anything
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(
+            f"no Dask scheduler answers at '{scheduler}' ({reason}); `dask scheduler` starts one at "
+            "tcp://HOST:PORT"
+        ) from None
+    with client:
+        yield client
+
+
+def _wait_for_worker(client: Any) -> None:
+    try:
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    # distributed's TimeoutError has moved between versions, and a dead scheduler raises others.
+    except Exception:
+        raise InputError(
+            f"the scheduler has had no worker for {WORKER_SECONDS:.0f} s; "
+            f"`dask worker ADDRESS --nthreads 1` starts one; {KEPT}"
+        ) from None
+
+
+def _check_workers(client: Any) -> None:
+    _wait_for_worker(client)
+    for worker, error in client.run(one_thread, on_error="return").items():
+        if error is not None and not isinstance(error, OSError):  # of a worker that was just lost
+            raise InputError(
+                f"worker {worker} cannot run this repository's code ({error}); start it in {ROOT} "
+                "in the same environment"
+            )
+
+
+# -- What a worker does ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Order:
-    """What workers are told: variants with the same weights and search engine, and all that decides
-    the first one's results.
+    """Variants with the same weights and search engine, and all that decides their results.
 
-    ways: how the xcorr network's calibrations from the benchmark are put together
-    (`calibration.XCORR_FEEDS`); () for none. alone: the pass is serial and timed. contents:
-    `dataset_digest` of the whole dataset.
+    contents: `dataset_digest`. decided: `decided_by` of the first variant. ways: the calibrations
+    from the benchmark that the weights need (`calibration.XCORR_FEEDS`); () where these variants
+    need none. alone: the pass is serial and timed.
     """
 
-    variants: Tuple[Variant, ...]
+    variants: tuple[Variant, ...]
     contents: str
     protocol: Protocol
-    decided: Tuple[Tuple[str, str], ...]
-    ways: Tuple[str, ...]
+    decided: tuple[tuple[str, str], ...]
+    ways: tuple[str, ...]
     alone: bool
 
 
@@ -65,164 +214,138 @@ class Tracked(NamedTuple):
     begin and end (monotonic)."""
 
     trajectory: Trajectory
-    lost: Dict[int, np.ndarray]
-    about: Dict[str, Any]
-    span: Tuple[float, float]
-
-
-class Answer(NamedTuple):
-    """Of a task: what was tracked, by variant, and how long that took."""
-
-    tracked: Dict[Variant, Tracked]
-    seconds: float
+    lost: dict[int, np.ndarray]
+    about: dict[str, Any]
+    span: tuple[float, float]
 
 
 # A tracker follows one target at a time, however many threads a worker has.
 _ALONE = threading.Lock()
 
 
-def check(orders: Sequence[Order]) -> None:
-    """Raises InputError where this process would not do what the one that ordered does."""
-    for order in orders:
-        own, theirs = (
-            decided_by(order.variants[0], order.contents, order.protocol, order.alone),
-            dict(order.decided),
+def one_thread() -> None:
+    """Let PyTorch and the compiled engines, which follow it, and OpenCV compute on one thread."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def check(order: Order) -> None:
+    """Raises InputError where this worker would not do what the process that ordered does."""
+    own = decided_by(order.variants[0], order.contents, order.protocol, order.alone)
+    differing = [
+        f"{name} ({own[name]} there, {value} here)"
+        for name, value in order.decided
+        if own[name] != value
+    ]
+    if differing:
+        raise InputError(
+            f"results of the worker on {socket.gethostname()} could differ, as this does: "
+            f"{' '.join(', '.join(differing).split())}; start it in {ROOT} where all is the same"
         )
-        differing = [name for name in theirs if own.get(name) != theirs[name]]
-        if differing:
-            told = ", ".join(
-                f"{name} ({own.get(name)} there, {theirs[name]} here)" for name in differing
-            )
-            raise InputError(
-                f"results could differ, as this does: {' '.join(told.split())}; start it where all is the same"
-            )
 
 
-def track(order: Order, video: Video, contents: str, wanted: Sequence[Variant]) -> Answer:
-    """Track a sequence with variants of an order. contents: `dataset_digest` of the sequence
-    alone."""
-    begin = time.perf_counter()
+def track(
+    order: Order, video: Video, contents: str, wanted: Sequence[Variant]
+) -> dict[Variant, Tracked]:
+    """Track a sequence with variants of an order. contents: its `sequence_digest`."""
     with _ALONE:
         if not order.alone:
             one_thread()
-        if dataset_digest(Dataset(video.name, Path(), (video,))) != contents:
+        if sequence_digest(video) != contents:
             raise InputError(f"the frames or boxes of '{video.name}' are others on the worker")
-        try:
-            trackers, about = _trackers(order)
-            frames = _in_memory(video) if len(wanted) > 1 else video
-            if order.alone:
-                warm_up(trackers[wanted[0]], video)
-            tracked = {one: _track(trackers[one], frames, order, about[one]) for one in wanted}
-            return Answer(tracked, time.perf_counter() - begin)
-        except InputError:
-            raise
-        except Exception as error:
-            who = f"sequence '{video.name}' with {order.variants[0].title}"
-            raise InputError(f"{who} failed ({type(error).__name__}: {error})") from error
-        finally:
-            _forget()
-
-
-def _track(tracker: SiamRPNTracker, video: Video, order: Order, about: Dict[str, Any]) -> Tracked:
-    lost: Dict[int, np.ndarray] = {}
-
-    def on_frame(
-        index: int, frame: np.ndarray, entry: np.ndarray, box: Optional[np.ndarray]
-    ) -> None:
-        if len(entry) == 1 and entry[0] == FAILURE and box is not None:
-            lost[index] = box
-
-    begin = time.monotonic()
-    trajectory = run_reset_based(tracker, video, order.protocol, on_frame)
-    if not order.alone:  # what else ran decided the times
-        trajectory = Trajectory(trajectory.entries, np.full(len(video), np.nan))
-    return Tracked(trajectory, lost, about, (begin, time.monotonic()))
-
-
-def warm_up(tracker: SiamRPNTracker, video: Video) -> None:
-    """A first call allocates and chooses algorithms; it says nothing about speed."""
-    frame = video.frame(0)
-    tracker.init(frame, axis_aligned_box(video.regions[0]))
-    tracker.track(frame)
+        trackers = _trackers(order)
+        trackers.known.clear()  # another sequence has other crops
+        frames = _in_memory(video) if len(wanted) > 1 else video
+        if order.alone:  # a first call allocates and chooses algorithms
+            first = trackers.by_variant[wanted[0]]
+            first.init(frames.frame(0), axis_aligned_box(video.regions[0]))
+            first.track(frames.frame(0))
+        return {one: _track(one, trackers, frames, order) for one in wanted}
 
 
 def _in_memory(video: Video) -> Video:
-    """The sequence with its frames decoded, unless they would take more than a gigabyte."""
-    if len(video) * video.width * video.height * 3 > IN_MEMORY_BYTES:
+    """The sequence with frames that are decoded once, unless they take more than a gigabyte."""
+    if 3 * video.width * video.height * len(video) > MEMORY_BYTES:
         return video
-    fields = {name: getattr(video, name) for name in Video.__dataclass_fields__}
-    return _Decoded(**fields, images=tuple(video.frame(index) for index in range(len(video))))
+    copy = replace(video)
+    object.__setattr__(copy, "frame", lru_cache(None)(video.frame))  # the dataclass is frozen
+    return copy
 
 
-@dataclass(frozen=True)
-class _Decoded(Video):
-    images: Tuple[np.ndarray, ...] = field(default=(), repr=False)
+def _track(one: Variant, trackers: Trackers, video: Video, order: Order) -> Tracked:
+    lost: dict[int, np.ndarray] = {}
 
-    def frame(self, index: int) -> np.ndarray:
-        return self.images[index]
+    def on_frame(index: int, frame: Any, entry: np.ndarray, box: Any) -> None:
+        if len(entry) == 1 and entry[0] == FAILURE:
+            lost[index] = box
+
+    begin = time.monotonic()
+    trajectory = run_reset_based(trackers.by_variant[one], video, order.protocol, on_frame)
+    if not order.alone:  # what else ran decided the times
+        trajectory = Trajectory(trajectory.entries, np.full(len(video), np.nan))
+    return Tracked(trajectory, lost, trackers.about[one], (begin, time.monotonic()))
+
+
+class Trackers(NamedTuple):
+    """Of an order, by variant: trackers, and what is worth knowing of their engines. known: what
+    their search engine remembers."""
+
+    by_variant: dict[Variant, SiamRPNTracker]
+    about: dict[Variant, dict[str, Any]]
+    known: dict[bytes, dict[str, Any]]
 
 
 @lru_cache(maxsize=1)
-def _trackers(order: Order) -> Tuple[Dict[Variant, SiamRPNTracker], Dict[Variant, Dict[str, Any]]]:
-    """The order's trackers and what is worth knowing of their engines, kept for the next
-    sequences."""
+def _trackers(order: Order) -> Trackers:
+    """The order's trackers, kept for the next sequences."""
     if not order.alone:
-        check([order])  # the task itself looks, too: its worker may have come late
+        check(order)
     deployment = _deployment(order)
-    trackers, about = {}, {}
-    shared: Dict[int, Remembering] = {}
+    found = Trackers({}, {}, {})
     for one in order.variants:
         network = deployment.network(one.precisions, one.quantisation)
-        about[one] = {"parameters": deployment.parameters, "engines": _about_engines(network)}
+        engines = {name: _about_engine(engine) for name, engine in network.engines.items()}
+        found.about[one] = {"parameters": deployment.parameters, "engines": engines}
         if len(order.variants) > 1:
-            search = shared.setdefault(id(network.search), Remembering(network.search))
+            search = Remembering(network.search, found.known)
             network = EngineNetwork({**network.engines, "search": search})
-        trackers[one] = SiamRPNTracker(network, settings(one))
-    return trackers, about
+        found.by_variant[one] = SiamRPNTracker(network, settings(one))
+    return found
 
 
 def _deployment(order: Order) -> Deployment:
     weights = weights_path(order.variants[0].weights, ROOT)
 
     def ranges(quantisation: Quantisation) -> Ranges:
-        feeds = RECIPES[quantisation.recipe].feeds
         if quantisation.calibration == "benchmark":
-            path, origin = _calibration(order, weights, feeds)
+            path, origin = _calibration(order, weights, RECIPES[quantisation.recipe].feeds)
             return read_ranges(path, origin)
-        if feeds != "own":
-            recipe = quantisation.recipe
-            raise InputError(
-                f"the recipe '{recipe}' has a calibration of its own, from the benchmark"
-            )
         return training_ranges(weights)
 
     return Deployment(load_network(weights), order.variants[0].framework, device(), ranges=ranges)
 
 
-def _forget() -> None:
-    """Drop what search engines remember: another sequence has other crops."""
-    for known in Remembering.all_known:
-        known.clear()
+def _about_engine(engine: Engine) -> dict[str, Any]:
+    names = ("framework", "device", "precision", "plan_bytes", "build_seconds")
+    return {"executed": engine.executed(), **{name: getattr(engine, name) for name in names}}
 
 
 class Remembering:
-    """A search engine that computes each crop once (the `Engine` contract).
+    """A search engine that computes each crop once (the `Engine` contract). known: answers by crop.
 
     Mixtures of precisions ask the same search engine about the same crop while their boxes round to
-    the same pixels. The answer is the same, bit for bit, so boxes do not change; only the time
-    does, which quality does not take.
+    the same pixels. The answer is the same, bit for bit.
     """
 
-    all_known: ClassVar[List[Dict[bytes, Dict[str, Any]]]] = []
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.known: Dict[bytes, Dict[str, Any]] = {}
+    def __init__(self, engine: Engine, known: dict[bytes, dict[str, Any]]) -> None:
+        self.engine, self.known = engine, known
         shapes = (*engine.inputs.values(), *engine.outputs.values())
-        self.most = REMEMBERED_BYTES // sum(4 * prod(shape) for shape in shapes)
-        self.all_known.append(self.known)
+        self.most = MEMORY_BYTES // sum(4 * prod(shape) for shape in shapes)
 
-    def __call__(self, feeds: Mapping[str, Any]) -> Dict[str, Any]:
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
         crop = feeds["search"].tobytes()
         if crop in self.known:
             return self.known[crop]
@@ -235,61 +358,42 @@ class Remembering:
         return getattr(self.engine, name)
 
 
-def _about_engines(network: EngineNetwork) -> Dict[str, Dict[str, Any]]:
-    """Framework, precision as asked and as executed, size of the plan and time to build, of the
-    three engines."""
-    return {
-        name: {
-            "framework": engine.framework,
-            "device": engine.device,
-            "precision": engine.precision,
-            "executed": engine.executed(),
-            "plan_bytes": engine.plan_bytes,
-            "build_seconds": round(engine.build_seconds, 3),
-        }
-        for name, engine in network.engines.items()
-    }
-
-
 # -- Calibration from the benchmark (section 4.2) --------------------------------------------------
 
 
 def requested_frames(dataset: Dataset) -> int:
-    """How many frames to ask the thesis's calibration for: 1,000 of VOT2018's 21,356.
-
-    Of a smaller benchmark the same share of every sequence, and at least 96 frames in all.
-    """
+    """How many frames to calibrate on: 1,000 of VOT2018's 21,356, as in the thesis; the same share
+    of every sequence of a smaller benchmark, and at least 96 in all."""
     total = sum(map(len, dataset))
     return min(1000, max(1, total * len(dataset) // 96))
 
 
-def _calibration(order: Order, weights: Path, way: str) -> Tuple[Path, str]:
+def _calibration(order: Order, weights: Path, way: str) -> tuple[Path, str]:
     """Where ranges from the benchmark are kept, and what they are made from."""
     origin = f"{digest(weights.read_bytes())} on {order.contents}, {way}, {CODE}"
     return CALIBRATIONS / f"{digest(origin.encode())}.csv", origin
 
 
-def calibrate(order: Order, dataset: Dataset) -> Answer:
-    """Write the ranges from the frames that are tested, by all of the order's ways, where they are
-    not there yet."""
-    begin = time.perf_counter()
+def calibrate(order: Order, dataset: Dataset) -> dict[Variant, Tracked]:
+    """Write the order's ranges from the tested frames, where they are missing; tracks nothing."""
     with _ALONE:
         one_thread()
         if not order.alone:
-            check([order])
+            check(order)
         weights = weights_path(order.variants[0].weights, ROOT)
-        files = {way: _calibration(order, weights, way) for way in order.ways}
-        files = {way: (path, origin) for way, (path, origin) in files.items() if not path.is_file()}
-        if files:
-            if dataset_digest(dataset) != order.contents:  # what is kept must be what its name says
-                raise InputError(
-                    f"the frames or boxes of '{dataset.name}' are others on the worker"
-                )
-            deployment = Deployment(load_network(weights), "openvino", cache=None)
-            models = {name: deployment.model(name, "fp32") for name in NETWORKS}
-            pairs = thesis_pairs(dataset, requested_frames(dataset))
-            source = f"{len(pairs)} frames of {dataset.name}, as in section 4.2"
-            for way, ranges in calibrate_ways(models, pairs, files).items():
-                about = source if way == "own" else f"{source}, xcorr: {way}"
-                write_ranges(files[way][0], ranges, about, files[way][1])
-    return Answer({}, time.perf_counter() - begin)
+        kept = {way: _calibration(order, weights, way) for way in order.ways}
+        missing = [way for way, (path, _) in kept.items() if not path.is_file()]
+        if not missing:
+            return {}
+        if dataset_digest(dataset) != order.contents:  # what is kept must be what its name says
+            raise InputError(f"the frames or boxes of '{dataset.name}' are others on the worker")
+        deployment = Deployment(load_network(weights), "openvino", cache=None)
+        models = {name: deployment.model(name, "fp32") for name in NETWORKS}
+        pairs = thesis_pairs(dataset, requested_frames(dataset))
+        source = f"{len(pairs)} frames of {dataset.name}, as in section 4.2"
+        for way, ranges in calibrate_ways(models, pairs, missing).items():
+            path, origin = kept[way]
+            write_ranges(
+                path, ranges, source if way == "own" else f"{source}, xcorr: {way}", origin
+            )
+        return {}

@@ -15,7 +15,7 @@ from lib.measure import full_size, pruned, quality, runs
 from lib.measure.absent import Absent, there
 from lib.measure.full_size import EngineSpeed
 from lib.measure.measurement import Measurement
-from lib.measure.variants import Variant, baseline, engines
+from lib.measure.variants import Variant, baseline, engines, mixtures
 from lib.report.tables import is_known
 from lib.vot.dataset import Dataset
 from lib.vot.metrics import paired_bootstrap
@@ -95,6 +95,16 @@ class Evidence:
         if isinstance(self.timed, Absent):
             raise CannotTell(str(self.timed))
         return self.timed
+
+    @property
+    def mixtures(self) -> dict[tuple[str, ...], Mapping[str, Any]]:
+        """Speed of the whole full-size network's 27 mixtures, by precision of target, search and
+        xcorr network. Raises CannotTell where the framework lacks one."""
+        every = mixtures(self.weights, self.framework)
+        found = {tuple(one.precisions.values()): self.speed.row_for(one) for one in every}
+        if not all(found.values()):
+            raise CannotTell(f"{self.framework} does not have all 27 mixtures")
+        return found
 
     def speed_row(self, tracker: str) -> Mapping[str, Any]:
         """Of the whole full-size network. Raises CannotTell where the framework has no such

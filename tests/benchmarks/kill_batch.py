@@ -29,23 +29,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lib.demo import list_specs, make_benchmark
-
 ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from measure.helpers import alive, children  # noqa: E402
+
+from lib.demo import list_specs, make_benchmark  # noqa: E402
+
 # Columns that no two runs have the same
 TIMES = re.compile(r"fps.*|.*_ms.*|.*ratio.*|build_s|date|run|seconds|started")
 SIZE = "plan_mb"
-FRAMES, WIDTH = 30, 0.125  # of a sequence, and of the network that is timed
+FRAMES = 30  # of a sequence
 SHARE = 0.6  # of the undisturbed time, before which a kill comes
 HEAD = """from lib.measure import runs
 from lib.measure import full_size, quality, variants
 from lib.siamrpn.network import NetworkConfig
-data = variants.open_dataset(dataset, run)"""
+data = variants.open_dataset(dataset, run)
+full_size.timed_configs = lambda: [(1, NetworkConfig.resnet50(0.125))]
+full_size.ROUNDS = 1"""
 SECTION = "runs.write_section(run, '{}', [one.row() for one in measured]);"
 NOTEBOOKS = {
     "04_1_baseline": [
         "measured = quality.measure(variants.baseline(weights), data, run)",
-        f"large = full_size.baseline_speed(run, [(1, NetworkConfig.resnet50({WIDTH}))], rounds=1)",
+        "large = full_size.baseline_speed(run)",
         "runs.write_section(run, '04_1_baseline', [measured[0].row(), large]);",
     ],
     "04_2_engines": [
@@ -115,32 +121,12 @@ def start(root: Path, run: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, cwd=root, env=environ, stdout=log, stderr=log)
 
 
-def below(pid: int) -> list[int]:
-    """The processes that a process has started, and those that they have: kernels, and who measures
-    for them."""
-    parents = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = stat.read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        if fields[0] not in "ZX":
-            parents[int(stat.parent.name)] = int(fields[1])
-    found, new = [], [pid]
-    while new:
-        new = [child for child, parent in parents.items() if parent in new]
-        found += new
-    return found
-
-
-def left(kernels: list[int], seconds: float = 2.0) -> int:
+def left(kernels: set[int], seconds: float = 2.0) -> int:
     """How many of the processes are there after some time."""
     end = time.monotonic() + seconds
-    while True:
-        there = sum((Path("/proc") / str(pid) / "exe").exists() for pid in kernels)
-        if not there or time.monotonic() > end:
-            return there
+    while any(map(alive, kernels)) and time.monotonic() < end:
         time.sleep(0.02)
+    return sum(map(alive, kernels))
 
 
 def broken(folder: Path) -> list[str]:
@@ -232,7 +218,7 @@ def main() -> int:
             try:
                 status = process.wait(delay if killing else None)
             except subprocess.TimeoutExpired:
-                kernels = below(process.pid)
+                kernels = children(process.pid)
                 process.kill()
                 process.wait()
                 row: dict[str, Any] = {

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
 
 import pytest
 
 from lib import environment
 from lib.measure import quality
 
-from .helpers import InProcess, make_patches, save_tiny
+from .helpers import make_patches, measure, save_tiny, serially
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -33,11 +31,16 @@ def patches(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure without other processes, each of which takes seconds to start."""
-
-    @contextmanager
-    def opened(*_: Any) -> Iterator[Any]:
-        yield InProcess()
-
-    monkeypatch.setattr(quality, "open_executor", opened)
+    """Measure without other processes."""
+    monkeypatch.setattr(quality, "open_executor", serially)
     monkeypatch.setattr(environment, "_in_use", lambda: 0.0)  # which takes a moment to find out
+
+
+@pytest.fixture(scope="session")
+def measured(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of the tiny tracker, to be copied."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "open_executor", serially)
+        measure(make_patches(folder / "patches"), weights, folder / "run")
+    return folder / "run"

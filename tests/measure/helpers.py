@@ -7,27 +7,25 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Callable, Dict, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, Optional, Set, Tuple
 
 import cv2
 import numpy as np
 import torch
 
 from lib.files import ROOT
-from lib.measure.executors import Serial
+from lib.measure import quality
+from lib.measure.measurement import Measurement
+from lib.measure.variants import Variant
+from lib.measure.worker import Serial
 from lib.siamrpn.checkpoint import save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.vot.dataset import load_dataset
 
 NAMES = ("first", "second", "third")
 FRAMES = 8
-
-
-class InProcess(Serial):
-    """This process in place of workers, where a test is about what they answer and not about
-    them."""
-
-    alone = False
 
 
 def save_tiny(path: Path, seed: int = 0) -> None:
@@ -52,6 +50,17 @@ def make_patches(folder: Path, frames: int = FRAMES) -> Path:
         (folder / name / "groundtruth.txt").write_text("".join(boxes))
     (folder / "list.txt").write_text("".join(f"{name}\n" for name in NAMES))
     return folder
+
+
+def measure(patches: Path, weights: Path, run: Path, **options: Any) -> Measurement:
+    variant = Variant("tiny", str(weights))
+    return quality.measure([variant], load_dataset(patches), str(run), shown=False, **options)[0]
+
+
+@contextmanager
+def serially(*_: Any) -> Iterator[Serial]:
+    """In place of `quality.open_executor`: other processes take seconds to start."""
+    yield Serial()
 
 
 # -- What is in a run ------------------------------------------------------------------------------
@@ -81,7 +90,8 @@ def state(folder: Path) -> Dict[str, Tuple[int, int]]:
 def start(script: str, *arguments: object, **environ: str) -> subprocess.Popen:
     """Python on one thread, in the repository."""
     command = [sys.executable, "-c", script, *map(str, arguments)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environ}
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "tests")))
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **environ}
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
 

@@ -12,7 +12,7 @@ import pytest
 
 from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import everything, full_size, power, runs, turns
+from lib.measure import everything, full_size, power, runs, speed
 from lib.measure.runs import run_folder
 from lib.measure.variants import Variant, baseline, mixture
 from lib.siamrpn.network import NetworkConfig
@@ -34,7 +34,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(FRAMEWORKS, "openvino", fewer)
     monkeypatch.setattr(power, "find_sensor", lambda device: (None, "no power sensor here"))
     for name, value in (("REST", 0.0), ("TURN_SECONDS", 0.0), ("OTHERS", 9.9), ("SLOWER", 9e9)):
-        monkeypatch.setattr(turns, name, value)
+        monkeypatch.setattr(speed, name, value)
 
 
 def few(weights: str, framework: str) -> List[Variant]:

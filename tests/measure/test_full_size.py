@@ -17,7 +17,8 @@ from lib import environment
 from lib.engines import deploy
 from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import full_power, full_size, power, pruned, quality, runs, turns
+from lib.measure import full_power, full_size, power, pruned, quality, runs
+from lib.measure import speed as timing
 from lib.measure.full_size import EngineSpeed, engine_speed, with_speed
 from lib.measure.measurement import Measurement
 from lib.measure.runs import run_folder
@@ -45,15 +46,16 @@ def framework() -> Iterator[None]:
         patch.setitem(
             FRAMEWORKS, "openvino", replace(FRAMEWORKS["openvino"], precisions=PRECISIONS)
         )
+        patch.setattr(full_size, "timed_configs", lambda: TINY)
         for name, value in (("REST", 0.0), ("TURN_SECONDS", 0.0), ("OTHERS", 9.9), ("SLOWER", 9e9)):
-            patch.setattr(turns, name, value)
+            patch.setattr(timing, name, value)
         yield
 
 
 @pytest.fixture(scope="module")
 def speed(framework: None) -> EngineSpeed:
     """Two tiny networks in place of the full-size ones."""
-    return engine_speed(RUN, "openvino", TINY)
+    return engine_speed(RUN, "openvino")
 
 
 # -- What is timed ---------------------------------------------------------------------------------
@@ -62,7 +64,6 @@ def speed(framework: None) -> EngineSpeed:
 def test_groups_are_files_of_the_run_and_every_speed_is_there_once(speed: EngineSpeed) -> None:
     files = sorted(path.stem for path in (run_folder(RUN) / "speed").iterdir())
     assert files == ["openvino-fp32", "openvino-int8", "openvino-mixtures", "pytorch"]
-    assert len(speed.mixtures) == 8
     keys = [(row["group"], row["place"], row["precision"]) for row in speed.rows]
     assert len(set(keys)) == len(keys) == 2 + 8 + 2
     whole = [(row["group"], row["precision"]) for row in speed.whole]
@@ -102,10 +103,10 @@ def test_a_row_is_found_by_name_and_for_a_variant_of_any_size(speed: EngineSpeed
     for row in speed.whole:
         name = "pytorch" if row["group"] == "pytorch" else "openvino"
         assert speed.row_of(name, row["precision"].lower()) is row
-    with pytest.raises(InputError, match="TensorRT in FP32 was not timed in run full-size"):
+    with pytest.raises(InputError, match="TensorRT FP32 was not timed in run full-size"):
         speed.row_of("tensorrt", "fp32")
     mixed = mixture("other.pth", "openvino", ("int8", "fp32", "int8"))
-    assert speed.row_for(mixed) is speed.mixtures["int8", "fp32", "int8"]
+    assert speed.row_for(mixed)["precision"] == "INT8/FP32/INT8"
     assert speed.row_for(mixture("demo", "openvino", ["fp16"] * 3)) == {}
     assert speed.row_for(baseline("demo")[0]) is speed.whole[0]
     tracker = pruned.Tracker(pruned.SHARES[0])
@@ -123,7 +124,7 @@ def test_a_row_is_found_by_name_and_for_a_variant_of_any_size(speed: EngineSpeed
 
 
 def test_a_caption_says_how_many_turns_were_disturbed(speed: EngineSpeed) -> None:
-    assert full_size.about_turns(speed.rows) == "" and speed.note.startswith("Run full-size, ")
+    assert "disturbed" not in speed.note and speed.note.startswith("Run full-size, ")
     rows = [{**speed.rows[0], "repeated": 3, "disturbed": 1}, *speed.rows[1:]]
     told = "; other work disturbed turns: 3 repeated, 1 still disturbed"
     assert replace(speed, rows=rows).note.endswith(told)
@@ -138,25 +139,27 @@ def test_what_was_timed_is_loaded_and_other_code_or_networks_are_timed_again(
     before = state(run_folder(RUN))
     with monkeypatch.context() as patch:
         patch.setattr(full_size, "_time_group", None)
-        assert engine_speed(RUN, "openvino", TINY) == speed
-        row = full_size.baseline_speed(RUN, TINY)
+        assert engine_speed(RUN, "openvino") == speed
+        row = full_size.baseline_speed(RUN)
     assert row["fps_tracked"] == speed.whole[0]["fps"]
     assert row["fps_tracked_low"] <= row["fps_tracked"] <= row["fps_tracked_high"]
     assert {path: told for path, told in state(run_folder(RUN)).items() if path in before} == before
-    assert full_size.work(RUN, "openvino", TINY) == 0
+    assert full_size.work(RUN, "openvino") == 0
     other = [TINY[0], (1, NetworkConfig.resnet50(1 / 32).from_dict(TINY[0][1].to_dict()))]
-    every = full_size.work("none yet", "openvino", TINY)
-    assert full_size.work(RUN, "openvino", other) > 0
+    every = full_size.work("none yet", "openvino")
+    with monkeypatch.context() as patch:
+        patch.setattr(full_size, "timed_configs", lambda: other)
+        assert full_size.work(RUN, "openvino") > 0
     with monkeypatch.context() as patch:
         patch.setattr(full_size, "CODE", "edited")
-        assert full_size.work(RUN, "openvino", TINY) == every > 0
+        assert full_size.work(RUN, "openvino") == every > 0
     with monkeypatch.context() as patch:
         patch.setattr(environment, "versions", lambda: {"torch": "1.9.0"})
-        assert full_size.work(RUN, "openvino", TINY) == every
+        assert full_size.work(RUN, "openvino") == every
     path = run_folder(RUN) / "speed" / "openvino-int8.json"
     whole = path.read_text()
     path.write_text(whole[:1000])
-    assert 0 < full_size.work(RUN, "openvino", TINY) < every, "a damaged file"
+    assert 0 < full_size.work(RUN, "openvino") < every, "a damaged file"
     path.write_text(whole)
 
 
@@ -165,11 +168,11 @@ def test_of_a_recorded_run_speeds_are_only_read(
 ) -> None:
     monkeypatch.setattr(environment, "processor", lambda: "of another machine")
     before = state(run_folder(RUN))
-    read = engine_speed(RUN, "openvino", TINY)
+    read = engine_speed(RUN, "openvino")
     assert read.rows == speed.rows and read.recorded
     assert read.note.startswith("Recorded run full-size, ")
-    assert full_size.baseline_speed(RUN, TINY)["row"] == "recorded"
-    lacking = engine_speed(RUN, "tensorrt", TINY)
+    assert full_size.baseline_speed(RUN)["row"] == "recorded"
+    lacking = engine_speed(RUN, "tensorrt")
     assert "does not have the speed of the full-size networks with TensorRT" in str(lacking)
     assert with_speed(["absent"], lacking) == ["absent"]
     assert state(run_folder(RUN)) == before
@@ -212,7 +215,7 @@ def test_a_compiled_variant_starts_with_its_own_target_network(
     first = next(iter(timed.trajectories.values()))
     seconds = {code: set(first.seconds[first.codes == code]) for code in (0, 1)}
     assert seconds == {0: {0.0}, 1: {(own["target_ms"] + own["crop_ms"]) / 1000}}
-    assert timed.fps_tracked == pytest.approx(speed.mixtures["int8", "fp32", "fp32"]["fps"])
+    assert timed.fps_tracked == pytest.approx(speed.row_for(mixed)["fps"])
     unknown = Variant("x", "demo", "tensorrt")
     [same] = with_speed([replace(tracked, variant=unknown)], replace(speed, rows=speed.rows[:2]))
     assert np.isnan(same.fps) and same.speed == {}

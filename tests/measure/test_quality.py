@@ -10,25 +10,18 @@ import re
 import shutil
 import signal
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Dict, Iterator, List
+from typing import Any, Dict, List
 
-import cv2
 import numpy as np
-import pandas as pd
 import pytest
 
-from lib import cli, environment
+from lib import environment
 from lib.engines.deploy import Quantisation, missing_frameworks
 from lib.errors import InputError
-from lib.measure import keys, power, quality, runs, variants, worker
-from lib.measure.executors import Serial
-from lib.measure.measurement import Measurement
+from lib.measure import keys, power, quality, variants, worker
 from lib.measure.variants import Variant, baseline, mixture
-from lib.report import published, tables
-from lib.siamrpn.tracker import TrackerConfig
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import evaluate
 from lib.vot.protocol import TOOLKIT
@@ -38,24 +31,18 @@ from .helpers import (
     FRAMES,
     NAMES,
     Dask,
-    InProcess,
     alive,
     children,
     make_patches,
+    measure,
     raw_files,
-    save_tiny,
+    serially,
     start,
     state,
     wait_for,
     workers_of,
     written,
 )
-
-
-def measure(patches: Path, weights: Path, run: Path, **options: Any) -> Measurement:
-    variant = Variant("tiny", str(weights))
-    return quality.measure([variant], load_dataset(patches), str(run), shown=False, **options)[0]
-
 
 # -- The same bytes wherever -----------------------------------------------------------------------
 
@@ -97,7 +84,8 @@ def expected(
     """Raw files of a serial run, where passes are timed and every tracker does its own work."""
     run = tmp_path_factory.mktemp("serial")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "open_executor", opener(Serial()))
+        patch.setattr(quality, "open_executor", serially)
+        patch.setattr(quality, "is_alone", lambda scheduler: True)
         patch.setattr(worker.Remembering, "__init__", None)
         measured = quality.measure(chosen, few, str(run), shown=False)
     for one in measured:
@@ -125,14 +113,13 @@ def test_search_engines_that_remember_change_no_byte(
         return answer
 
     monkeypatch.setattr(worker.Remembering, "__call__", counted)
-    monkeypatch.setattr(quality, "open_executor", opener(InProcess()))
+    monkeypatch.setattr(quality, "open_executor", serially)
     found = quality.measure(chosen, few, str(tmp_path), shown=False)
     assert raw_files(tmp_path) == expected
     assert all(np.isnan(each.seconds).all() for each in found[0].trajectories.values())
     assert not list(tmp_path.rglob("*_001_time.value")), "not timed"
     if len(chosen) > 2:
         assert 0 in asked and 1 in asked, "some crops were remembered"
-    assert not any(worker.Remembering.all_known), "nothing stays for the next sequence"
 
 
 class Counting:
@@ -153,25 +140,14 @@ class Counting:
 
 @pytest.mark.parametrize("most, calls", [(2**30, 3), (2 * 768, 5), (0, 7)])
 def test_memory_of_crops_has_an_end(most: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "REMEMBERED_BYTES", most)
+    monkeypatch.setattr(worker, "MEMORY_BYTES", most)
     engine = Counting()
-    remembering = worker.Remembering(engine)  # type: ignore[arg-type]
+    remembering = worker.Remembering(engine, {})  # type: ignore[arg-type]
     crops = [np.full((1, 3, 8, 8), value, np.float32) for value in range(3)]
     for place in (0, 1, 2, 0, 1, 2, 2):
         answer = remembering({"search": crops[place]})
         assert answer["map"][0] == crops[place].sum()
     assert engine.calls == calls
-    worker._forget()
-    remembering({"search": crops[0]})
-    assert engine.calls == calls + 1, "what is forgotten is computed again"
-
-
-def opener(executor: Any) -> Any:
-    @contextmanager
-    def opened(*_: Any) -> Iterator[Any]:
-        yield executor
-
-    return opened
 
 
 @pytest.mark.slow
@@ -259,16 +235,6 @@ def test_a_cluster_of_two_workers_writes_the_same_bytes(
 # -- Measure, or load ------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def measured(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the tiny tracker, to be copied."""
-    folder = tmp_path_factory.mktemp("measured")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "open_executor", opener(InProcess()))
-        measure(make_patches(folder / "patches"), weights, folder / "run")
-    return folder / "run"
-
-
 @pytest.mark.usefixtures("in_process")
 def test_a_run_is_raw_files_and_the_machine(patches: Path, weights: Path, tmp_path: Path) -> None:
     measured = measure(patches, weights, tmp_path / "run")
@@ -287,8 +253,6 @@ def test_a_run_is_raw_files_and_the_machine(patches: Path, weights: Path, tmp_pa
     assert row["row"] == "measured" and row["robustness"] == measured.evaluation.robustness
     assert np.isnan([row["fps"], row["fps_tracked"], row["power_w"]]).all(), "not timed"
     assert measured.scale.startswith("Demo scale: measured on patches (3 sequences, 24 frames)")
-    tasks = pd.read_csv(tmp_path / "run" / "patches" / quality.TASKS)
-    assert tasks["of"].tolist() == list(NAMES) and set(tasks["variants"]) == {"tiny"}
     assert not list((tmp_path / "run").rglob(".*.json")), "nothing is left of writing"
 
 
@@ -310,11 +274,7 @@ def test_what_was_measured_is_loaded(
 
 
 @pytest.mark.usefixtures("in_process")
-@pytest.mark.parametrize(
-    "part", ["weights", "dataset", "tracker", "protocol", "code", "versions", "machine"]
-)
 def test_what_has_become_stale_is_measured_again(
-    part: str,
     measured: Path,
     patches: Path,
     weights: Path,
@@ -322,58 +282,41 @@ def test_what_has_become_stale_is_measured_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    own = tmp_path / "own.pth"
-    own.write_bytes(weights.read_bytes())
     shutil.copytree(measured, tmp_path / "run")
-    before, options = written(tmp_path / "run"), {}
-    if part == "weights":
-        save_tiny(own, seed=1)
-    elif part == "dataset":
-        frame = patches / "second" / "color" / "00000005.png"
-        cv2.imwrite(str(frame), cv2.imread(str(frame))[::-1])
-    elif part == "tracker":
-        monkeypatch.setattr(keys, "tracker_config", lambda name: TrackerConfig(window=0.3))
-    elif part == "protocol":
-        options["protocol"] = TOOLKIT
-    elif part == "code":
-        monkeypatch.setattr(keys, "CODE", "edited")
-    elif part == "versions":
-        monkeypatch.setattr(environment, "versions", lambda: {"torch": "1.9.0"})
-    else:
-        monkeypatch.setattr(environment, "processor", lambda: "abacus")
-        monkeypatch.setattr(runs, "is_recorded", lambda run, device: False)
-        monkeypatch.setattr(quality, "is_recorded", lambda run, device: False)
-    measure(patches, own, tmp_path / "run", **options)
+    before = written(tmp_path / "run")
+    monkeypatch.setattr(keys, "CODE", "edited")
+    measure(patches, weights, tmp_path / "run", protocol=TOOLKIT)
     after = written(tmp_path / "run")
     assert set(after) == set(before) and all(after[path] > before[path] for path in before)
-    assert f"tiny on patches is measured again: {part} changed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "tiny on patches is measured again: protocol, code changed" in told
 
 
 # -- Killed, full, damaged -------------------------------------------------------------------------
 
-KILLED = """
-import json, os, shutil, signal, sys
+# What the scripts below begin with: measuring in their own process.
+HERE = """
+import json, os, resource, shutil, signal, sys, time
 from pathlib import Path
 
 from lib import environment
+from lib.errors import InputError
 from lib.measure import quality
 from lib.measure.variants import Variant
 from lib.vot.dataset import load_dataset
-from tests_measure_helpers import InProcess, raw_files, written
-from contextlib import contextmanager
+from measure.helpers import raw_files, serially, written
 
-@contextmanager
-def opened(*_):
-    yield InProcess()
-
-quality.open_executor = opened
-environment._in_use = lambda: 0.0
-environment._commit = lambda: None
-folder, weights, stale, work = sys.argv[1:]
+quality.open_executor, write = serially, quality.write_trajectory
+environment._in_use, environment._commit = lambda: 0.0, lambda: None
+folder, weights, *more = sys.argv[1:]
 data, chosen = load_dataset(folder), [Variant("tiny", weights)]
 
 def measure(run):
     quality.measure(chosen, data, str(run), shown=False)
+"""
+
+KILLED = """
+stale, work = more
 
 def in_child(run, step):
     # A process that is killed before its so many-th change of a file; returns whether it was.
@@ -404,7 +347,7 @@ while True:
     kills += 1
     results = run / "patches" / "tiny"
     record = quality.read_json(results / "measured.json")
-    fresh = record.get("decided_by", {}).get("code") == quality.decided_by(chosen[0], "", quality.PYSOT, False)["code"]
+    fresh = record.get("decided_by", {}).get("code") != "before"
     kept = {name: at for name, at in written(run).items() if fresh and name.endswith("_001.txt")}
     measure(run)
     assert raw_files(results) == expected, steps
@@ -424,16 +367,14 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
     patches = make_patches(tmp_path / "patches", frames=3)
     stale = tmp_path / "stale"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quality, "open_executor", opener(InProcess()))
+        patch.setattr(quality, "open_executor", serially)
         patch.setattr(keys, "CODE", "before")
         worker._trackers.cache_clear()
         measure(patches, weights, stale)
     worker._trackers.cache_clear()
-    shutil.copy(Path(__file__).with_name("helpers.py"), tmp_path / "tests_measure_helpers.py")
     work = tmp_path / "work"
     work.mkdir()
-    path = os.pathsep.join([str(tmp_path), str(keys.ROOT)])
-    process = start(KILLED, patches, weights, stale, work, PYTHONPATH=path, STRIDE="3")
+    process = start(HERE + KILLED, patches, weights, stale, work, STRIDE="3")
     out, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     kills, partial = json.loads(out.splitlines()[-1])
@@ -441,31 +382,13 @@ def test_a_kill_at_any_moment_loses_nothing_that_was_finished(
 
 
 FULL = """
-import resource, sys
-from contextlib import contextmanager
-from lib.errors import InputError
-from lib.measure import quality
-from lib.measure.executors import Serial
-from lib.measure.variants import Variant
-from lib.vot.dataset import load_dataset
-
-class InProcess(Serial):
-    alone = False
-
-@contextmanager
-def opened(*_):
-    yield InProcess()
-
-quality.open_executor, write = opened, quality.write_trajectory
-
 def and_full(path, trajectory):
     write(path, trajectory)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1, 1))
 
 quality.write_trajectory = and_full
-folder, weights, run = sys.argv[1:]
 try:
-    quality.measure([Variant("tiny", weights)], load_dataset(folder), run, shown=False)
+    measure(more[0])
 except InputError as error:
     sys.exit(str(error))
 """
@@ -476,7 +399,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
     patches: Path, weights: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    process = start(FULL, patches, weights, run)
+    process = start(HERE + FULL, patches, weights, run)
     error = process.communicate(timeout=120)[1].strip()
     assert process.returncode == 1
     assert re.fullmatch(rf"{run}/\S+second_001\S+: cannot be written \(File too large\)", error)
@@ -523,24 +446,8 @@ def test_a_damaged_file_is_named_and_its_sequence_measured_again(
 
 
 SLOWLY = """
-import sys, time
-from contextlib import contextmanager
-from lib.measure import quality
-from lib.measure.executors import Serial
-from lib.measure.variants import Variant
-from lib.vot.dataset import load_dataset
-
-class InProcess(Serial):
-    alone = False
-
-@contextmanager
-def opened(*_):
-    yield InProcess()
-
-quality.open_executor, write = opened, quality.write_trajectory
 quality.write_trajectory = lambda path, trajectory: (write(path, trajectory), time.sleep(0.5))
-folder, weights, run = sys.argv[1:]
-quality.measure([Variant("tiny", weights)], load_dataset(folder), run, shown=False)
+measure(more[0])
 """
 
 
@@ -549,7 +456,7 @@ def test_the_second_of_two_measurements_in_one_run_says_that_it_waits_and_loads(
     patches: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    first = start(SLOWLY, patches, weights, run)
+    first = start(HERE + SLOWLY, patches, weights, run)
     wait_for(lambda: raw_files(run), first)
     measure(patches, weights, run)
     told = capsys.readouterr().err
@@ -611,7 +518,8 @@ def sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(power, "PERIOD", 0.02)
     monkeypatch.setattr(power, "IDLE_SECONDS", 0.3)
-    monkeypatch.setattr(quality, "open_executor", opener(Serial()))
+    monkeypatch.setattr(quality, "open_executor", serially)
+    monkeypatch.setattr(quality, "is_alone", lambda scheduler: True)
     return program
 
 
@@ -648,7 +556,8 @@ def test_power_is_sampled_while_a_variant_is_timed_and_kept(
 def test_speeds_are_those_of_the_times_by_both_schemes(
     patches: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quality, "open_executor", opener(Serial()))
+    monkeypatch.setattr(quality, "open_executor", serially)
+    monkeypatch.setattr(quality, "is_alone", lambda scheduler: True)
     monkeypatch.setattr(power, "find_sensor", lambda device: (None, "no power sensor here"))
     measured = measure(patches, weights, tmp_path)
     trajectories = measured.trajectories.values()
@@ -659,165 +568,3 @@ def test_speeds_are_those_of_the_times_by_both_schemes(
     assert measured.power is None and measured.sensor == "no power sensor here"
     assert np.isnan(measured.row()["power_w"]) and measured.row()["sensor"] is None
     assert not list(tmp_path.rglob("*_power.json"))
-
-
-# -- Recorded runs ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def recorded(
-    measured: Path, patches: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Path:
-    """A run that was measured, copied to another place and made another machine's; no tracker can
-    run from here on."""
-    shutil.copytree(measured, tmp_path / "first")
-    first = measure(patches, weights, tmp_path / "first")
-    runs.write_section(str(tmp_path / "first"), "04_1_baseline", [first.row()])
-    monkeypatch.setattr(runs, "RUNS", tmp_path / "runs")
-    folder = tmp_path / "runs" / "xavier"
-    shutil.copytree(tmp_path / "first", folder)
-    there = {"processor": "ARMv8 Processor rev 0", "cores": 8, "gpu": "Xavier", "device": "cuda"}
-    for path in (folder / "environment.json", folder / "patches" / "tiny" / variants.MEASURED):
-        record = json.loads(path.read_text())
-        machine = record.get("environment", record)
-        machine.update(date="2023-04-01 12:00 UTC")
-        machine["hardware"].update(power_mode="MAXN", **there)
-        path.write_text(json.dumps(record))
-    for module, name in ((quality, "open_executor"), (quality, "write_text"), (runs, "locked")):
-        monkeypatch.setattr(module, name, None)
-    return folder
-
-
-def test_a_recorded_run_is_shown_without_its_dataset_its_weights_or_a_measurement(
-    recorded: Path, patches: Path, tmp_path: Path
-) -> None:
-    own = pd.read_csv(tmp_path / "first" / "04_1_baseline.csv").iloc[0]
-    before = state(recorded)
-    patches.rename(tmp_path / "away")
-    data = variants.open_dataset(str(patches), "xavier")
-    assert [sequence.name for sequence in data] == list(NAMES)
-    assert not data.sequences[0].has_frames
-    [shown] = quality.measure([Variant("tiny", "weights/that/are/not/here.pth")], data, "xavier")
-    row = shown.row()
-    for name in ("accuracy", "robustness", "eao", "eao_low", "eao_high", "fps", "fps_tracked"):
-        assert row[name] == pytest.approx(own[name], nan_ok=True), name
-    assert row["row"] == "recorded" and shown.whose == "recorded"
-    assert shown.note.startswith("Recorded run xavier, 2023-04-01 12:00 UTC: 8 cores ARMv8")
-    assert "mode MAXN" in shown.note
-    runs.write_section("xavier", "04_1_baseline", [row])
-    assert state(recorded) == before, "nothing was written into it"
-
-
-def test_frames_that_are_here_belong_to_a_recorded_run_too(recorded: Path, patches: Path) -> None:
-    data = variants.open_dataset(str(patches), "xavier")
-    assert all(sequence.has_frames for sequence in data)
-    assert data.sequences[1].frame(0).shape == (90, 120, 3)
-
-
-def test_a_recorded_run_of_vot2018_is_evaluated_without_its_frames(
-    recorded: Path, shared: Path, tmp_path: Path
-) -> None:
-    """PySOT's own raw results stand for those of a run."""
-    data = load_dataset(shared / "vot2018" / "VOT2018.json")
-    results = recorded / "VOT2018" / "tiny"
-    shutil.copytree(shared / "vot2018" / "results" / published.PUBLISHED, results)
-    shutil.copy(recorded / "patches" / "tiny" / variants.MEASURED, results)
-    runs.keep_annotations("xavier", data)
-    here = variants.open_dataset(str(tmp_path / "nowhere" / "VOT2018"), "xavier")
-    [shown] = quality.measure([Variant("tiny", "weights.pth")], here, "xavier")
-    told = json.loads((shared / "vot2018" / "expected.json").read_text())
-    eao = told["trackers"][published.PUBLISHED]["eao"]["all"]
-    assert shown.evaluation.failures == 50
-    assert shown.evaluation.eao == pytest.approx(eao, abs=2e-4)
-    assert "the thesis's benchmark" in shown.scale
-
-
-def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(
-    recorded: Path, patches: Path, weights: Path
-) -> None:
-    data, before = variants.open_dataset(str(patches), "xavier"), state(recorded)
-    asked = [Variant("tiny", str(weights)), Variant("other", str(weights))]
-    there, absent = quality.measure(asked, data, "xavier")
-    where = "run xavier, recorded on another machine (8 cores ARMv8 Processor rev 0"
-    assert str(absent).startswith(where)
-    assert "does not have PyTorch FP32 on patches (other)" in str(absent)
-    section = runs.write_section("xavier", "s", [there.row(), absent.row()])
-    table = tables.Table.of(section, [("EAO", "eao", ".3f")], "Caption.")
-    assert len(table.rows) == 1 and str(absent) in table.caption
-    assert quality.work(asked, data, "xavier") == 0
-    assert state(recorded) == before
-    (recorded / "patches" / "tiny" / "baseline" / "third" / "third_001.txt").unlink()
-    [part] = quality.measure(asked[:1], data, "xavier")
-    assert "does not have 1 of 3 sequences of patches" in str(part)
-    (recorded / "patches" / "patches.json").unlink()
-    patches.rename(patches.with_name("away"))
-    missing = r"run xavier has no annotations of patches .* and the dataset is not on this machine"
-    with pytest.raises(InputError, match=missing):
-        variants.open_dataset(str(patches), "xavier")
-
-
-def test_the_command_line_reads_a_recorded_run_and_names_what_it_lacks(
-    recorded: Path, patches: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (recorded / "patches" / "tiny").rename(recorded / "patches" / "pytorch-fp32")
-    command = ["evaluate", "--dataset", str(patches), "--weights", str(weights), "--run", "xavier"]
-    assert cli.main([*command, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["frames"] == len(NAMES) * FRAMES
-    assert cli.main([*command, "--protocol", "toolkit"]) == 2
-    assert "by this protocol, and is only read here" in capsys.readouterr().err
-
-
-def test_annotations_of_a_run_are_those_of_the_dataset(recorded: Path, patches: Path) -> None:
-    data = load_dataset(patches)
-    kept = load_dataset(runs.run_folder("xavier") / data.name)
-    assert kept.name == data.name
-    for one, other in zip(kept, data):
-        assert one.name == other.name and len(one) == len(other)
-        assert all(np.array_equal(a, b) for a, b in zip(one.regions, other.regions))
-        assert all(np.array_equal(one.tags[tag], other.tags[tag]) for tag in other.tags)
-        assert (one.width, one.height) == (other.width, other.height)
-
-
-@pytest.mark.parametrize(
-    "change, other",
-    [
-        ({}, False),
-        ({"threads": 99}, False),
-        ({"processor": "another"}, True),
-        ({"cores": 999}, True),
-        ({"gpu": "Xavier"}, True),
-    ],
-)
-def test_which_runs_are_this_machines_own(
-    change: Dict[str, Any], other: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
-    for name in ("named", "local"):
-        runs.write_environment(name, {"hardware": {**environment.hardware("cpu"), **change}})
-    assert runs.is_recorded("named", "cpu") == other
-    assert not runs.is_recorded("local", "cpu") and not runs.is_recorded("none yet", "cpu")
-
-
-def test_runs_stand_side_by_side(recorded: Path) -> None:
-    found = runs.recorded("04_1_baseline")
-    assert list(found) == ["xavier"] and found["xavier"]["variant"].tolist() == ["tiny"]
-    assert runs.recorded("04_1_baseline", besides="xavier") == {}
-    assert runs.recorded("04_9_none") == {}
-
-
-def test_the_published_row_is_computed_from_raw_results(shared: Path) -> None:
-    [(label, evaluation)] = published.evaluations(str(shared / "vot2018")).items()
-    told = json.loads((shared / "vot2018" / "expected.json").read_text())
-    eao = told["trackers"][published.PUBLISHED]["eao"]["all"]
-    assert evaluation.failures == 50 and "published" in label
-    row = published.rows({label: evaluation}).iloc[0]
-    assert row["eao"] == pytest.approx(eao, abs=2e-4)
-    assert row["eao_low"] < row["eao"] < row["eao_high"]
-    assert published.evaluations(None) == {} and len(published.rows({})) == 0
-
-
-def test_tests_see_no_run_but_their_own() -> None:
-    assert Path(os.environ["SIAMBOOK_RUNS"]) == runs.RUNS
-    assert keys.ROOT not in runs.RUNS.parents
-    process = start("from lib.measure import runs; print(runs.RUNS)")
-    assert process.communicate(timeout=60)[0].strip() == os.environ["SIAMBOOK_RUNS"]

@@ -16,9 +16,9 @@ from matplotlib.text import Text
 from lib import environment
 from lib.book import notebook as book
 from lib.measure import quality, worker
-from lib.measure.executors import Serial
 from lib.measure.full_size import EngineSpeed
 from lib.measure.variants import mixtures
+from lib.measure.worker import Serial
 from lib.report.tables import Table
 from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.parts import NETWORKS
@@ -39,20 +39,14 @@ MACHINE = {
 }
 
 
-class Here(Serial):
-    """Tasks in this process: to start others takes longer than what a test has to track."""
-
-    alone = False
-
-
 @contextmanager
 def in_this_process(folder: Path) -> Iterator[None]:
     """Quality is measured without other processes; folder: for calibrations from few frames, which
     nothing else must find."""
 
     @contextmanager
-    def opened(*_: Any, **__: Any) -> Iterator[Here]:
-        yield Here()
+    def opened(*_: Any, **__: Any) -> Iterator[Serial]:
+        yield Serial()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quality, "open_executor", opened)

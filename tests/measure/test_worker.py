@@ -17,16 +17,16 @@ import pytest
 from lib.cli import main
 from lib.errors import InputError
 from lib.files import ROOT
-from lib.measure import executors, quality, worker
-from lib.measure.executors import Pool, Serial, open_executor
+from lib.measure import keys, quality, worker
 from lib.measure.variants import Variant, baseline
+from lib.measure.worker import Pool, Serial, open_executor
 from lib.vot.dataset import load_dataset
 
 from .helpers import Dask, alive, children, raw_files, start, state, wait_for, workers_of
 
 ENDLESS = """
 import sys, time
-from lib.measure.executors import open_executor
+from lib.measure.worker import open_executor
 if __name__ == "__main__":
     with open_executor(workers=2) as pool:
         print("started", flush=True)
@@ -37,10 +37,11 @@ if __name__ == "__main__":
 # -- Processes of this machine ---------------------------------------------------------------------
 
 
-def test_what_runs_here_runs_in_order() -> None:
+def test_what_runs_here_runs_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     tasks = [(pow, 2, power) for power in range(4)]
     assert list(Serial().answers(tasks)) == [(task, 2 ** task[2]) for task in tasks]
-    with open_executor("", 0, "cuda") as pool:
+    monkeypatch.setattr(worker, "device", lambda: "cuda")
+    with open_executor() as pool:
         assert isinstance(pool, Serial), "on a GPU a pass is timed, and so alone"
 
 
@@ -49,7 +50,7 @@ def test_what_was_finished_comes_before_the_failure_of_another() -> None:
         raise ValueError("no\n number")
 
     with ThreadPoolExecutor(1) as threads:
-        pool = Pool(threads, 1)
+        pool = Pool(threads)
         answers = pool.answers([(abs, -1), *[(fail,)] * 3, *[(abs, -2)] * 5])
         found: List[Any] = [next(answers)]
         threads.shutdown(wait=True)  # while the first answer was written, all others came
@@ -89,20 +90,20 @@ def test_an_address_without_a_scheduler_is_said(
     listens: bool, weights: Path, patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(worker, "CONNECT_SECONDS", 1.0)
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         if listens:
             bound.listen()
         address = f"tcp://127.0.0.1:{bound.getsockname()[1]}"
-        with pytest.raises(InputError, match=f"no Dask scheduler answers at {address} \\("):
+        with pytest.raises(InputError, match=f"no Dask scheduler answers at '{address}' \\("):
             measure(tmp_path / "run", weights, patches, address)
     assert not list((tmp_path / "run").rglob("*.json"))
 
 
 def test_what_is_no_address_is_said(weights: Path, patches: Path, tmp_path: Path) -> None:
     pytest.importorskip("distributed")
-    with pytest.raises(InputError, match="'nowhere' is no address of a scheduler: tcp://HOST:PORT"):
+    with pytest.raises(InputError, match=r"answers at 'nowhere' .* tcp://HOST:PORT"):
         measure(tmp_path / "run", weights, patches, "nowhere")
 
 
@@ -139,8 +140,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dask]:
     pytest.importorskip("distributed")
     started = Dask(tmp_path_factory.mktemp("dask") / "cluster")
     try:
-        started.add("one")
-        started.wait_for("one")
         yield started
     finally:
         started.close()
@@ -164,38 +163,41 @@ def other_lib(folder: Path, edit: bool = False, empty: bool = False) -> str:
 @pytest.mark.parametrize(
     "fault, sentence",
     [
-        ("code", r"worker tcp://127.*: results could differ, .*code \(\w{16} there, \w{16} here\)"),
-        ("weights", r"worker tcp://127.*siamrpn_r50_quarter\.pth: no such weights file"),
+        ("code", r"the worker on .* could differ, .*code \(\w{16} there, \w{16} here\)"),
+        ("weights", r"siamrpn_r50_quarter\.pth: no such weights file"),
         ("lib", "cannot run this repository's code .*start it in"),
     ],
 )
 def test_a_worker_that_would_do_something_else_is_refused(
     fault: str, sentence: str, cluster: Dask, patches: Path, tmp_path: Path
 ) -> None:
-    own = other_lib(tmp_path / "other", fault == "code", fault == "lib")
-    cluster.add("other", PYTHONPATH=own)
+    cluster.add("other", PYTHONPATH=other_lib(tmp_path / "other", fault == "code", fault == "lib"))
     try:
-        cluster.wait_for("one", "other")
-        data = load_dataset(patches)
+        cluster.wait_for("other")
         run = str(tmp_path / "run")
         with pytest.raises(InputError, match=sentence):
-            quality.measure(baseline("demo"), data, run, shown=False, scheduler=cluster.address)
+            quality.measure(
+                baseline("demo"),
+                load_dataset(patches),
+                run,
+                shown=False,
+                scheduler=cluster.address,
+            )
         assert not list((tmp_path / "run").rglob("*.json"))
     finally:
         cluster.remove("other")
-        cluster.wait_for("one")
+        cluster.wait_for()
 
 
 def test_a_task_looks_itself_whether_its_worker_would_do_the_same(
     weights: Path, patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker may come when others were asked already."""
     data = load_dataset(patches)
     order = ordered(weights, patches, tmp_path)
     video = data.sequences[0]
-    contents = quality.dataset_digest(quality.replace(data, sequences=(video,)))
-    answer = worker.track(order, video, contents, order.variants)
-    assert len(answer.tracked[order.variants[0]].trajectory) == len(video)
+    contents = keys.sequence_digest(video)
+    [tracked] = worker.track(order, video, contents, order.variants).values()
+    assert len(tracked.trajectory) == len(video)
     monkeypatch.setattr("lib.measure.keys.CODE", "before")
     worker._trackers.cache_clear()
     for task in (
@@ -213,13 +215,10 @@ def test_a_worker_with_several_threads_follows_one_target_at_a_time(
 ) -> None:
     data = load_dataset(patches)
     order = ordered(weights, patches, tmp_path)
-    tasks = [
-        (order, one, quality.dataset_digest(quality.replace(data, sequences=(one,))))
-        for one in data
-    ]
+    tasks = [(order, one, keys.sequence_digest(one)) for one in data]
 
     def boxes(task: Any) -> List[Any]:
-        [tracked] = worker.track(*task, order.variants).tracked.values()
+        [tracked] = worker.track(*task, order.variants).values()
         return [entry.tolist() for entry in tracked.trajectory.entries]
 
     alone = [boxes(task) for task in tasks]
@@ -230,9 +229,7 @@ def test_a_worker_with_several_threads_follows_one_target_at_a_time(
 def ordered(weights: Path, patches: Path, run: Path) -> worker.Order:
     """What a worker is told of the tiny tracker."""
     data, variant = load_dataset(patches), Variant("tiny", str(weights))
-    contents = quality.dataset_digest(data)
-    job = quality._Job(variant, data, str(run), contents, quality.PYSOT, False)
-    [order] = quality._orders([job], contents, quality.PYSOT, False)
+    _, [order] = quality._plan([variant], data, str(run), quality.PYSOT, "local")
     return order
 
 
@@ -241,12 +238,12 @@ def test_no_worker_and_a_scheduler_that_goes_away_are_said_and_what_was_finished
     weights: Path, patches: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "WORKER_SECONDS", 1.0)
+    monkeypatch.setattr(worker, "WORKER_SECONDS", 1.0)
     processes, run = Dask(tmp_path / "cluster"), tmp_path / "run"
     try:
         with pytest.raises(InputError, match="has had no worker for 1 s; `dask worker ADDRESS"):
             measure(run, weights, patches, processes.address)
-        monkeypatch.setattr(executors, "WORKER_SECONDS", 20.0)
+        monkeypatch.setattr(worker, "WORKER_SECONDS", 20.0)
         processes.add("one")
         processes.wait_for("one")
         write = quality.write_trajectory
