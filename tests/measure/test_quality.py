@@ -302,6 +302,7 @@ from pathlib import Path
 from lib import environment
 from lib.errors import InputError
 from lib.measure import quality
+from lib.measure.keys import CODE
 from lib.measure.variants import Variant
 from lib.vot.dataset import load_dataset
 from measure.helpers import raw_files, serially, written
@@ -347,7 +348,7 @@ while True:
     kills += 1
     results = run / "patches" / "tiny"
     record = quality.read_json(results / "measured.json")
-    fresh = record.get("decided_by", {}).get("code") != "before"
+    fresh = record.get("decided_by", {}).get("code") == CODE
     kept = {name: at for name, at in written(run).items() if fresh and name.endswith("_001.txt")}
     measure(run)
     assert raw_files(results) == expected, steps
