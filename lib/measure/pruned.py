@@ -189,33 +189,3 @@ def resumed_difference() -> dict[str, float]:
     where it went on as if never stopped."""
     one, other = log("finetune_26"), log(RESUMED)
     return {column: float((one[column] - other[column]).abs().max()) for column in ("top1", "top5")}
-
-
-def top1_rows(count: int) -> list[dict[str, Any]]:
-    """Table 4.4: accuracy at the end of training; the first row is the network before pruning.
-    count: validation pictures."""
-    whole = pruning.backbone_parameters(demo_config())
-    sizes = {share: choice.parameters for share, choice in choices().items()}
-    rows = []
-    for share, parameters in {UNPRUNED: whole, **sizes}.items():
-        last = log("head" if share == UNPRUNED else f"finetune_{round(100 * share)}").iloc[-1]
-        row = {
-            "row": "measured",
-            "parameters_m": parameters / 1e6,
-            "compression": parameters / whole,
-        }
-        for name in ("top1", "top5"):
-            row[name] = 100 * last[name]
-            low, high = wilson(float(last[name]), count)
-            row.update({f"{name}_low": 100 * low, f"{name}_high": 100 * high})
-        rows.append(row)
-    return rows
-
-
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share of `count` independent trials (Wilson 1927)."""
-    z = 1.959964
-    scale = 1 + z * z / count
-    middle = (share + z * z / (2 * count)) / scale
-    half = z / scale * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -10,7 +10,6 @@ from lib.engines.deploy import FRAMEWORKS
 from lib.measure.measurement import Measurement
 from lib.report.plots import BLUE, GREEN, ORANGE
 from lib.report.tables import ABSENT, Column, is_known
-from lib.vot.metrics import paired_bootstrap
 
 LEVELS = ("FP32", "FP16", "INT8")
 COLOURS = {"FP32": BLUE, "FP16": ORANGE, "INT8": GREEN}
@@ -46,23 +45,7 @@ def about_plans(rows: Seq[Mapping[str, Any]]) -> str:
     return kept if {"FP16", "FP32"} <= levels else ""
 
 
-def by_precision(rows: Seq[Mapping[str, Any]], network: str, value: str) -> dict[str, list[float]]:
-    """The values of a column, grouped by the precision of one network: {"FP32": [...], "FP16":
-    [...], "INT8": [...]}."""
-    return {
-        level: [float(row[value]) for row in rows if str(row[network]).upper() == level]
-        for level in LEVELS
-    }
-
-
 # -- Differences -----------------------------------------------------------------------------------
-
-
-def eao_difference(one: Measurement, base: Measurement) -> Any:
-    """A cell: EAO's paired difference and its interval, marked where that excludes 0."""
-    if one is base:
-        return ABSENT
-    return difference(*paired_bootstrap(one.evaluation, base.evaluation)["eao"])
 
 
 def difference(value: float, low: float, high: float) -> Any:

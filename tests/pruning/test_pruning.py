@@ -252,13 +252,6 @@ def test_the_full_size_networks_of_the_book_have_the_thesiss_sizes():
     assert multiples == [1, 1, 1, 1, pruned.VECTOR]
 
 
-@pytest.mark.parametrize(
-    "share, count, low, high", [(0.5, 100, 0.4038, 0.5962), (0.0, 50, 0.0, 0.0714)]
-)
-def test_wilsons_interval(share, count, low, high):
-    assert pruned.wilson(share, count) == pytest.approx((low, high), abs=2e-4)
-
-
 def test_the_command_cuts_a_tracker_and_says_what_is_left(tmp_path, capsys):
     out = tmp_path / "cut.pth"
     arguments = ["prune", "cut", "--weights", "demo", "--out", str(out)]
