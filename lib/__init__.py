@@ -11,7 +11,8 @@ downwards only, line by line and within a line from left to right (tests/test_se
     pruning               CURL: scores, choice, surgery, recalibration
     training              pairs, losses, one loop; trackers and classifiers
     engines               export, INT8, calibration; PyTorch, OpenVINO, TensorRT; weights to engines
-    video, demo, demo_scenes, vot  frames, the generated benchmark, dataset, protocol, metrics
+    video, vot            frames; dataset, protocol, metrics
+    demo, demo_scenes     the generated benchmark
     fetch, siamrpn        downloads; network, crop, tracker, and what a tracker asks of an engine
     environment, progress, files, errors
 """

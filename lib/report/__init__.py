@@ -1,7 +1,7 @@
-"""What pages show: the views of chapter 4, of the conclusion and the appendices, a module a group of
-sections; `plots`, `tables` and `theory` are shared by several pages.
+"""What several pages show: tables, figures and comparisons, the thesis's numbers and its arithmetic,
+and its claims with their verdicts.
 
 Measurements, networks and the thesis's tables come in; figures, tables and sentences go out.
-Nothing is timed here or kept in a run, and only notebooks import from here. Pages of chapters 2 and
-3 hold their own code.
+Nothing is timed here or kept in a run, and only notebooks import from here. What one page shows
+stands in that page.
 """
