@@ -47,7 +47,7 @@ COMES_WITH = {
 }
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by
 # path (or skip).
-LOCAL = {"lib", "book", "report", "rules", "synth_video"}
+LOCAL = {"lib", "book", "measure", "report", "rules", "synth_video"}
 
 
 def names(requirements: list[str]) -> set[str]:

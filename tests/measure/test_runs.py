@@ -207,7 +207,7 @@ def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(
     assert str(absent).startswith(where)
     assert "does not have PyTorch FP32 on patches (other)" in str(absent)
     section = runs.write_section("xavier", "s", [there.row(), absent.row()])
-    table = tables.results([section], "Caption.")
+    table = tables.Table.of(section, [("EAO", "eao", ".3f")], "Caption.")
     assert len(table.rows) == 1 and str(absent) in table.caption
     assert quality.work(asked, data, "xavier") == 0
     assert state(recorded) == before

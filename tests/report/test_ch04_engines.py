@@ -198,7 +198,7 @@ def test_mixtures_run_in_their_precisions_and_are_measured_once(
 def test_the_page_of_mixtures_says_what_the_raw_files_say(
     mixtures_page: Page, dataset: Dataset, run: str
 ) -> None:
-    table, by_search, by_xcorr, recipes = mixtures_page.tables()
+    table, by_search, by_xcorr, recipes, _ = mixtures_page.tables()
     place = table.heads.index("EAO")
     found = []
     for variant, row in zip(mixtures_page.mixtures, table.rows):
