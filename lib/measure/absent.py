@@ -72,19 +72,6 @@ def sentences(*values: Any) -> list[str]:
     return [_say(run, list(whats)) for run, whats in lacking.items()]
 
 
-def together(*values: Any) -> Absent | None:
-    """One `Absent` for all that is absent among the values; None where nothing is."""
-    found = [
-        each
-        for value in values
-        for each in (value if isinstance(value, (list, tuple)) else [value])
-        if isinstance(each, Absent)
-    ]
-    whats = list(dict.fromkeys(each._what for each in found))
-    more = [f"{len(whats) - NAMED} more"] if len(whats) > NAMED else []
-    return Absent("; ".join([*whats[:NAMED], *more]), found[0]._run) if found else None
-
-
 def there(values: Any) -> Any:
     """A list without what is absent; anything else as it is."""
     return (

@@ -11,7 +11,7 @@ import copy
 import csv
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.files import digest, write_text
 from lib.pruning.choice import SUM, Scores, mask_layers
-from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm, run_and_count
+from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm
 from lib.training.classify import Classifier, ClassifyConfig, load_classifier
 from lib.training.pictures import Folders, open_pictures
 
@@ -277,3 +277,20 @@ def read_scores(
             f"{path}: scored with other weights or pictures ({head[2:]}); name another file"
         )
     return scores
+
+
+def run_and_count(module: nn.Module, x: Tensor) -> Tuple[Any, float]:
+    """A module's output for x, and the floating point operations of its convolutions: two for every
+    multiplication with addition, all images of the batch counted."""
+    flop = 0.0
+
+    def count(conv: Any, _: Any, output: Tensor) -> None:
+        nonlocal flop
+        flop += 2.0 * conv.weight[0].numel() * output.numel()
+
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    hooks = [conv.register_forward_hook(count) for conv in convolutions]
+    output = module(x)
+    for hook in hooks:
+        hook.remove()
+    return output, flop

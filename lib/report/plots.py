@@ -292,27 +292,6 @@ def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
 # -- Training --------------------------------------------------------------------------------------
 
 
-@styled
-def training(log: pd.DataFrame, note: str) -> Figure:
-    """Losses over a training run, from its log (columns pairs, phase, cls, loc, total, distill); a
-    line at every new phase."""
-    figure, axes = new_figure(5.6, [1, 1, 1])
-    tracked = log[log["total"] > 0]
-    panels = (
-        ("class loss", tracked, "cls", BLUE),
-        ("box loss", tracked, "loc", ORANGE),
-        ("distillation loss", log[log["distill"] > 0], "distill", GREEN),
-    )
-    starts = log.loc[log["phase"].diff() > 0, "pairs"]
-    for axis, (title, rows, column, color) in zip(axes, panels):
-        axis.plot(rows["pairs"] / 1000, rows[column], color=color)
-        axis.set(title=title, ylabel="loss", ylim=(0, None), xlim=(0, log["pairs"].max() / 1000))
-        for start in starts:
-            axis.axvline(start / 1000, color=GREY, ls=":", lw=1.2)
-    axes[-1].set_xlabel("thousand pairs")
-    return finished(figure, note)
-
-
 # -- All figures -----------------------------------------------------------------------------------
 
 

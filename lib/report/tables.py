@@ -144,27 +144,6 @@ def _missing(said: list[str]) -> Text:
     return Text(f"Missing here: {'; '.join(said)}.")
 
 
-# -- Appendix A ------------------------------------------------------------------------------------
-
-
-def steps(rows: pd.DataFrame, caption: str) -> Table:
-    """Average overlap after each step of making the demo model (data/demo/steps.csv), sequence by
-    sequence."""
-    others = ("step", "parameters", "penalty", "window", "rate", "held_out", "mean")
-    settings = [
-        f"penalty {row['penalty']:g}, window {row['window']:g}, rate {row['rate']:g}"
-        for row in rows.to_dict("records")
-    ]
-    columns = [
-        ("Step", "step", ""),
-        ("Mean of the four", "mean", ".3f"),
-        *((name, name, ".3f") for name in rows.columns if name not in others),
-        ("Held-out sequences", "held_out", ".3f"),
-    ]
-    names = pd.Series(list(zip(rows["step"], settings)), rows.index)
-    return Table.of(rows.assign(step=names), columns, caption)
-
-
 # -- Cells -----------------------------------------------------------------------------------------
 
 

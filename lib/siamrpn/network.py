@@ -387,20 +387,3 @@ def backbone_parameters(config: NetworkConfig) -> int:
             total += first * (inputs + 2) + second * (9 * first + 2) + part.channels * (second + 2)
             inputs = part.channels
     return total
-
-
-def run_and_count(module: nn.Module, x: Tensor) -> Tuple[Any, float]:
-    """A module's output for x, and the floating point operations of its convolutions: two for every
-    multiplication with addition, all images of the batch counted."""
-    flop = 0.0
-
-    def count(conv: Any, _: Any, output: Tensor) -> None:
-        nonlocal flop
-        flop += 2.0 * conv.weight[0].numel() * output.numel()
-
-    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
-    hooks = [conv.register_forward_hook(count) for conv in convolutions]
-    output = module(x)
-    for hook in hooks:
-        hook.remove()
-    return output, flop

@@ -11,8 +11,9 @@ from lib import cli, pruning
 from lib.engines.zoo import DEMO_WEIGHTS
 from lib.errors import InputError
 from lib.measure import pruned
+from lib.pruning.scores import run_and_count
 from lib.siamrpn.checkpoint import load_network, save_weights
-from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count, run_and_count
+from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.training.classify import Classifier, ClassifyConfig, load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
