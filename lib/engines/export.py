@@ -102,7 +102,8 @@ def _trace(module: nn.Module, name: str, channels: int) -> bytes:
 
 
 def _initializer(name: str, values: np.ndarray) -> Any:
-    return need_onnx().numpy_helper.from_array(np.ascontiguousarray(values), name)
+    contiguous = np.asarray(values, order="C")  # np.ascontiguousarray makes a vector of a scalar
+    return need_onnx().numpy_helper.from_array(contiguous, name)
 
 
 def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
