@@ -231,7 +231,7 @@ def _chosen(names: Iterable[str] | None) -> list[Spec]:
     wanted = set(known if names is None else names)
     for name in wanted - set(known):
         raise InputError(
-            f"{name}: no such sequence in the demo benchmark (`siambook demo-data --list`)."
+            f"{name}: no such sequence in the demo benchmark (there are {', '.join(known)})."
         )
     return [spec for spec in known.values() if spec.name in wanted]
 
