@@ -36,43 +36,6 @@ XAVIER = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """data/runs of another repository: this machine's run, and one of a Xavier with power."""
-    monkeypatch.setattr(runs, "RUNS", tmp_path)
-    here = environment.record()
-    row = {
-        "row": "measured",
-        "framework": "PyTorch",
-        "precision": "FP32",
-        "network": "3.4 M parameters",
-        "dataset": "demo",
-        "accuracy": 0.61,
-        "accuracy_low": 0.55,
-        "accuracy_high": 0.66,
-        "eao": 0.5,
-        "fps_tracked": 12.34,
-    }
-    for name, record, more in (
-        ("local", here, {}),
-        (
-            "xavier",
-            {**here, "hardware": {**here["hardware"], **XAVIER}},
-            {"power_w": 21.5, "energy_j": 1.9, "sensor": "tegrastats", "rail": "GPU"},
-        ),
-    ):
-        runs.write_environment(name, record)
-        about = {
-            "run": "its name there",
-            "hardware": environment.label(record),
-            "date": record["date"],
-        }
-        table = pd.DataFrame([{**row, **about, **more}])
-        for section in ("04_1_baseline", "04_3_power"):
-            table.to_csv(tmp_path / name / f"{section}.csv", index=False)
-    return tmp_path
-
-
 def test_a_jetsons_power_mode_is_part_of_the_hardware(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,8 +290,3 @@ def test_section_4_3_runs_without_a_sensor_and_a_recorded_run_is_shown_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in there.rglob("*")} == before, (
         "nothing was measured or written"
     )
-
-
-def test_the_page_of_machine_and_runs_shows_them(folder: Path) -> None:
-    text = text_of(page("B_runs", run="local"))
-    assert environment.processor() in text and "power sensor" in text and "8 cores ARMv8" in text

@@ -90,6 +90,7 @@ def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:
     (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.json").write_text("")
     machine, every, times = (shown for _, shown in Page(*executed("B_runs")).cells_shown)
     assert ["processor", environment.processor()] in machine.rows
+    assert "power sensor" in [row[0] for row in machine.rows]
     (local, xavier) = every.rows
     assert local[0] == ("local", "this machine's own") and "read only" in xavier[0][1]
     assert xavier[2] == ("1 variants", "demo") and [local[-1], xavier[-1]] == ["–", "yes"]
