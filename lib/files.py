@@ -1,17 +1,33 @@
-"""Files that appear whole or not at all, and locks that go with their process."""
+"""Files that appear whole or not at all, locks that go with their process, and the pictures of a
+folder in their order."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Union
+from typing import Iterator, List, Tuple, Union
 
 from lib.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+
+
+def pictures_in(folder: Path) -> List[Path]:
+    """The pictures of a folder in natural order (`2.png` before `10.png`), without hidden files."""
+    found = (file for file in folder.iterdir() if file.suffix.lower() in PICTURES)
+    return sorted((file for file in found if not file.name.startswith(".")), key=natural_order)
+
+
+def natural_order(path: Path) -> Tuple[List[Union[str, int]], str]:
+    """A key for sorting that compares digits in names as numbers."""
+    parts = re.split("([0-9]+)", path.name)  # text and digits in turns
+    return [int(part) if part[:1].isdecimal() else part for part in parts], path.name
 
 
 @contextmanager

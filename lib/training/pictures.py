@@ -15,11 +15,12 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from lib.errors import InputError
+from lib.files import pictures_in
 from lib.training.augment import degrade, relight
+from lib.vot.dataset import read_frame
 
 GENERATED = "generated"
 TEXTURES = ("stripes", "checks", "dots", "rings", "zigzag", "plaid", "grain", "bricks")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 CIRCLE = np.stack([function(np.arange(48) * (2 * np.pi / 48)) for function in (np.cos, np.sin)], 1)
 TIPS = np.arange(10) * (2 * np.pi / 10)  # of the star, in turns far from and near its centre
@@ -70,7 +71,7 @@ class Folders(Dataset):
         self.size, self.seed, self.validation = size, seed, validation
         train, val = (
             {
-                child.name: [file for file in sorted(child.iterdir()) if _is_image(file)]
+                child.name: pictures_in(child)
                 for child in sorted((folder / part).glob("*"))
                 if child.is_dir()
             }
@@ -100,9 +101,7 @@ class Folders(Dataset):
                 self._order = (epoch, order)
             place = int(self._order[1][place])
         file, label = self.files[place]
-        image = cv2.imread(str(file))
-        if image is None:
-            raise InputError(f"{file}: not a readable picture")
+        image = read_frame(file)
         crop = _centre(image, self.size) if self.validation else _crop(image, self.size, random)
         return _as_input(crop), label
 
@@ -114,10 +113,6 @@ def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> 
         if data == GENERATED
         else Folders(Path(data), size, seed, validation)
     )
-
-
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _as_input(image: np.ndarray) -> np.ndarray:

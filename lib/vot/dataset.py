@@ -16,6 +16,7 @@ from typing import Sequence as Seq
 import numpy as np
 
 from lib.errors import InputError
+from lib.files import pictures_in
 from lib.vot.overlap import region_corners
 
 TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", "occlusion")
@@ -23,7 +24,6 @@ TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", 
 TAG_FILES = {tag: tag.replace("illumination", "illum") for tag in TAGS}
 VOT2018_FRAMES = 21356
 VOT2018_SEQUENCES = 60
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # how JPEG and PNG files begin and end
 
 
@@ -161,7 +161,7 @@ def _load_folder(folder: Path) -> Sequence:
     source = _annotations(folder) or folder / "groundtruth.txt"
     regions = read_numbers(source)
     images = _first(folder, "color", "img") or folder
-    frames = sorted(file for file in images.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    frames = pictures_in(images)
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
     tags = {}

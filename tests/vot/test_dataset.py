@@ -201,3 +201,13 @@ def test_frames_that_are_missing_truncated_or_no_image_are_refused(tmp_path):
 def test_a_grey_file_becomes_three_equal_channels(tmp_path):
     cv2.imwrite(str(tmp_path / "grey.png"), np.full((4, 5), 77, np.uint8))
     np.testing.assert_array_equal(read_frame(tmp_path / "grey.png"), np.full((4, 5, 3), 77))
+
+
+def test_frames_come_in_natural_order_without_hidden_files(tmp_path):
+    folder = write_vot(tmp_path / "seq", count=11, suffix=".webp")
+    images = folder / "color"
+    for file in sorted(images.iterdir()):
+        file.rename(images / f"{int(file.stem)}.webp")
+    (images / "._1.webp").write_bytes(b"a Mac was here")
+    names = [frame.name for frame in load_dataset(folder).sequences[0].frames]
+    assert names == [f"{number}.webp" for number in range(1, 12)]
