@@ -14,5 +14,5 @@ downwards only, line by line and within a line from left to right (tests/test_se
     video, vot            frames; dataset, protocol, metrics
     demo, demo_scenes     the generated benchmark
     fetch, siamrpn        downloads; network, crop, tracker, and what a tracker asks of an engine
-    environment, progress, files, errors
+    environment, progress, files, reading, errors
 """

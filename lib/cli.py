@@ -8,16 +8,15 @@ import json
 import sys
 import time
 from itertools import islice
-from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from lib.errors import InputError
 from lib.options import parser
 
 if TYPE_CHECKING:
-    from lib.measure.measurement import Measurement
     from lib.vot.metrics import Evaluation
+    from lib.vot.one_pass import OnePass
     from lib.vot.protocol import Protocol
 
 
@@ -54,27 +53,59 @@ def track(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Accuracy, robustness and expected average overlap, of raw results or of a tracker that is run
-    now."""
+    """Accuracy, robustness and expected average overlap (or, in one pass, mean overlap, AUC and
+    precision), of raw results or of a tracker that is run now."""
+    from lib.vot import metrics, one_pass, printed
     from lib.vot.dataset import load_dataset
-    from lib.vot.metrics import evaluate as measure
     from lib.vot.protocol import PROTOCOLS
     from lib.vot.results import read_results
 
     protocol = PROTOCOLS[options.protocol]
-    if options.results is None:
-        measured = _measured(options, protocol)
-        _show(options, str(measured.results), measured.evaluation)
+    if options.scheduler and (options.results or options.one_pass):
+        raise InputError("--scheduler says where a tracker runs with resets: no RESULTS with it")
+    if not options.results:
+        evaluated = _tracked_once(options) if options.one_pass else _measured(options, protocol)
+        printed.show(options, *evaluated)
         return
-    if options.scheduler:
-        raise InputError("--scheduler says where a tracker runs: no RESULTS with it")
     dataset = load_dataset(options.dataset)
-    results = read_results(options.results, dataset)
-    _show(options, options.results, measure(dataset, results, protocol))
+    for note in dataset.notes:
+        _say(note)
+    evaluations: Dict[str, Any] = {}
+    for folder in options.results:
+        results = read_results(folder, dataset)
+        evaluations[folder] = (
+            one_pass.evaluate_one_pass(dataset, results)
+            if options.one_pass
+            else metrics.evaluate(dataset, results, protocol)
+        )
+    if len(evaluations) == 1:
+        printed.show(options, *evaluations.popitem())
+    else:
+        printed.compare(options, evaluations)
 
 
-def _measured(options: argparse.Namespace, protocol: Protocol) -> Measurement:
-    """Quality of the variant that the options name."""
+def _tracked_once(options: argparse.Namespace) -> Tuple[str, OnePass]:
+    """One pass of the tracker that the options name."""
+    from lib.engines.zoo import open_tracker
+    from lib.measure.variants import open_dataset
+    from lib.progress import progress
+    from lib.vot.one_pass import evaluate_one_pass, track_all
+
+    if options.engine != "pytorch" or set(options.precision) != {"fp32"}:
+        raise InputError("--one-pass runs PyTorch in FP32: no --engine and no --precision with it")
+    tracker = open_tracker(options.weights)
+    dataset = open_dataset(
+        str(Path(options.dataset).resolve()) if options.dataset != "demo" else "demo"
+    )
+    with progress(len(dataset), "one pass", True) as bar:
+        results, dataset = track_all(tracker, dataset, lambda: bar.update(1))
+    for note in dataset.notes:
+        _say(note)
+    return options.weights, evaluate_one_pass(dataset, results)
+
+
+def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Evaluation]:
+    """Quality of the variant that the options name, and where its results are."""
     from lib.engines import zoo
     from lib.measure import quality, variants
     from lib.measure.absent import Absent
@@ -87,9 +118,12 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Measurement:
         variant = variants.baseline(weights)[0]
     else:
         variant = variants.mixture(weights, framework, options.precision)
+    dataset = variants.open_dataset(place(options.dataset), options.run)
+    for note in dataset.notes:
+        _say(note)
     [measured] = quality.measure(
         [variant],
-        variants.open_dataset(place(options.dataset), options.run),
+        dataset,
         options.run,
         protocol,
         scheduler=options.scheduler or "",
@@ -97,36 +131,7 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Measurement:
     )
     if isinstance(measured, Absent):
         raise InputError(str(measured))
-    return measured
-
-
-def _show(options: argparse.Namespace, title: str, evaluation: Evaluation) -> None:
-    """Print an evaluation as text or JSON."""
-    from lib.vot.metrics import bootstrap
-
-    result = evaluation.as_dict()
-    if options.intervals:
-        result["intervals"] = {
-            key: [bound if isfinite(bound) else None for bound in bounds]
-            for key, bounds in bootstrap(evaluation).items()
-        }
-    if options.json:
-        print(json.dumps(result, indent=1))
-        return
-    print(
-        f"{title} on {result['dataset']}: {result['sequences']} sequences, {result['frames']} "
-        f"frames, {result['repetitions']} repetition(s), protocol {result['protocol']}; robustness "
-        "in failures per 100 frames, EAO over {}..{} frames".format(*result["eao_interval"])
-    )
-    for key in ("accuracy", "robustness", "failures", "eao"):
-        low_high = map(_number, result["intervals"][key]) if options.intervals else ()
-        print(f"  {key:<12}{_number(result[key]):>9}  {' to '.join(low_high)}".rstrip())
-    attributes = [f"{name} {_number(of['eao'])}" for name, of in result["attributes"].items()]
-    print(f"  EAO by attribute: {', '.join(attributes)}")
-
-
-def _number(value: Optional[float]) -> str:
-    return "undefined" if value is None else f"{value:.4f}"
+    return str(measured.results), measured.evaluation
 
 
 def export(options: argparse.Namespace) -> None:

@@ -113,9 +113,10 @@ def _evaluate(command: Command) -> None:
         "--scheduler",
         "--workers",
     )
-    add("results", nargs="?", metavar="RESULTS", help="raw results; without, a tracker is run")
+    add("results", nargs="*", metavar="RESULTS", help="raw results; without, a tracker is run")
     add("--dataset", required=True, help="VOT or OTB folder, PySOT json, or `demo` for a tracker")
     add("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
+    add("--one-pass", action="store_true", help="no resets: mean overlap, success AUC, precision")
     add("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     add("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
     add("--engine", default="pytorch", choices=FRAMEWORKS, help="what runs the networks")

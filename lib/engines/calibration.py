@@ -74,10 +74,12 @@ def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> L
     each = frames_per_sequence(sum(map(len, dataset)), requested)
     pairs = []
     for sequence in dataset:
-        chosen = random.permutation(len(sequence))[:each]
+        present = sequence.present
+        chosen = random.permutation(np.flatnonzero(present))[:each]
         for here, there in zip(chosen, np.roll(chosen, 1)):
             frame, other = sequence.frame(int(here)), sequence.frame(int(there))
-            before = axis_aligned_box(sequence.regions[max(int(here) - 1, 0)])
+            last = max(int(here) - 1, 0)
+            before = axis_aligned_box(sequence.regions[last if present[last] else int(here)])
             pairs.append(
                 CropPair(
                     _crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),

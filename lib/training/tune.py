@@ -14,7 +14,7 @@ from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
 from lib.vot.dataset import Sequence as Video
 from lib.vot.dataset import read_frame
-from lib.vot.metrics import average_overlap
+from lib.vot.one_pass import average_overlap
 from lib.vot.protocol import run_one_pass
 
 GRID: Dict[str, Tuple[float, ...]] = {

@@ -7,16 +7,19 @@ needs none.
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Mapping
+from typing import Any, Callable, Collection, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
 
 from lib.errors import InputError
 from lib.files import pictures_in
+from lib.reading import read_bytes, read_mapping, read_text
 from lib.vot.overlap import region_corners
 
 TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", "occlusion")
@@ -24,6 +27,10 @@ TAGS = ("camera_motion", "illumination_change", "motion_change", "size_change", 
 TAG_FILES = {tag: tag.replace("illumination", "illum") for tag in TAGS}
 VOT2018_FRAMES = 21356
 VOT2018_SEQUENCES = 60
+# OTB's sequences that are annotated from a later frame on (the benchmark's page), by its number
+OTB_STARTS = {"David": 300, "BlurCar1": 247, "BlurCar3": 3, "BlurCar4": 18, "Tiger1": 6}
+FARTHEST = 1e6  # px, no corner of a target is as far away
+ABSENT = np.full(4, np.nan)  # the region of a frame without target
 _ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # how JPEG and PNG files begin and end
 
 
@@ -32,8 +39,9 @@ class Sequence:
     """One video with a region per frame.
 
     frames: N paths; the files may be missing on this machine. regions: N float arrays of 4 (x, y,
-    w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels. tags: attribute -> (N,)
-    bool. width, height: of every frame, in pixels.
+    w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels; `ABSENT` where a frame has
+    no target in sight. tags: attribute -> (N,) bool. width, height: of every frame, in pixels.
+    unused: frames behind the last one with a region.
     """
 
     name: str
@@ -42,6 +50,7 @@ class Sequence:
     tags: Mapping[str, np.ndarray]
     width: int
     height: int
+    unused: int = 0
 
     def __len__(self) -> int:
         return len(self.regions)
@@ -51,17 +60,38 @@ class Sequence:
         return read_frame(self.frames[index])
 
     @property
+    def present(self) -> np.ndarray:
+        """(N,) bool, whether the target is in sight. Other frames count neither for nor against."""
+        return np.array([bool(np.isfinite(region).all()) for region in self.regions])
+
+    @property
     def has_frames(self) -> bool:
-        return bool(self.frames) and self.frames[0].is_file()
+        return bool(self.frames) and os.path.isfile(self.frames[0])
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Sequences in the order of their list; `path` is the folder or json file they came from."""
+    """Sequences in the order of their list; `path` is the folder or json file they came from. notes:
+    sentences on what was not as it should be; left_out: number of sequences that cannot be used."""
 
     name: str
     path: Path
     sequences: tuple[Sequence, ...] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    left_out: int = 0
+
+    def without(self, faults: Seq[InputError], kept: Collection[str]) -> Dataset:
+        """The dataset of the sequences `kept`, with the faults of the others as notes. Raises the
+        first fault where none is kept."""
+        if faults and not kept:
+            raise faults[0]
+        notes = (f"{str(fault).rstrip('.')}; this sequence is left out." for fault in faults)
+        return replace(
+            self,
+            sequences=tuple(one for one in self if one.name in kept),
+            notes=(*self.notes, *notes),
+            left_out=self.left_out + len(faults),
+        )
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -101,11 +131,11 @@ def read_frame(path: Path) -> np.ndarray:
     is missing, truncated or no image."""
     import cv2  # evaluating needs no images, so the import waits
 
+    data = read_bytes(path)
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(f"Frame {path} cannot be read: {error.strerror}.") from None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error:  # it claims to be larger than OpenCV reads
+        image = None
     if image is None:
         raise InputError(f"Frame {path} is not a readable image.")
     # OpenCV fills the missing part with grey and says nothing
@@ -118,82 +148,110 @@ def load_dataset(path: str | Path) -> Dataset:
     """Load a VOT folder, an OTB folder (both: of sequences, or one sequence) or PySOT's json file
     (or the folder holding it).
 
-    Raises InputError, naming the file, where annotations are missing, unreadable, too few, not
-    finite, empty or off the image.
+    A sequence whose annotations are missing, unreadable, too few or impossible is left out, and a
+    note of the dataset names the file and the fault. Raises InputError where none is left.
     """
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # False also for what can be no path
         raise InputError(f"Dataset {path} does not exist.")
     described = path / f"{path.resolve().name}.json" if path.is_dir() else path
-    if described.is_file():
-        sequences = _load_json(described)
-    else:
-        sequences = [_load_folder(folder) for folder in _sequence_folders(path)]
-    if not sequences:
+    sequences, faults = [], []
+    for load in _in_json(described) if described.is_file() else _in_folder(path):
+        try:
+            sequences.append(load())
+        except InputError as error:
+            faults.append(error)
+    if not sequences and not faults:
         raise InputError(
             f"Dataset {path} holds no sequence (list.txt, groundtruth.txt, groundtruth_rect.txt)."
         )
-    return Dataset(described.stem, path, tuple(sequences))
+    names = [sequence.name for sequence in sequences]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise InputError(f"Dataset {path} has two sequences of the name '{twice}'.")
+    surplus = tuple(
+        f"{one.name}: the last {one.unused} frames have no box, and are not used."
+        for one in sequences
+        if one.unused
+    )
+    return Dataset(described.stem, path, tuple(sequences), surplus).without(faults, names)
 
 
 def _first(folder: Path, *names: str) -> Path | None:
     """The first of the names that exists in a folder."""
-    return next((folder / name for name in names if (folder / name).exists()), None)
+    return next((folder / name for name in names if os.path.exists(folder / name)), None)
 
 
-def _annotations(folder: Path) -> Path | None:
-    return _first(folder, "groundtruth.txt", "groundtruth_rect.txt")
+def _annotations(folder: Path) -> list[Path]:
+    """The annotation files of a sequence; OTB has one per target where there are two."""
+    alone = _first(folder, "groundtruth.txt", "groundtruth_rect.txt")
+    return [alone] if alone else sorted(folder.glob("groundtruth_rect.[0-9]*.txt"))
 
 
-def _sequence_folders(path: Path) -> list[Path]:
-    """The sequences of a folder: itself, those in its list.txt, or all inside."""
-    if _annotations(path):
-        return [path]
+def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
+    """Loaders of the sequences of a folder: itself, those in its list.txt, or all inside."""
     listing = path / "list.txt"
-    if listing.is_file():
-        return [path / name.strip() for name in read_text(listing).splitlines() if name.strip()]
-    return sorted(folder for folder in path.iterdir() if _annotations(folder))
+    if _annotations(path):
+        folders = [path]
+    elif listing.is_file():
+        names = (name.strip() for name in read_text(listing).splitlines())
+        folders = [path / name for name in names if name]
+    else:
+        folders = [folder for folder in sorted(path.iterdir()) if _annotations(folder)]
+    files = (_annotations(folder) or [folder / "groundtruth.txt"] for folder in folders)
+    return [partial(_load_folder, file) for file in chain(*files)]
 
 
-def _load_folder(folder: Path) -> Sequence:
+def _load_folder(source: Path) -> Sequence:
     """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in
-    img/)."""
-    source = _annotations(folder) or folder / "groundtruth.txt"
-    regions = read_numbers(source)
-    images = _first(folder, "color", "img") or folder
-    frames = pictures_in(images)
+    img/), by its annotations. OTB annotates parts of some videos; surplus frames are at the end."""
+    regions, folder = read_numbers(source), source.parent
+    frames = pictures_in(_first(folder, "color", "img") or folder)
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
+    name, target, unused = folder.resolve().name, source.stem.partition(".")[2], 0
+    if source.stem.startswith("groundtruth_rect") and len(regions) < len(frames):
+        start = OTB_STARTS.get(name, 0)
+        late = [one for one in frames if one.stem.isdecimal() and int(one.stem) >= start]
+        frames = late if len(late) >= len(regions) else frames
+        unused = max(len(frames) - len(regions), 0)
+        frames = frames[: len(regions)]
     tags = {}
-    for tag, name in TAG_FILES.items():
-        file = _first(folder, f"{name}.tag", f"{name}.label")
+    for tag, label in TAG_FILES.items():
+        file = _first(folder, f"{label}.tag", f"{label}.label")
         tags[tag] = [value for row in read_numbers(file) for value in row] if file else []
     size = read_frame(frames[0]).shape[1::-1]
-    return _checked(str(source), folder.resolve().name, frames, regions, tags, size)
+    name += f"-{target}" if target else ""
+    return replace(_checked(str(source), name, frames, regions, tags, size), unused=unused)
 
 
-def _load_json(path: Path) -> list[Sequence]:
-    """PySOT's json: {name: {img_names, gt_rect, one list per tag, width, height}}.
+def _in_json(path: Path) -> list[Callable[[], Sequence]]:
+    """Loaders of the sequences in PySOT's json: {name: {img_names, gt_rect, one list per tag, width, height}}."""
+    videos = read_mapping(path)
+    return [partial(_load_json, path, name, video) for name, video in videos.items()]
+
+
+def _load_json(path: Path, name: str, video: Any) -> Sequence:
+    """One sequence of PySOT's json; VOT's toolkit has its frames one folder deeper, in color/.
 
     An empty tag list means that the tag never occurs. OTB's json has no sizes: a frame tells.
     """
-    sequences = []
     try:
-        for name, video in json.loads(read_text(path)).items():
-            frames = [path.parent / image for image in video["img_names"]]
-            regions = [[float(value) for value in region] for region in video["gt_rect"]]
-            tags = {
-                tag: [float(value) for value in video.get(key, ())]
-                for tag, key in TAG_FILES.items()
-            }
-            if "width" in video:
-                size = int(video["width"]), int(video["height"])
-            else:
-                size = read_frame(frames[0]).shape[1::-1]
-            sequences.append(_checked(f"{path} ('{name}')", name, frames, regions, tags, size))
+        frames = [path.parent / image for image in video["img_names"]]
+        for inside in ("color", "img"):
+            deeper = [frame.parent / inside / frame.name for frame in frames]
+            if not os.path.exists(frames[0]) and os.path.exists(deeper[0]):
+                frames = deeper
+        regions = [[float(value) for value in region] for region in video["gt_rect"]]
+        tags = {
+            tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()
+        }
+        known = "width" in video
+        size = (int(video["width"]), int(video["height"])) if known else (0, 0)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path} is not a dataset in PySOT's json format.") from None
-    return sequences
+        raise InputError(f"{path} ('{name}') is not in PySOT's json format.") from None
+    size = size if known else read_frame(frames[0]).shape[1::-1]
+    return _checked(f"{path} ('{name}')", name, frames, regions, tags, size)
 
 
 def _checked(
@@ -209,13 +267,19 @@ def _checked(
     count, (width, height) = len(frames), size
     if len(regions) != count or not count:
         raise InputError(f"{source} has {len(regions)} boxes for {count} frames.")
-    corners = region_corners([np.asarray(region) for region in regions])  # (N, 4, 2)
+    boxes = [ABSENT if _is_absent(region) else np.array(region, float) for region in regions]
+    absent = np.array([box is ABSENT for box in boxes])
+    corners = region_corners(boxes)  # (N, 4, 2)
     low, high = corners.min(1), corners.max(1)
-    inverted = np.array([len(region) == 4 and min(region[2:]) <= 0 for region in regions])
+    inverted = np.array([len(box) == 4 and min(box[2:]) <= 0 for box in boxes])
+    outside = ((high <= 0) | (low >= size)).any(1)
+    first = np.arange(count) == 0
     faults = {
-        "has neither 4 nor 8 finite numbers": ~np.isfinite(corners).all((1, 2)),
+        "has neither 4 nor 8 finite numbers": ~((np.abs(corners) < FARTHEST).all((1, 2)) | absent),
         "has no positive size": (high <= low).any(1) | inverted,
-        f"is outside its {width} x {height} image": ((high <= 0) | (low >= size)).any(1),
+        f"is outside its {width} x {height} image": outside & first,
+        "is absent": absent & first,
+        "is smaller than a pixel": ((high - low) < 1).any(1) & first,
     }
     for fault, where in faults.items():
         if where.any():
@@ -226,17 +290,17 @@ def _checked(
             raise InputError(f"{source}: tag '{tag}' has {len(values)} values for {count} frames.")
         if not len(values):
             flags[tag] = np.zeros(count, bool)
-    boxes = tuple(np.array(region, float) for region in regions)
-    return Sequence(name, tuple(frames), boxes, flags, width, height)
+    seen = tuple(ABSENT if out else box for box, out in zip(boxes, outside))
+    return Sequence(name, tuple(frames), seen, flags, width, height)
 
 
-def read_text(path: Path) -> str:
-    """A text file's content. Raises InputError where it cannot be read."""
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a text file"
-        raise InputError(f"{path} cannot be read: {reason}.") from None
+def _is_absent(region: Seq[float]) -> bool:
+    """Whether a region says that its frame has no target: NaN (UAV123), 0,0,0,0 (LaSOT), -1,-1,-1,-1,
+    the toolkit's code 0, or a box without width and height."""
+    values = np.asarray(region, float)
+    empty = values.size == 4 and not values[2:].any()
+    nothing = empty or np.isnan(values).all() or (values <= 0).all()
+    return values.size in (1, 4, 8) and bool(nothing)
 
 
 def read_numbers(path: Path) -> list[list[float]]:

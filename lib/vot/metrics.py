@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any, ClassVar, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
 
 from lib.errors import InputError
 from lib.vot.dataset import TAG_FILES, TAGS, Dataset, Sequence
-from lib.vot.overlap import area_overlap, region_corners
 from lib.vot.protocol import FAILURE, INIT, PYSOT, Protocol, Trajectory, region_overlaps
 
 ATTRIBUTES = ("all", *TAGS, "empty")  # empty: the frames that carry none of the five tags
@@ -38,6 +37,7 @@ class Evaluation:
     dataset: str
     protocol: Protocol
     sequences: tuple[str, ...]
+    left_out: int  # sequences of the dataset that cannot be used
     repetitions: int
     eao_interval: tuple[int, int]
     eao_from: str
@@ -47,6 +47,7 @@ class Evaluation:
     frames: np.ndarray = field(repr=False)
     curve_sum: np.ndarray = field(repr=False)
     curve_weight: np.ndarray = field(repr=False)
+    measures: ClassVar[tuple[str, ...]] = MEASURES
 
     def scores(self, counts: np.ndarray, attribute: str = "all") -> dict[str, np.ndarray]:
         """The four measures of samples of sequences: counts (B, S) says how often each sequence
@@ -115,6 +116,7 @@ class Evaluation:
             "dataset": self.dataset,
             "protocol": self.protocol.name,
             "sequences": len(self.sequences),
+            "left_out": self.left_out,
             "frames": int(self.frames[0].sum()),
             "repetitions": self.repetitions,
             **attributes.pop("all"),
@@ -145,7 +147,8 @@ def evaluate(
     sums = [np.stack(part, 1) for part in zip(*parts)]  # each (A, S) or (A, S, L)
     low, high, source = eao_interval(lengths, protocol)
     repetitions = max(len(results[name]) for name in names)
-    return Evaluation(dataset.name, protocol, names, repetitions, (low, high), source, *sums)
+    left = dataset.left_out
+    return Evaluation(dataset.name, protocol, names, left, repetitions, (low, high), source, *sums)
 
 
 def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int, str]:
@@ -175,25 +178,23 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
 
 
 def bootstrap(
-    evaluation: Evaluation,
+    evaluation: Any,
     attribute: str = "all",
     groups: Mapping[str, str] | None = None,
     level: float = 0.95,
     n: int = 2000,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (low, high) of the four measures over n draws of sequences with
+    """Percentile intervals (low, high) of the measures over n draws of sequences with
     replacement, always the same draws.
 
     groups: sequence -> group, where sequences of a group are not independent (they show the same
     photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
     samples = evaluation.scores(resample(evaluation.sequences, n, groups), attribute)
-    return {measure: _interval(samples[measure], level) for measure in MEASURES}
+    return {measure: _interval(samples[measure], level) for measure in evaluation.measures}
 
 
-def paired_bootstrap(
-    a: Evaluation, b: Evaluation, level: float = 0.95
-) -> dict[str, tuple[float, float, float]]:
+def paired_bootstrap(a: Any, b: Any, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
     """Difference a - b with its interval, measure -> (difference, low, high); both trackers see the
     same drawn sequences.
 
@@ -201,15 +202,17 @@ def paired_bootstrap(
     ones suggest. Raises InputError where the two were not measured on the same sequences with the
     same protocol.
     """
-    if a.sequences != b.sequences or a.protocol != b.protocol or (a.frames != b.frames).any():
+    alike = a.sequences == b.sequences and a.protocol == b.protocol
+    if not alike or (a.frames != b.frames).any():
         raise InputError(
             f"Evaluations on {a.dataset} ({a.protocol.name}) and {b.dataset} ({b.protocol.name}) cannot be paired."
         )
-    counts = resample(a.sequences)
+    once, counts = np.ones((1, len(a.sequences))), resample(a.sequences)
     ours, theirs = a.scores(counts), b.scores(counts)
+    own, other = a.scores(once), b.scores(once)
     return {
-        name: (getattr(a, name) - getattr(b, name), *_interval(ours[name] - theirs[name], level))
-        for name in MEASURES
+        name: (float((own[name] - other[name])[0]), *_interval(ours[name] - theirs[name], level))
+        for name in a.measures
     }
 
 
@@ -221,14 +224,6 @@ def columns(evaluation: Evaluation) -> dict[str, float]:
         columns[measure] = getattr(evaluation, measure)
         columns[f"{measure}_low"], columns[f"{measure}_high"] = intervals[measure]
     return columns
-
-
-def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
-    """AO of a one-pass run: the mean over all frames after the first of the exact overlap of
-    prediction and annotation."""
-    predicted, annotated = trajectory.entries[1:], sequence.regions[1:]
-    overlaps = area_overlap(region_corners(predicted), region_corners(annotated))
-    return float(np.nan_to_num(overlaps).mean())
 
 
 def frame_overlaps(
@@ -249,8 +244,9 @@ def _reduce(
         raise InputError(
             f"Sequence '{sequence.name}' has no result of {count} frames made with resets."
         )
+    present = sequence.present
     tags = np.array([np.ones(count, bool), *(sequence.tags[tag] for tag in TAGS)])
-    tags = np.concatenate([tags, ~tags[1:].any(0, keepdims=True)]).astype(float)  # (A, N)
+    tags = np.concatenate([tags, ~tags[1:].any(0, keepdims=True)]) * present.astype(float)  # (A, N)
     overlaps, failed = [], np.zeros(len(tags))
     curve_sum, curve_weight = np.zeros((2, len(tags), length))
     for trajectory in trajectories:
@@ -261,9 +257,11 @@ def _reduce(
             overlap[start : start + protocol.burn_in] = np.nan
         overlaps.append(overlap)
         overlap = np.nan_to_num(frame_overlaps(sequence, trajectory, protocol, eao=True))
-        for start, stop, survived in _segments(codes, protocol):
-            means, known = _segment_means(overlap[start:stop], survived, length)
-            weight = tags[:, start:stop].sum(1) / (stop - start) / len(trajectories)
+        for start, stop, survived in _segments(codes, present, protocol):
+            seen = present[start:stop]
+            means, known = _segment_means(overlap[start:stop], seen, survived, length)
+            counted = stop - start - np.count_nonzero(~seen)
+            weight = tags[:, start:stop].sum(1) / counted / len(trajectories)
             curve_sum += weight[:, None] * means
             curve_weight += weight[:, None] * known
     overlap_sum, overlap_count = _accuracy_sums(np.array(overlaps), tags, protocol)
@@ -284,15 +282,19 @@ def _accuracy_sums(
     return tags @ _ratio(values.sum(0), known.sum(0), 0.0), tags @ known.any(0)
 
 
-def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, bool]]:
+def _segments(
+    codes: np.ndarray, present: np.ndarray, protocol: Protocol
+) -> list[tuple[int, int, bool]]:
     """(start, stop, survived) of every run from an initialisation: to the end, or past the next
-    initialisation after a failure.
+    initialisation after a failure, which waits for a frame with a target.
 
     A failure in the last frames, with no frame left to start again, ends no segment for PySOT (and
     VOT's MATLAB toolkit); with the protocol's `late_failures` it does.
     """
     count, failures = len(codes), np.flatnonzero(codes == FAILURE).tolist()
-    starts = [0, *(at + protocol.skip for at in failures if at + protocol.skip <= count)]
+    allowed = np.append(np.flatnonzero(present), count)
+    later = (at + protocol.skip for at in failures if at + protocol.skip <= count)
+    starts = [0, *(int(allowed[np.searchsorted(allowed, at)]) for at in later)]
     segments = [(start, following + 1, False) for start, following in zip(starts, starts[1:])]
     if starts[-1] < count:
         survived = len(failures) < len(starts) or not protocol.late_failures
@@ -301,19 +303,21 @@ def _segments(codes: np.ndarray, protocol: Protocol) -> list[tuple[int, int, boo
 
 
 def _segment_means(
-    values: np.ndarray, survived: bool, length: int
+    values: np.ndarray, seen: np.ndarray, survived: bool, length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean overlap of the first 1, 2, .. frames after the initial one, (L,), and where it is known.
 
-    After a failure overlaps are 0 for ever; a segment that lasted to the end of its sequence says
-    nothing about longer ones.
+    seen: the frames with a target. After a failure overlaps are 0 for ever; a segment that lasted to
+    the end of its sequence says nothing about longer ones.
     """
-    padded = np.zeros(length)
+    padded, counted = np.zeros(length), np.ones(length)
     padded[1 : len(values)] = values[1:]
+    counted[: len(values)] = seen
+    counted[0] = 0
     known = np.ones(length)
     if survived:
         known[len(values) :] = 0
-    return known * np.cumsum(padded) / np.maximum(np.arange(length), 1), known
+    return known * np.cumsum(padded) / np.maximum(np.cumsum(counted), 1), known
 
 
 def resample(

@@ -99,14 +99,17 @@ def run_reset_based(
     """Track with re-initialisation, as PySOT's test.py and VOT's supervised experiment do.
 
     A failure at frame i is marked 2, frames i + 1 .. i + skip - 1 are marked 0, and the tracker
-    starts again from the annotation at frame i + skip, marked 1. on_frame(index, frame, entry, box)
+    starts again from the annotation at frame i + skip, marked 1 (or, while the target is absent, from
+    the next one with a target). In frames without target nothing fails. on_frame(index, frame, entry, box)
     sees every frame; box is the tracker's (at a failure the lost one), None if skipped.
     """
     entries: list[np.ndarray] = []
     seconds = np.zeros(len(sequence))
-    start = 0
+    start, present = 0, sequence.present
     for index, region in enumerate(sequence.regions):
         frame, box = sequence.frame(index), None
+        if index == start and not present[index]:
+            start += 1
         if index < start:
             entry = np.array([SKIPPED], float)
         elif index == start:
@@ -117,7 +120,8 @@ def run_reset_based(
             result, seconds[index] = _timed(tracker.track, frame)
             entry = box = np.array(result.box, float)
             overlap = region_overlaps([box], [region], frame.shape[1::-1], protocol)[0]
-            if not overlap > protocol.failure_overlap:  # NaN, of a box that is not finite, too
+            # NaN, of a box that is not finite, too
+            if present[index] and not overlap > protocol.failure_overlap:
                 entry, start = np.array([FAILURE], float), index + protocol.skip
         entries.append(entry)
         if on_frame:

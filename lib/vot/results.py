@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import math
+import struct
 from pathlib import Path
 
 import numpy as np
 
 from lib.errors import InputError
 from lib.files import write_text
+from lib.reading import read_bytes
 from lib.vot.dataset import Dataset, read_numbers
 from lib.vot.protocol import FAILURE, INIT, SKIPPED, Trajectory
 
@@ -45,10 +47,10 @@ def write_trajectory(path: str | Path, trajectory: Trajectory) -> None:
 
 
 def read_trajectory(path: str | Path) -> Trajectory:
-    """Read one raw file. Raises InputError where it is missing or a line is neither a code nor a
-    box nor a polygon."""
+    """Read one raw file, also a `.bin` of vot-toolkit. Raises InputError where it is missing or a
+    line is neither a code nor a box nor a polygon."""
     path = Path(path)
-    rows = read_numbers(path)
+    rows = _read_binary(path) if path.suffix == ".bin" else read_numbers(path)
     for number, row in enumerate(rows, 1):
         code = len(row) == 1 and row[0] in (SKIPPED, INIT, FAILURE)
         if not (code or (len(row) in (4, 8) and all(map(math.isfinite, row)))):
@@ -61,12 +63,34 @@ def read_trajectory(path: str | Path) -> Trajectory:
     return Trajectory(tuple(np.array(row) for row in rows), seconds)
 
 
+def _read_binary(path: Path) -> list[list[float]]:
+    """The rows of vot-toolkit's binary results (vot/region/io.py): int16 1, uint32 N, and N regions,
+    each a byte for its kind before its numbers."""
+    data, rows = read_bytes(path), []
+    try:
+        (version, count), place = struct.unpack_from("<hI", data), 6
+        for _ in range(count):
+            kind, corners = data[place], data[place + 1 : place + 3]
+            form = {0: "<BI", 1: "<B4f", 2: "<BH8f"}[kind]
+            if version != 1 or (kind == 2 and corners != b"\4\0"):
+                raise KeyError(kind)
+            rows.append(
+                list(map(float, struct.unpack_from(form, data, place)[2 if kind == 2 else 1 :]))
+            )
+            place += struct.calcsize(form)
+    except (struct.error, IndexError, KeyError):
+        raise InputError(
+            f"{path}: not results of boxes and polygons as vot-toolkit writes them."
+        ) from None
+    return rows
+
+
 def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Trajectory]]:
     """All repetitions of every sequence of the dataset: name -> trajectories, each as long as its
     sequence.
 
-    folder: a tracker's, with `baseline/<sequence>/<sequence>_*.txt` inside (or the baseline folder
-    itself), or with `<sequence>.txt` as PySOT writes one-pass results. Results of further sequences
+    folder: a tracker's, with `baseline/<sequence>/<sequence>_*.txt` or `.bin` inside (or the
+    baseline folder itself), or with `<sequence>.txt` as PySOT writes one-pass results. Results of further sequences
     are left alone. Raises InputError for a missing sequence, and for a file with too few or too
     many lines.
     """
@@ -89,9 +113,10 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
 
 def _files(folder: Path, name: str) -> list[Path]:
     for parent in (folder / "baseline" / name, folder / name):
-        found = sorted(parent.glob(f"{name}_[0-9][0-9][0-9].txt"))
-        if found:
-            return found
+        for suffix in (".txt", ".bin"):
+            found = sorted(parent.glob(f"{name}_[0-9][0-9][0-9]{suffix}"))
+            if found:
+                return found
     return [folder / f"{name}.txt"] if (folder / f"{name}.txt").is_file() else []
 
 

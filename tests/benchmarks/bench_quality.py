@@ -21,7 +21,8 @@ from lib.training.pairs import held_out
 from lib.training.tracker import load_config
 from lib.training.tune import as_video
 from lib.vot.dataset import load_dataset
-from lib.vot.metrics import average_overlap, bootstrap, evaluate
+from lib.vot.metrics import bootstrap, evaluate
+from lib.vot.one_pass import average_overlap
 from lib.vot.protocol import run_one_pass, run_reset_based
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -126,10 +126,9 @@ def test_corners_run_clockwise_from_the_top_left():
         ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
         ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
         ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
-        (
-            "50,40,30,20\n-40,40,30,20\n50,40,30,20\n",
-            ["frame 2", f"outside its {WIDTH} x {HEIGHT} image"],
-        ),
+        ("-40,40,30,20\n" * 3, ["frame 1", f"outside its {WIDTH} x {HEIGHT} image"]),
+        ("nan,nan,nan,nan\n" * 3, ["frame 1", "absent"]),
+        ("50,40,1e300,20\n" * 3, ["frame 1", "finite"]),
         ("50,40,30\n" * 3, ["frame 1", "4 nor 8"]),
         ("50,40,30,20\nleft,40,30,20\n50,40,30,20\n", ["line 2", "numbers"]),
         ("", ["0 boxes"]),
@@ -168,10 +167,16 @@ def test_places_without_a_dataset_are_refused(tmp_path):
     refused(tmp_path / "nowhere", "nowhere", "does not exist")
     refused(tmp_path, "holds no sequence")
     (tmp_path / "list.txt").write_text("a\nb\n")
+    refused(tmp_path, "a/groundtruth.txt", "cannot be read")
     write_vot(tmp_path / "a", count=2)
-    refused(tmp_path, "b/groundtruth.txt", "cannot be read")
+    dataset = load_dataset(tmp_path)
+    assert (len(dataset), dataset.left_out) == (1, 1)
+    assert "b/groundtruth.txt cannot be read" in dataset.notes[0]
     shutil.rmtree(str(tmp_path / "a" / "color"))
     refused(tmp_path / "a", "no frames")
+    (tmp_path / "list.txt").write_text("a\na\n")
+    write_vot(tmp_path / "a", count=2)
+    refused(tmp_path, "two sequences", "'a'")
 
 
 def test_frames_that_are_missing_truncated_or_no_image_are_refused(tmp_path):

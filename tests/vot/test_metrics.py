@@ -14,13 +14,13 @@ from lib.vot.dataset import load_dataset
 from lib.vot.metrics import (
     ATTRIBUTES,
     Evaluation,
-    average_overlap,
     bootstrap,
     eao_interval,
     evaluate,
     frame_overlaps,
     paired_bootstrap,
 )
+from lib.vot.one_pass import average_overlap
 from lib.vot.protocol import PYSOT, TOOLKIT, Protocol
 from lib.vot.results import read_results
 
@@ -229,6 +229,7 @@ def made_up(accuracy, failures, frames=100):
         "made up",
         PYSOT,
         names,
+        0,
         1,
         (5, 15),
         "lengths",
