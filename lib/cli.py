@@ -131,6 +131,8 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     )
     if isinstance(measured, Absent):
         raise InputError(str(measured))
+    if zoo.settings_note(weights):
+        _say(zoo.settings_note(weights))
     return str(measured.results), measured.evaluation
 
 

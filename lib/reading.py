@@ -45,7 +45,7 @@ def read_mapping(path: Union[str, Path]) -> Dict[str, Any]:
     """The keys and values of a YAML or JSON file (`parse_data`)."""
     data = read_data(path)
     if not isinstance(data, dict):
-        raise InputError(f"{path}: keys and values (`name: value`) are needed.")
+        raise InputError(f"{path}: not readable (keys and values, `name: value`, are needed).")
     return data
 
 

@@ -3,15 +3,13 @@ SiamRPN++."""
 
 from __future__ import annotations
 
-from dataclasses import fields
-from math import isfinite
+import sys
 from pathlib import Path
-from typing import Optional, Union
-
-import yaml
+from typing import Any, Dict, Mapping, Optional, Union
 
 from lib.errors import InputError
 from lib.files import ROOT
+from lib.reading import read_mapping
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 
 DEMO = "demo"  # as weights: the small network that comes with the repository
@@ -22,6 +20,21 @@ DEMO_TRAINING = FOLDER / "train.yaml"  # what made them, by `siambook train`
 DEMO_LOG = FOLDER / "training_log.csv"  # its losses
 # Average overlap after each step, by tests/benchmarks/bench_quality.py
 DEMO_STEPS = FOLDER / "steps.csv"
+
+# The settings, and the largest value of each
+LARGEST = {"penalty": 10, "window": 1, "rate": 1, "smallest": 1000}
+# PySOT's names for them, and what its pysot/core/config.py has where a config.yaml is silent
+PYSOT_NAMES = {"PENALTY_K": "penalty", "WINDOW_INFLUENCE": "window", "LR": "rate"}
+PYSOT_TRACK = {
+    "TYPE": "SiamRPNTracker",
+    "PENALTY_K": 0.04,
+    "WINDOW_INFLUENCE": 0.44,
+    "LR": 0.4,
+    "EXEMPLAR_SIZE": 127,
+    "INSTANCE_SIZE": 255,
+    "BASE_SIZE": 8,
+    "CONTEXT_AMOUNT": 0.5,
+}
 
 
 def weights_path(weights: str, folder: Path = Path()) -> Path:
@@ -34,26 +47,45 @@ def weights_path(weights: str, folder: Path = Path()) -> Path:
 
 
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
-    """Settings from a YAML file; without one, those of the `tracker.yaml` beside the weights, or
-    PySOT's where there is none."""
-    beside = DEMO_SETTINGS if weights == DEMO else Path(weights).parent / DEMO_SETTINGS.name
-    if settings is None and not beside.is_file():
+    """Settings from a YAML file, this project's or PySOT's config.yaml; without one, those of the
+    `tracker.yaml` beside the weights, or PySOT's where there is none."""
+    path = Path(settings) if settings else _beside(weights)
+    if settings is None and not path.is_file():
         return TrackerConfig()
-    path = Path(settings) if settings else beside
-    try:
-        data = dict(yaml.safe_load(path.read_text()) or {})
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not readable tracker settings ({reason})") from None
-    known = [field.name for field in fields(TrackerConfig)]
+    data = read_mapping(path)
+    data = _of_pysot(data["TRACK"], path) if isinstance(data.get("TRACK"), dict) else data
     for name, value in data.items():
-        if name not in known:
+        if name not in LARGEST:
             raise InputError(
-                f"{path}: unknown tracker setting {name!r} (known: {', '.join(known)})"
+                f"{path}: unknown tracker setting {name!r} (known: {', '.join(LARGEST)})"
             )
-        if not isinstance(value, (int, float)) or not isfinite(value):
-            raise InputError(f"{path}: {name} should be a finite number")
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not number or not 0 <= value <= LARGEST[name]:
+            raise InputError(f"{path}: {name} should be a number from 0 to {LARGEST[name]}")
     return TrackerConfig(**data)
+
+
+def settings_note(weights: str, settings: Optional[str] = None) -> str:
+    """A sentence where weights have no settings of their own; else empty."""
+    if settings or _beside(weights).is_file():
+        return ""
+    return f"{weights}: no {DEMO_SETTINGS.name} beside it, so PySOT's settings are used"
+
+
+def _beside(weights: str) -> Path:
+    return DEMO_SETTINGS if weights == DEMO else Path(weights).parent / DEMO_SETTINGS.name
+
+
+def _of_pysot(track: Mapping[str, Any], path: Path) -> Dict[str, Any]:
+    """Settings in the TRACK part of PySOT's config.yaml. Raises InputError where it is for another
+    tracker than this one."""
+    given = {**PYSOT_TRACK, **track}
+    for key, value in given.items():
+        if key not in PYSOT_NAMES and value != PYSOT_TRACK.get(key, value):
+            raise InputError(
+                f"{path}: TRACK has {key} {value!r}, this tracker has {PYSOT_TRACK[key]!r}"
+            )
+    return {name: given[key] for key, name in PYSOT_NAMES.items()}
 
 
 def open_tracker(
@@ -65,4 +97,8 @@ def open_tracker(
 
     pytorch.usable_device(device)
     config = tracker_config(str(weights), settings)
-    return SiamRPNTracker(pytorch.load(weights_path(str(weights)), device), config)
+    tracker = SiamRPNTracker(pytorch.load(weights_path(str(weights)), device), config)
+    note = settings_note(str(weights), settings)
+    if note:
+        print(note, file=sys.stderr)
+    return tracker

@@ -4,9 +4,12 @@ keys, in half precision)."""
 from __future__ import annotations
 
 import pickle
+import struct
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Dict, Mapping, Union
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,22 +18,32 @@ from lib.files import whole_file
 from lib.siamrpn.anchors import RATIOS
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 
+WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # keys around a state dict
+LARGEST = 1e9  # a weight that is larger makes a network's answer overflow
+# NumPy's numbers are plain data: PySOT's optimiser has its learning rate as one
+NUMBERS = [
+    np.dtype,
+    *(type(np.dtype(code)) for code in ("f8", "f4", "i8", "i4", "?")),
+    *(
+        (np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar")
+        for core in ("core", "_core")
+    ),
+]
+
 
 def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
-    """Read a checkpoint's tensors as {key: tensor on the CPU}, `state_dict` and `module.` wrappings
-    removed.
+    """Read a checkpoint's tensors as {key: tensor on the CPU}, without `WRAPPINGS` and `module.`.
 
     Only tensors and plain data are unpickled (`weights_only`): a file that would run code is
     refused. Raises InputError.
     """
     content = read_plain(path)
-    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if (
-        not isinstance(content, Mapping)
-        or not content
-        or not all(isinstance(v, Tensor) for v in content.values())
-    ):
+    for _ in range(8):  # not for ever: a file may contain itself
+        inside = content if isinstance(content, Mapping) else {}
+        wrapped = [inside[key] for key in WRAPPINGS if isinstance(inside.get(key), Mapping)]
+        content = wrapped[0] if wrapped else content
+    values = list(content.values()) if isinstance(content, Mapping) else []
+    if not values or not all(isinstance(value, Tensor) for value in values):
         raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors")
     return {_strip(str(key)): value for key, value in content.items()}
 
@@ -38,15 +51,25 @@ def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
 def read_plain(path: Union[str, Path]) -> Any:
     """Tensors and plain data of a PyTorch file, on the CPU. Anything else, also what would run
     code, raises InputError."""
+    allowed = getattr(torch.serialization, "safe_globals", nullcontext)  # PyTorch 2.5 or newer
     try:
-        content = torch.load(str(path), map_location="cpu", weights_only=True)
+        with allowed(NUMBERS):
+            content = torch.load(str(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
     except pickle.UnpicklingError:
         raise InputError(
             f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
         ) from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        LookupError,
+        EOFError,
+        ValueError,
+        TypeError,
+        struct.error,
+    ) as error:
         raise InputError(
             f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})"
         ) from None
@@ -118,10 +141,8 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
             for key in set(own) & set(state)
             if own[key].shape != state[key].shape
         },
-        "with NaN or infinity": {
-            key
-            for key, value in state.items()
-            if value.is_floating_point() and not bool(torch.isfinite(value).all())
+        "with NaN, infinity or no real numbers": {
+            key for key, value in state.items() if key in own and not _is_usable(value, own[key])
         },
     }
     found = [
@@ -132,6 +153,13 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
     network.load_state_dict({**{key: own[key] for key in optional}, **state})
+
+
+def _is_usable(value: Tensor, own: Tensor) -> bool:
+    """Whether a tensor has numbers of the network's kind (real, or whole), none of them wild."""
+    if value.is_floating_point() != own.is_floating_point() or value.is_complex() or value.is_meta:
+        return False
+    return value.layout == torch.strided and bool((value.abs() <= LARGEST).all())
 
 
 def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pickle
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -25,13 +26,15 @@ def small():
     [
         lambda state: state,
         lambda state: {"state_dict": state, "epoch": 20},
+        lambda state: {"model": state, "lr": np.float64(0.005), "epochs": np.int64(20)},
+        lambda state: {"net": {"model_state_dict": state}},
         lambda state: {f"module.{key}": value for key, value in state.items()},
         lambda state: {"state_dict": {f"module.{key}": value for key, value in state.items()}},
         lambda state: {
             key: value for key, value in state.items() if not key.endswith("num_batches_tracked")
         },
     ],
-    ids=["plain", "state_dict", "module.", "both", "without counters"],
+    ids=["plain", "state_dict", "NumPy", "net", "module.", "both", "without counters"],
 )
 def test_every_wrapping_of_pysot_loads(tmp_path, small, wrap):
     torch.save(wrap(small.state_dict()), str(tmp_path / "w.pth"))
@@ -125,8 +128,40 @@ def test_values_too_large_for_half_precision_stay_whole_and_nan_is_refused(tmp_p
     assert load_network(tmp_path / "w.pth").state_dict()["backbone.bn1.running_var"][0] == 1e5
     state["backbone.bn1.running_var"][0] = float("nan")
     save_weights(tmp_path / "w.pth", state)
-    with pytest.raises(InputError, match=r"1 with NaN or infinity \(backbone\.bn1\.running_var"):
+    with pytest.raises(
+        InputError, match=r"1 with NaN, infinity or .* \(backbone\.bn1\.running_var"
+    ):
         load_network(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int64, "huge", "meta", "sparse"])
+def test_weights_that_are_no_real_numbers_are_refused(small, kind):
+    state = dict(small.state_dict())
+    key = "neck.downsample2.downsample.0.weight"
+    value = state[key]
+    others = {"huge": value + 1e30, "meta": value.to("meta"), "sparse": value.to_sparse()}
+    state[key] = others[kind] if isinstance(kind, str) else value.to(kind)
+    with pytest.raises(InputError, match=rf"w\.pth: .*1 with .*\({key}\)"):
+        load_state(small, state, "w.pth")
+
+
+def test_a_checkpoint_that_contains_itself_is_refused(tmp_path):
+    content = {}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError, match="not a state dict"):
+        load_network(tmp_path / "w.pth")
+
+
+def test_a_training_checkpoint_of_pysot_is_the_network_it_was_made_of(shared):
+    path = shared / "cases" / "checkpoint-numpy-lr" / "checkpoint_e1.pth"
+    if not path.is_file():
+        pytest.skip(f"{path} does not exist")
+    from lib.files import ROOT
+
+    ours, theirs = load_network(path), load_network(ROOT / "data" / "demo" / "distilled_26.pth")
+    for key, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[key], value)
 
 
 def test_a_network_with_other_anchors_is_refused(tmp_path):
