@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
+import threading
 import time
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from lib.errors import InputError
-from lib.options import parser
+from lib.options import parse
 
 if TYPE_CHECKING:
     from lib.vot.metrics import Evaluation
@@ -25,31 +27,67 @@ def _say(text: str) -> None:
 
 
 def track(options: argparse.Namespace) -> None:
-    """Follow one target through a video, a folder of images or a camera."""
+    """Follow one target through a video, a folder of pictures, a stream or a camera."""
     from tqdm import tqdm
 
     from lib.engines.zoo import open_tracker
-    from lib.video import FrameSource, draw_box, write_track
+    from lib.siamrpn.tracker import TrackResult, check_box
+    from lib.video import FrameSource, Window, draw_box, write_track
 
-    source = FrameSource(options.source)
-    tracker = open_tracker(options.weights, options.device, options.settings)
+    source = FrameSource(options.source, _say)
     frames = islice(source, options.frames)
     first = next(frames)
-    box = options.init if options.init is not None else draw_box(first)
-    total, number = options.frames or len(source) or None, 1
-    with write_track(Path(options.out), source.rate) as writer:
+    box = check_box(options.init if options.init is not None else draw_box(first), first)
+    window = Window("siambook track") if options.show else None
+    begin = time.perf_counter()
+    tracker = open_tracker(
+        options.weights, options.engine, options.precision, options.device, options.settings
+    )
+    loaded, times, lost = time.perf_counter() - begin, [], False
+    total = options.frames or len(source) or None
+    with write_track(Path(options.out), source.rate, not options.no_video) as writer:
         tracker.init(first, box)
-        writer.add(first, box, 1.0, 0.0)
-        bar = tqdm(frames, total=total, initial=1, unit="frame", disable=None)
+        writer.add(first, TrackResult(box, 1.0, 0, 1.0), 0.0)
         try:
-            for frame in bar:
-                number += 1
+            for frame in tqdm(frames, total=total, initial=1, unit="frame", disable=None):
                 begin = time.perf_counter()
                 result = tracker.track(frame)
-                writer.add(frame, result.box, result.score, time.perf_counter() - begin)
+                times.append(time.perf_counter() - begin)
+                image = writer.add(frame, result, times[-1], source.seconds)
+                if result.lost != lost:
+                    lost = result.lost
+                    what = "lost" if lost else "found again"
+                    tqdm.write(f"frame {writer.number}: target {what}", file=sys.stderr)
+                if window and not window.show(image):
+                    break
         except KeyboardInterrupt:
             _say("stopped: the frames so far are written")
-    print(f"{writer.boxes} and {writer.video}: {number} frames")
+    if writer.fault and not options.no_video:
+        _say(f"{writer.video}: no video ({writer.fault}); the boxes are complete")
+    files = f"{writer.boxes}" if writer.fault else f"{writer.boxes} and {writer.video}"
+    print(f"{files}: {writer.number} frames, lost in {writer.lost}")
+    _tell_speed(tracker.network, loaded, times)
+
+
+def _tell_speed(network: Any, loaded: float, times: List[float]) -> None:
+    """What ran, and how fast."""
+    from statistics import median
+
+    from lib.environment import peak_memory_gb, threads
+    from lib.siamrpn.contract import describe_executed
+
+    executed: Dict[str, int] = {}
+    for engine in network.engines.values():
+        for name, count in engine.executed().items():
+            executed[name] = executed.get(name, 0) + count
+    print(f"{network.name}, convolutions in {describe_executed(executed)}; {threads()} thread(s)")
+    if times:
+        middle, slow = median(times), sorted(times)[int(0.99 * len(times))]
+        print(
+            f"{1 / middle:.1f} frames a second (median {1e3 * middle:.1f} ms a frame, 99th "
+            f"percentile {1e3 * slow:.1f} ms); loaded in {loaded:.1f} s; at most "
+            f"{peak_memory_gb() or 0:.2f} GB of memory"
+        )
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -91,9 +129,7 @@ def _tracked_once(options: argparse.Namespace) -> Tuple[str, OnePass]:
     from lib.progress import progress
     from lib.vot.one_pass import evaluate_one_pass, track_all
 
-    if options.engine != "pytorch" or set(options.precision) != {"fp32"}:
-        raise InputError("--one-pass runs PyTorch in FP32: no --engine and no --precision with it")
-    tracker = open_tracker(options.weights)
+    tracker = open_tracker(options.weights, options.engine, options.precision)
     dataset = open_dataset(
         str(Path(options.dataset).resolve()) if options.dataset != "demo" else "demo"
     )
@@ -381,11 +417,19 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
 }
 
 
+def _stop(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can
     mend."""
-    options = parser().parse_args(arguments)
+    options = parse(sys.argv[1:] if arguments is None else arguments)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was begun is ended or taken away
     try:
+        if getattr(options, "threads", None):
+            _use_threads(options.threads)
         return COMMANDS[options.command](options) or 0
     except InputError as error:
         _say(f"siambook: {error}")
@@ -395,6 +439,15 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except KeyboardInterrupt:
         _say("siambook: stopped")
         return 130
+
+
+def _use_threads(count: int) -> None:
+    """Of PyTorch, which OpenVINO and ONNX Runtime follow (`environment.threads`), and of OpenCV."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 if __name__ == "__main__":

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
+from importlib import metadata
 from math import isfinite
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 PRECISIONS = ("fp32", "fp16", "int8")
 FRAMEWORKS = ("pytorch", "openvino", "tensorrt")
+NEGATIVE = re.compile(r"-[.\d]")  # how a value begins that is no option
 
 # Makes a command of its name, a summary, an example and the names of shared options; returns the
 # function that adds options of its own.
@@ -58,9 +61,20 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+OF_NETWORKS: Dict[str, Any] = {
+    "type": _of_networks,
+    "default": "fp32",
+    "metavar": "P[,P,P]",
+    "help": "fp32, fp16 or int8, for all networks or for target,search,xcorr",
+}
 SHARED: Dict[str, Dict[str, Any]] = {
     "--weights": {"default": "demo", "help": "`demo`, or a checkpoint of a SiamRPN++ (ResNet-50)"},
     "--device": {"default": "cpu", "help": "cpu or cuda"},
+    "--threads": {
+        "type": _positive,
+        "metavar": "N",
+        "help": "of every framework alike (default: PyTorch's choice, OMP_NUM_THREADS)",
+    },
     "--json": {"action": "store_true", "help": "print everything as JSON"},
     "--stop-after": {
         "type": _positive,
@@ -94,11 +108,16 @@ def _track(command: Command) -> None:
         "follow one target through a video, a folder of images or a camera",
         "clip.mp4 --init 120,80,64,48 --out clip-tracked",
         "--weights",
-        "--device",
+        "--threads",
     )
-    add("source", metavar="VIDEO|FOLDER|CAMERA", help="a file, a folder, or a camera's number")
+    add("source", metavar="SOURCE", help="a video, a folder, an address, or a camera's number")
     add("--init", type=_box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
     add("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
+    add("--no-video", action="store_true", help="write boxes.csv alone")
+    add("--show", action="store_true", help="also show the frames in a window; closing it ends")
+    add("--engine", default="auto", choices=("auto", *FRAMEWORKS), help="what runs the networks")
+    add("--precision", **OF_NETWORKS)
+    add("--device", help="cpu or cuda (default: the engine's)")
     add("--settings", metavar="YAML", help="of the tracker (default: the demo model's, or PySOT's)")
     add("--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)")
 
@@ -120,13 +139,7 @@ def _evaluate(command: Command) -> None:
     add("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
     add("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
     add("--engine", default="pytorch", choices=FRAMEWORKS, help="what runs the networks")
-    add(
-        "--precision",
-        type=_of_networks,
-        default="fp32",
-        metavar="P[,P,P]",
-        help="fp32, fp16 or int8, for all networks or for target,search,xcorr",
-    )
+    add("--precision", **OF_NETWORKS)
 
 
 def _export(command: Command) -> None:
@@ -146,6 +159,7 @@ def _calibrate(command: Command) -> None:
         "ranges of activations for INT8, kept as CSV beside the weights",
         "data/demo/train.yaml --weights demo",
         "--weights",
+        "--threads",
     )
     add("data", metavar="YAML|DATASET", help="a training configuration, or a VOT or OTB folder")
     add("--pairs", type=_positive, default=192, help="training pairs, or frames of a dataset")
@@ -159,6 +173,7 @@ def _bench(command: Command) -> None:
         "--scale thesis --json",
         "--weights",
         "--device",
+        "--threads",
         "--json",
     )
     add(
@@ -176,6 +191,7 @@ def _train(command: Command) -> None:
         "train a network, or go on where a stopped run was",
         "data/demo/train.yaml --out train/demo",
         "--device",
+        "--threads",
         "--stop-after",
     )
     add("config", metavar="YAML", help="training configuration, see data/demo/train.yaml")
@@ -192,6 +208,7 @@ def _prune(command: Command) -> None:
         "CURL: a classification layer, scores of channels, a network without the worst, fine-tuning",
         "cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth",
         "--device",
+        "--threads",
         "--stop-after",
     )
     add(
@@ -218,6 +235,7 @@ def _tune(command: Command) -> None:
         "choose the tracker's settings for trained weights, on held-out sequences",
         "data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml",
         "--device",
+        "--threads",
     )
     add("config", metavar="YAML", help="the training configuration; `holdout` names the sequences")
     add("--weights", required=True, help="what the training made")
@@ -288,11 +306,30 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def _version() -> str:
+    try:
+        return metadata.version("siambook")
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return "(not installed)"
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line. An option that is given twice ends the program, as one that is
+    unknown does."""
+    known = parser()
+    names = [each.partition("=")[0] for each in arguments if each.startswith("--")]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        known.error(f"argument {twice}: given twice, of which only one could count")
+    return known.parse_args(arguments)
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; `.command` is the name of the one that was typed."""
     main_parser = argparse.ArgumentParser(
         prog="siambook", description="Siamese tracking, measured as the thesis measures it."
     )
+    main_parser.add_argument("--version", action="version", version=f"siambook {_version()}")
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, summary: str, example: str, *shared: str) -> Callable[..., Any]:
@@ -302,7 +339,9 @@ def parser() -> argparse.ArgumentParser:
             description=summary,
             epilog=f"Example: siambook {name} {example}",
             formatter_class=_Help,
+            allow_abbrev=False,
         )
+        added._negative_number_matcher = NEGATIVE  # or argparse takes -5,30,40,40 for an option
         for option in shared:
             added.add_argument(option, **SHARED[option])
         return added.add_argument

@@ -1,52 +1,62 @@
-"""Frames from a video file, a folder of images or a camera; boxes out as CSV and an annotated
-mp4."""
+"""Frames from whatever OpenCV opens, or from a folder of pictures; boxes out as CSV, and an
+annotated video."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
+
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # before OpenCV is imported: the faults are
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # said here, in a sentence
 
 import cv2
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import whole_file, write_text
+from lib.files import pictures_in
+from lib.siamrpn.tracker import TrackResult
 from lib.vot.dataset import read_frame
 
-IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".tif", ".tiff")
-COLUMNS = "frame,x,y,w,h,score,seconds"
-COLOUR = (0, 190, 255)  # BGR
+COLUMNS = "frame,x,y,w,h,score,seconds,lost,time"
+COLOUR, LOST_COLOUR = (0, 190, 255), (60, 60, 255)  # BGR
+LARGEST_SIDE = 4096  # px, of a video that hardware decodes
+TICKS = 90000  # of a video's clock, per second
 
 
 class FrameSource:
     """Iterates over (H, W, 3) uint8 BGR frames of one size.
 
-    source: a video file, a folder with images (sorted by name; `color/` or `img/` inside it is
-    taken), or a camera as its number. `len` is the number of frames where it is known, else 0;
-    `rate` is in frames per second. Raises InputError naming what is wrong.
+    source: a folder with pictures (in natural order; `color/` or `img/` inside it is taken), or
+    what OpenCV opens: a video file, an address (rtsp, http), a camera as its number. `len` is the
+    number of frames as far as it is known, a guess of the container's; `rate` is in frames per
+    second. `seconds` is the time of the last frame since the first. note: hears in sentences what is
+    not as expected. Raises InputError naming what is wrong.
     """
 
-    def __init__(self, source: str) -> None:
-        self.name, self.rate = source, 30.0
+    def __init__(self, source: str, note: Callable[[str], Any] = print) -> None:
+        self.name, self.rate, self.seconds = source, 30.0, 0.0
+        self._note = note
+        self._scaled = False
         self._files: list[Path] = []
         self._capture: Any = None
-        path = Path(source)
-        if path.is_dir():
-            inside = next(
-                (path / name for name in ("color", "img") if (path / name).is_dir()), path
-            )
-            self._files = sorted(f for f in inside.iterdir() if f.suffix.lower() in IMAGES)
+        if os.path.isdir(source):
+            path = Path(source)
+            inside = (path / name for name in ("color", "img") if (path / name).is_dir())
+            self._files = pictures_in(next(inside, path))
             if not self._files:
                 raise InputError(f"{path}: no images in this folder")
-        elif path.is_file() or source.isdigit():
-            self._capture = cv2.VideoCapture(int(source) if source.isdigit() else source)
-            if not self._capture.isOpened():
-                raise InputError(f"{source}: not a readable video or camera")
-            rate = self._capture.get(cv2.CAP_PROP_FPS)
-            self.rate = rate if 1 <= rate <= 1000 else 30.0
-        else:
-            raise InputError(f"{source}: no such video, folder or camera number")
+            return
+        camera = source.isascii() and source.isdigit() and len(source) < 5
+        self._capture = cv2.VideoCapture(int(source) if camera else source)
+        if not self._capture.isOpened():
+            known = camera or os.path.exists(source) or "://" in source
+            fault = "not a readable video" if known else "no such video, folder, address or camera"
+            raise InputError(f"{source}: {fault}")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 0.01 <= rate <= 1000 else 30.0
 
     def __len__(self) -> int:
         if self._capture is None:
@@ -54,103 +64,286 @@ class FrameSource:
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        shape = None
+        first, low, high = None, 0.0, 255.0
         for number, frame in enumerate(self._frames(), 1):
-            shape = shape or frame.shape
-            if frame.shape != shape:
-                raise InputError(
-                    f"{self.name}: frame {number} has {frame.shape[1]}x{frame.shape[0]} pixels, "
-                    f"the first has {shape[1]}x{shape[0]}"
-                )
+            if first is None:
+                first = frame
+                if frame.dtype != np.uint8:
+                    low, high = _stretched(frame)
+                    self._note(
+                        f"{self.name}: pictures of {frame.dtype}, whose values {low:g} to {high:g} "
+                        "become 0 to 255 in every frame"
+                    )
+            if frame.shape != first.shape or frame.dtype != first.dtype:
+                frame = self._as_the_first(frame, first, number)
+            if frame.dtype != np.uint8:
+                share = (frame.astype(np.float32) - low) / (high - low)
+                frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
             yield frame
-        if shape is None:
+        if first is None:
             raise InputError(f"{self.name}: no frame could be read")
 
+    def _as_the_first(self, frame: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
+        """A video's frame in the size of its first one. Raises InputError for a folder's."""
+        text = f"{self.name}: frame {number} has {_about(frame)}, the first has {_about(first)}"
+        if self._files:
+            raise InputError(text)
+        if not self._scaled:
+            self._note(f"{text}; such frames are scaled to the first one's size")
+        self._scaled = True
+        return cv2.resize(frame, first.shape[1::-1], interpolation=cv2.INTER_AREA)
+
     def _frames(self) -> Iterator[np.ndarray]:
-        yield from map(read_frame, self._files)
-        if self._capture is None:
-            return
-        expected, read = len(self), 0
+        for number, file in enumerate(self._files):
+            self.seconds = number / self.rate
+            yield read_frame(file, deep=True)
+        if self._capture is not None:
+            yield from self._captured()
+
+    def _captured(self) -> Iterator[np.ndarray]:
+        announced, read, start = len(self), 0, 0.0
         try:
             found, frame = self._capture.read()
             while found:
-                read += 1
+                time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - start
+                if read == 0:
+                    start, time = time, 0.0
+                elif time <= self.seconds:  # a container without times
+                    time = self.seconds + 1 / self.rate
+                self.seconds, read = time, read + 1
                 yield frame
                 found, frame = self._capture.read()
         finally:
             self._capture.release()
-        # Containers may count a few frames too many; a tenth is damage
-        if 0 < read < 0.9 * expected:
-            raise InputError(f"{self.name}: truncated, {read} of {expected} frames could be read")
+        if 0 < read < 0.9 * announced:
+            self._note(
+                f"{self.name}: {announced} frames announced, {read} could be read (damaged, or cut "
+                "without re-encoding)"
+            )
+
+
+def _about(frame: np.ndarray) -> str:
+    depth = "" if frame.dtype == np.uint8 else f" of {frame.dtype}"
+    return f"{frame.shape[1]}x{frame.shape[0]} pixels{depth}"
+
+
+def _stretched(frame: np.ndarray) -> tuple[float, float]:
+    """Which values of a deep picture become black and white: all but a thousandth lie between."""
+    low, high = np.nanpercentile(frame, (0.1, 99.9))
+    return float(low), float(max(high, low + 1e-6))
 
 
 class TrackWriter:
-    """Takes frames and boxes one by one, for `write_track`."""
+    """Takes frames and boxes one by one, for `write_track`. `fault` is why there is no video."""
 
-    def __init__(self, folder: Path, rate: float) -> None:
+    def __init__(self, folder: Path, rate: float, video: bool) -> None:
         self.boxes, self.video = folder / "boxes.csv", folder / "tracked.mp4"
-        self.partial = self.video  # where the video is written to
-        self.rows: list[str] = []
+        self.number, self.lost, self.fault = 0, 0, "" if video else "--no-video"
+        self._partial = folder / f".tracked.{os.getpid()}.mp4"
+        self._before = self.boxes.read_bytes() if self.boxes.is_file() else None
         self._rate = rate
+        self._rows: Any = None
         self._encoder: Any = None
 
-    def add(self, frame: np.ndarray, box: np.ndarray, score: float, seconds: float) -> None:
-        """Append a frame with its box x y w h in pixels, score 0..1."""
-        if self._encoder is None:
-            code, size = cv2.VideoWriter.fourcc(*"mp4v"), (frame.shape[1], frame.shape[0])
-            self._encoder = cv2.VideoWriter(str(self.partial), code, self._rate, size)
-            if not self._encoder.isOpened():
-                raise InputError(f"{self.video}: OpenCV cannot write mp4 videos there")
-        numbers = [*(f"{value:.2f}" for value in box), f"{score:.4f}", f"{seconds:.5f}"]
-        self.rows.append(",".join([str(len(self.rows) + 1), *numbers]))
-        self._encoder.write(annotated(frame, box, score))
+    def add(
+        self, frame: np.ndarray, result: TrackResult, seconds: float, time: float = 0.0
+    ) -> np.ndarray:
+        """Append a frame with its result; returns it with the box drawn. seconds: of tracking.
+        time: of the frame in the video."""
+        if self._rows is None:
+            self.boxes.parent.mkdir(parents=True, exist_ok=True)
+            self._rows = self.boxes.open("w", encoding="utf-8")
+            self._rows.write(f"{COLUMNS}\n")
+        self.number, self.lost = self.number + 1, self.lost + result.lost
+        box = ",".join(f"{value:.2f}" for value in result.box)
+        self._rows.write(
+            f"{self.number},{box},{result.score:.4f},{seconds:.5f},{result.lost:d},{time:.4f}\n"
+        )
+        image = annotated(frame, result.box, result.score, result.lost)
+        if not self.fault:
+            self._draw(image, time)
+        try:
+            self._rows.flush()
+        except OSError:  # without the video there is room
+            self.drop_video("the disk is full")
+            self._rows.flush()
+        return image
 
-    def close(self) -> None:
+    def _draw(self, image: np.ndarray, time: float) -> None:
+        try:
+            fitted = _fitted(image)
+            if self._encoder is None:
+                self._encoder = _open_encoder(self._partial, self._rate, fitted)
+            self._encoder.write(fitted, time)
+        except Exception as error:  # boxes never depend on the video
+            self.drop_video(" ".join(str(error).split()))
+
+    def drop_video(self, fault: str) -> None:
+        self.fault, self._encoder = fault or "the encoder failed", None
+        with suppress(OSError):
+            self._partial.unlink()
+
+    def close(self, keep: bool) -> None:
+        """End both files; keep: False takes them away, and restores the boxes of an earlier run."""
         if self._encoder is not None:
-            self._encoder.release()
+            try:
+                self._encoder.close()
+                if not keep or _count_frames(self._partial) != self.number:
+                    raise OSError("not everything could be written (is the disk full?)")
+                os.replace(self._partial, self.video)
+            except Exception as error:
+                self.drop_video(" ".join(str(error).split()))
+        if self._rows is not None:
+            self._rows.close()
+            if not keep:
+                self.boxes.unlink()
+                if self._before is not None:
+                    self.boxes.write_bytes(self._before)
 
 
 @contextmanager
-def write_track(folder: Path, rate: float) -> Iterator[TrackWriter]:
-    """boxes.csv and tracked.mp4 in a folder; both appear when the block ends, or neither where it
-    fails. Raises InputError where they cannot be written."""
-    writer = TrackWriter(folder, rate)
-    with whole_file(writer.video) as writer.partial:
+def write_track(folder: Path, rate: float, video: bool = True) -> Iterator[TrackWriter]:
+    """boxes.csv and, unless `video` is False, tracked.mp4 in a folder. Boxes are written frame by
+    frame; both files stay when the block ends or is interrupted, and go where it fails.
+
+    Raises InputError where boxes cannot be written.
+    """
+    new, keep = not os.path.exists(folder), True
+    try:
+        writer = TrackWriter(folder, rate, video)
         try:
             yield writer
+        except (InputError, OSError):
+            keep = False
+            raise
         finally:
-            writer.close()
-        capture = cv2.VideoCapture(str(writer.partial))
-        written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+            writer.close(keep)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if new and not keep:
+            with suppress(OSError):
+                folder.rmdir()
+
+
+class _H264:
+    """A video by PyAV, with the frames at their own times."""
+
+    def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
+        import av
+
+        self._av = av
+        self._file = av.open(str(path), "w", options={"movflags": "faststart"})
+        rounded = Fraction(rate).limit_denominator(1001)
+        options = {"preset": "veryfast", "crf": "23"}
+        self._stream = self._file.add_stream("libx264", rate=rounded, options=options)
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, TICKS)
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        frame = self._av.VideoFrame.from_ndarray(image, format="bgr24")
+        frame.pts, frame.time_base = round(time * TICKS), Fraction(1, TICKS)
+        self._file.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        self._file.mux(self._stream.encode(None))
+        self._file.close()
+
+
+class _VP9:
+    """A video of constant rate by what OpenCV's wheels can, which takes much longer."""
+
+    def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
+        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), rate, size)
+        if not self._writer.isOpened():
+            raise OSError("neither PyAV (pip install av) nor OpenCV writes videos here")
+
+    def write(self, image: np.ndarray, time: float) -> None:
+        self._writer.write(image)
+
+    def close(self) -> None:
+        self._writer.release()
+
+
+def _open_encoder(path: Path, rate: float, image: np.ndarray) -> Any:
+    size = image.shape[1], image.shape[0]
+    try:
+        return _H264(path, rate, size)
+    except ImportError:
+        return _VP9(path, rate, size)
+
+
+def _fitted(image: np.ndarray) -> np.ndarray:
+    """The image in a size that every player has: not above LARGEST_SIDE, and of even sides."""
+    height, width = image.shape[:2]
+    scale = min(1.0, LARGEST_SIDE / max(height, width))
+    size = [max(2, 2 * round(scale * side / 2)) for side in (width, height)]
+    if size == [width, height]:
+        return image
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _count_frames(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    finally:
         capture.release()
-        if written != len(writer.rows):  # OpenCV says nothing when a disk is full
-            raise InputError(f"{folder}: not everything could be written (is the disk full?)")
-        write_text(writer.boxes, "\n".join([COLUMNS, *writer.rows, ""]))
 
 
-def annotated(frame: np.ndarray, box: np.ndarray, score: float) -> np.ndarray:
+def annotated(frame: np.ndarray, box: np.ndarray, score: float, lost: bool = False) -> np.ndarray:
     """A copy of the frame with box (x y w h) and score drawn."""
-    image = frame.copy()
+    image, colour = frame.copy(), LOST_COLOUR if lost else COLOUR
     x, y, width, height = (int(round(float(value))) for value in box)
-    cv2.rectangle(image, (x, y), (x + width, y + height), COLOUR, 2)
+    cv2.rectangle(image, (x, y), (x + width, y + height), colour, 2)
     place, font = (x, max(12, y - 5)), cv2.FONT_HERSHEY_SIMPLEX
-    cv2.putText(image, f"{score:.2f}", place, font, 0.5, COLOUR, 1, cv2.LINE_AA)
+    text = f"{'lost ' if lost else ''}{score:.2f}"
+    cv2.putText(image, text, place, font, 0.5, colour, 1, cv2.LINE_AA)
     return image
 
 
+def _pyplot() -> Any:
+    """matplotlib's pyplot, since headless OpenCV has no windows. Raises InputError where there is
+    no display."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    if matplotlib.get_backend().lower() in ("agg", "pdf", "svg", "ps", "template", "cairo"):
+        raise InputError("no display here: give the box with --init x,y,w,h, and leave out --show")
+    return pyplot
+
+
+class Window:
+    """A live window. `show` returns False once the user has closed it."""
+
+    def __init__(self, title: str) -> None:
+        self._pyplot = _pyplot()
+        self._picture: Any = None
+        self._figure, self._axes = self._pyplot.subplots(num=title)
+        self._axes.set_axis_off()
+        self._figure.show()
+
+    def show(self, image: np.ndarray) -> bool:
+        if self._picture is None:
+            self._picture = self._axes.imshow(image[..., ::-1])
+        self._picture.set_data(image[..., ::-1])
+        self._figure.canvas.draw_idle()
+        self._figure.canvas.flush_events()
+        return self._pyplot.fignum_exists(self._figure.number)
+
+
 def draw_box(frame: np.ndarray) -> np.ndarray:
-    """Let the user draw the target with the mouse: x y w h. Through matplotlib, since headless
-    OpenCV has no windows.
+    """Let the user draw the target with the mouse: x y w h.
 
     Raises InputError where there is no display, or the window is closed without a box.
     """
-    import matplotlib
-    from matplotlib import pyplot
     from matplotlib.widgets import RectangleSelector
 
-    if matplotlib.get_backend().lower() in ("agg", "pdf", "svg", "ps", "template", "cairo"):
-        raise InputError("no display to draw the box on: give it with --init x,y,w,h")
-    _, axes = pyplot.subplots(num="Draw the target, then close the window")
+    pyplot = _pyplot()
+    _, axes = pyplot.subplots(
+        num="Draw a box around the target with the mouse, then close the window"
+    )
     axes.imshow(frame[..., ::-1])
     axes.set_axis_off()
     selector = RectangleSelector(axes, lambda *_: None, useblit=True, interactive=True)

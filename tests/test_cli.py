@@ -106,7 +106,7 @@ def test_track_writes_boxes_and_an_annotated_video(frames, weights, tmp_path, ca
     out = tmp_path / "out"
     box = "40,30,32,24"
     told = done(capsys, "track", source, "--init", box, "--out", out, "--weights", weights)
-    assert told.endswith(": 8 frames\n")
+    assert ": 8 frames" in told.splitlines()[0]
     rows = list(csv.DictReader((out / "boxes.csv").open()))
     assert [int(row["frame"]) for row in rows] == list(range(1, 9))
     assert [float(rows[0][key]) for key in "xywh"] == [40, 30, 32, 24]
@@ -120,7 +120,7 @@ def test_track_writes_boxes_and_an_annotated_video(frames, weights, tmp_path, ca
 def test_track_stops_after_so_many_frames(frames, weights, tmp_path, capsys):
     command = ("track", frames, "--init", "40,30,32,24", "--weights", weights)
     told = done(capsys, *command, "--out", tmp_path / "out", "--frames", "3")
-    assert told.endswith(": 3 frames\n")
+    assert ": 3 frames" in told.splitlines()[0]
     assert len((tmp_path / "out" / "boxes.csv").read_text().splitlines()) == 4
 
 
@@ -144,7 +144,7 @@ DAMAGES = {
         lambda file: [each.unlink() for each in file.parent.iterdir()],
         "no images in this folder",
     ),
-    "missing": (lambda file: shutil.rmtree(file.parent), "no such video, folder or camera"),
+    "missing": (lambda file: shutil.rmtree(file.parent), "no such video, folder, address or camera"),
 }
 
 
@@ -169,7 +169,7 @@ def test_a_grey_array_is_refused_by_the_tracker(weights):
     from lib.engines.zoo import open_tracker
     from lib.errors import InputError
 
-    tracker = open_tracker(weights)
+    tracker = open_tracker(weights, "pytorch")
     with pytest.raises(InputError, match="height x width x 3"):
         tracker.init(np.zeros((120, 160), np.uint8), np.array([1, 1, 20, 20]))
 

@@ -41,17 +41,18 @@ CACHE = ROOT / "data" / "cache" / "plans"
 @dataclass(frozen=True)
 class Framework:
     """How a framework is called, the module of lib/ that runs it, and the precisions it has
-    here."""
+    here. device: the only one that it runs on; empty for any."""
 
     title: str
     module: str
     precisions: Tuple[str, ...]
+    device: str = ""
 
 
 FRAMEWORKS: Dict[str, Framework] = {
     "pytorch": Framework("PyTorch", "lib.engines.pytorch", ("fp32", "fp16")),
-    "openvino": Framework("OpenVINO", "lib.engines.ov", ("fp32", "fp16", "int8")),
-    "tensorrt": Framework("TensorRT", "lib.engines.trt", ("fp32", "fp16", "int8")),
+    "openvino": Framework("OpenVINO", "lib.engines.ov", ("fp32", "fp16", "int8"), "cpu"),
+    "tensorrt": Framework("TensorRT", "lib.engines.trt", ("fp32", "fp16", "int8"), "cuda"),
 }
 
 
@@ -122,6 +123,20 @@ def choose_framework(name: str = "auto") -> str:
         return "openvino" if missing_frameworks(["tensorrt"]) else "tensorrt"
     framework_module(name)
     return name
+
+
+def usable_framework(name: str = "auto", device: Optional[str] = None) -> str:
+    """The framework `name` where it runs here and on `device`; for "auto" the first of TensorRT,
+    OpenVINO and PyTorch that does. Raises InputError where none does."""
+    names = ["tensorrt", "openvino", "pytorch"] if name == "auto" else [name]
+    missing = missing_frameworks(names)
+    for each in names:
+        own = FRAMEWORKS[each].device
+        if device and own not in ("", device):
+            missing[each] = f"{FRAMEWORKS[each].title} runs on {own}, not on device {device!r}"
+        if each not in missing:
+            return each
+    raise InputError(missing[name])
 
 
 class Deployment:

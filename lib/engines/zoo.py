@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
+from lib import environment
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.reading import read_mapping
@@ -89,15 +90,36 @@ def _of_pysot(track: Mapping[str, Any], path: Path) -> Dict[str, Any]:
 
 
 def open_tracker(
-    weights: Union[str, Path] = DEMO, device: str = "cpu", settings: Optional[str] = None
+    weights: Union[str, Path] = DEMO,
+    engine: str = "auto",
+    precision: Union[str, Sequence[str]] = "fp32",
+    device: Optional[str] = None,
+    settings: Optional[str] = None,
 ) -> SiamRPNTracker:
-    """A tracker in PyTorch FP32. Raises InputError for weights, settings or a device that cannot be
-    used."""
-    from lib.engines import pytorch
+    """A tracker for `init(frame, box)` and then `track(frame)`, frame by frame.
 
-    pytorch.usable_device(device)
+    engine: "pytorch", "openvino", "tensorrt", or "auto", the compiled one of this machine.
+    precision: of all three networks, or of target, search and xcorr. device: "cpu" or "cuda" (by
+    default the engine's). Raises InputError for what cannot be used.
+    """
+    from lib.engines.calibration import training_ranges
+    from lib.engines.deploy import Deployment, usable_framework
+    from lib.engines.pytorch import usable_device
+    from lib.siamrpn.checkpoint import load_network
+    from lib.siamrpn.parts import NETWORKS
+
+    if device:
+        usable_device(device)
+    framework, path = usable_framework(engine, device), weights_path(str(weights))
     config = tracker_config(str(weights), settings)
-    tracker = SiamRPNTracker(pytorch.load(weights_path(str(weights)), device), config)
+    deployment = Deployment(
+        load_network(path),
+        framework,
+        device or environment.device(),
+        ranges=lambda _: training_ranges(path),
+    )
+    three = [precision] * 3 if isinstance(precision, str) else precision
+    tracker = SiamRPNTracker(deployment.network(dict(zip(NETWORKS, three))), config)
     note = settings_note(str(weights), settings)
     if note:
         print(note, file=sys.stderr)

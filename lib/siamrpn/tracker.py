@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0
+# When a target counts as lost (data/demo/lost.csv: chosen with the demo weights)
+LOST_SCORE, LOST_FRAMES = 0.5, 2
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class TrackerConfig:
 
 class TrackResult(NamedTuple):
     """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor,
-    0..1. anchor: its number."""
+    0..1. anchor: its number. lost: whether the score is below LOST_SCORE in LOST_FRAMES frames in
+    turn."""
 
     box: np.ndarray
     score: float
     anchor: int
     penalised_score: float
+    lost: bool = False
 
 
 class SiamRPNTracker:
@@ -53,25 +57,15 @@ class SiamRPNTracker:
         self.anchors = np.zeros((0, 4), np.float32)
         self.window = np.zeros(0)
         self.kernels: Optional[Any] = None
+        self.weak = 0  # frames in turn with a score below LOST_SCORE
 
     def init(self, frame: np.ndarray, box: np.ndarray) -> None:
         """Take the target from a frame (H, W, 3) uint8 BGR, box x y w h in pixels. Raises
         InputError for a box that cannot be."""
         check_frame(frame)
-        box = np.asarray(box, float)
-        if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) < 1:
-            raise InputError(
-                f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed"
-            )
+        box = check_box(box, frame)
         x, y, width, height = box
-        if max(width / frame.shape[1], height / frame.shape[0]) > 4:
-            raise InputError(
-                f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame"
-            )
-        if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
-            raise InputError(
-                f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"
-            )
+        self.weak = 0
         self.center = np.array([x + (width - 1) / 2, y + (height - 1) / 2])
         self.size = np.array([width, height])
         self.fill = frame.mean(axis=(0, 1))
@@ -118,7 +112,9 @@ class SiamRPNTracker:
         self.center = np.clip(self.center + move, 0, frame_size)
         self.size = np.clip(self.size * (1 - rate) + size * rate, self.config.smallest, frame_size)
         box = np.concatenate([self.center - self.size / 2, self.size])
-        return TrackResult(box, float(score[best]), best, float(ranking[best]))
+        self.weak = self.weak + 1 if score[best] < LOST_SCORE else 0
+        lost = self.weak >= LOST_FRAMES
+        return TrackResult(box, float(score[best]), best, float(ranking[best]), lost)
 
 
 def check_frame(frame: np.ndarray) -> None:
@@ -129,6 +125,25 @@ def check_frame(frame: np.ndarray) -> None:
             f"a frame of shape {shape} and type {getattr(frame, 'dtype', type(frame).__name__)}: "
             "height x width x 3 of uint8 (BGR) is needed"
         )
+
+
+def check_box(box: np.ndarray, frame: np.ndarray) -> np.ndarray:
+    """A target's first box x y w h as four floats. Raises InputError for a box that cannot be."""
+    box = np.asarray(box, float)
+    if box.shape != (4,) or not np.isfinite(box).all() or min(box[2:]) < 1:
+        raise InputError(
+            f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed"
+        )
+    x, y, width, height = box
+    if max(width / frame.shape[1], height / frame.shape[0]) > 4:
+        raise InputError(
+            f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame"
+        )
+    if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
+        raise InputError(
+            f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"
+        )
+    return box
 
 
 def target_probability(cls: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ needs none.
 
 from __future__ import annotations
 
+import io
 import os
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,6 @@ VOT2018_SEQUENCES = 60
 OTB_STARTS = {"David": 300, "BlurCar1": 247, "BlurCar3": 3, "BlurCar4": 18, "Tiger1": 6}
 FARTHEST = 1e6  # px, no corner of a target is as far away
 ABSENT = np.full(4, np.nan)  # the region of a frame without target
-_ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}  # how JPEG and PNG files begin and end
 
 
 @dataclass(frozen=True)
@@ -126,22 +126,37 @@ def axis_aligned_box(region: np.ndarray) -> np.ndarray:
     return np.concatenate([corners.mean(0) - (size - 1) / 2, size])
 
 
-def read_frame(path: Path) -> np.ndarray:
-    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. Raises InputError where the file
-    is missing, truncated or no image."""
+def read_frame(path: Path, deep: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8, BGR; a grey file gets three equal channels. deep: files of more than 8 bits
+    keep their type. Raises InputError where the file is missing, truncated or no image."""
     import cv2  # evaluating needs no images, so the import waits
 
-    data = read_bytes(path)
+    data, flags = read_bytes(path), cv2.IMREAD_COLOR | (cv2.IMREAD_ANYDEPTH if deep else 0)
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
     except cv2.error:  # it claims to be larger than OpenCV reads
         image = None
     if image is None:
         raise InputError(f"Frame {path} is not a readable image.")
-    # OpenCV fills the missing part with grey and says nothing
-    if _ENDINGS.get(data[:2], b"") not in data[-1024:]:
+    if _is_cut(data):
         raise InputError(f"Frame {path} is truncated.")
     return image
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether pixels of a JPEG or PNG file are missing: some versions of OpenCV fill them with grey
+    and say nothing. Behind the end marker there may be a film (a motion photo)."""
+    whole = data.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
+    if whole or not data.startswith((b"\xff\xd8", b"\x89P")):
+        return False
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS = None  # OpenCV has refused what is too large
+    try:
+        Image.open(io.BytesIO(data)).load()
+    except OSError:
+        return True
+    return False
 
 
 def load_dataset(path: str | Path) -> Dataset:

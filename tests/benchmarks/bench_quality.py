@@ -37,7 +37,7 @@ def average_overlaps(tracker, sequences):
 
 
 def line(name, weights, settings, real, unseen):
-    tracker = open_tracker(weights, settings=settings)
+    tracker = open_tracker(weights, "pytorch", settings=settings)
     overlaps = average_overlaps(tracker, real)
     config = tracker.config
     unseen_overlaps = average_overlaps(tracker, unseen)
@@ -55,7 +55,7 @@ def line(name, weights, settings, real, unseen):
 
 
 def report(weights, settings, dataset):
-    tracker = open_tracker(weights, settings=settings)
+    tracker = open_tracker(weights, "pytorch", settings=settings)
     evaluation = evaluate(
         dataset, {sequence.name: [run_reset_based(tracker, sequence)] for sequence in dataset}
     )

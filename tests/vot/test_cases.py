@@ -29,7 +29,7 @@ def cases(shared):
 def tracker(one_thread):
     from lib.engines.zoo import open_tracker
 
-    return open_tracker("demo")
+    return open_tracker("demo", "pytorch")
 
 
 OVERLAPS = {
