@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from lib.vot.metrics import Evaluation
     from lib.vot.one_pass import OnePass
     from lib.vot.protocol import Protocol
+
+
+# Read by OpenCV as it is imported: what is wrong with a file is said here, in a sentence
+QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 def _say(text: str) -> None:
@@ -425,6 +430,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can
     mend."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
+    for name, level in QUIET.items():
+        os.environ.setdefault(name, level)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was begun is ended or taken away
     try:

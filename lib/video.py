@@ -9,9 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # before OpenCV is imported: the faults are
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # said here, in a sentence
-
 import cv2
 import numpy as np
 
@@ -27,7 +24,7 @@ TICKS = 90000  # of a video's clock, per second
 
 
 class FrameSource:
-    """Iterates over (H, W, 3) uint8 BGR frames of one size.
+    """Iterates over (H, W, 3) uint8 BGR frames of one size, the first frame's.
 
     source: a folder with pictures (in natural order; `color/` or `img/` inside it is taken), or
     what OpenCV opens: a video file, an address (rtsp, http), a camera as its number. `len` is the
@@ -115,7 +112,8 @@ class FrameSource:
                 found, frame = self._capture.read()
         finally:
             self._capture.release()
-        if 0 < read < 0.9 * announced:
+        # By time: of a varying rate a container knows the length, and guesses the count
+        if read and self.seconds + 1 / self.rate < 0.9 * announced / self.rate:
             self._note(
                 f"{self.name}: {announced} frames announced, {read} could be read (damaged, or cut "
                 "without re-encoding)"

@@ -144,7 +144,10 @@ DAMAGES = {
         lambda file: [each.unlink() for each in file.parent.iterdir()],
         "no images in this folder",
     ),
-    "missing": (lambda file: shutil.rmtree(file.parent), "no such video, folder, address or camera"),
+    "missing": (
+        lambda file: shutil.rmtree(file.parent),
+        "no such video, folder, address or camera",
+    ),
 }
 
 
