@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
+from lib import guard
 from lib.errors import InputError
 from lib.options import parser
 
@@ -219,13 +220,13 @@ def bench(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a network as a configuration file says, or go on where a stopped run was."""
+    from lib.reading import read_mapping
     from lib.training import tracker
-    from lib.training.config import read_yaml
 
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
     overrides: Dict[str, Any] = {key: value for key, value in given.items() if value}
     if options.shift is not None:
-        pairs = read_yaml(options.config).get("pairs") or {}
+        pairs = read_mapping(options.config).get("pairs") or {}
         overrides["pairs"] = {**pairs, "shift": options.shift}
     config = tracker.load_config(options.config, overrides)
     print(tracker.train(config, options.out, options.device, stop_after=options.stop_after))
@@ -382,19 +383,9 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can
-    mend."""
+    """Entry point: 0, or 2 with one sentence on standard error for a fault (`lib.guard`)."""
     options = parser().parse_args(arguments)
-    try:
-        return COMMANDS[options.command](options) or 0
-    except InputError as error:
-        _say(f"siambook: {error}")
-        return 2
-    except BrokenPipeError:
-        return 1
-    except KeyboardInterrupt:
-        _say("siambook: stopped")
-        return 130
+    return guard.run(COMMANDS[options.command], options)
 
 
 if __name__ == "__main__":

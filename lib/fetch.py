@@ -16,7 +16,7 @@ The description (`description.json`, as votchallenge/toolkit reads it in vot/dat
 
 from __future__ import annotations
 
-import json
+import lzma
 import re
 import shutil
 import sys
@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from lib.errors import InputError
 from lib.files import locked, write_text
+from lib.reading import parse_data
 
 # Stack vot2018/shortterm of the toolkit
 VOT2018 = "https://data.votchallenge.net/vot2018/main/description.json"
@@ -58,8 +59,9 @@ def read_description(content: bytes, source: str) -> List[Sequence]:
     """The sequences of a description. Raises InputError that names `source` and the fault, also for
     names unfit for folders."""
     try:
-        sequences = [_sequence(entry) for entry in json.loads(content)["sequences"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        data = parse_data(content.decode("utf-8-sig"), "description.json")
+        sequences = [_sequence(entry) for entry in data["sequences"]]
+    except (InputError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{source}: not a description of VOT sequences ({type(error).__name__}: {error})"
         ) from None
@@ -169,7 +171,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 if not parts[0] or ".." in parts:
                     raise InputError(f"{archive}: refused, its member {name!r} leaves the folder")
             zipped.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise InputError(f"{archive}: not a readable zip file ({error})") from None
 
 

@@ -51,6 +51,21 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
             temporary.unlink()
 
 
+def refuse_others(path: Union[str, Path], mark: bytes) -> None:
+    """Raise InputError where there is a file at `path` that has something, but not `mark`, at its
+    beginning: this command did not make it, and does not replace it."""
+    if os.path.lexists(path):
+        try:
+            with open(path, "rb") as file:
+                beginning = file.read(1 << 16)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        if beginning and mark not in beginning:
+            raise InputError(
+                f"{path}: is there already, and was not made by this command; name another file"
+            )
+
+
 def write_text(path: Union[str, Path], text: str) -> None:
     """Write a text file, whole or not at all (`whole_file`)."""
     with whole_file(path) as temporary:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from math import isfinite
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, List, NoReturn, Optional
 
 PRECISIONS = ("fp32", "fp16", "int8")
 FRAMEWORKS = ("pytorch", "openvino", "tensorrt")
@@ -288,9 +288,16 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; `.command` is the name of the one that was typed."""
-    main_parser = argparse.ArgumentParser(
+    main_parser = _Parser(
         prog="siambook", description="Siamese tracking, measured as the thesis measures it."
     )
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -303,6 +310,7 @@ def parser() -> argparse.ArgumentParser:
             epilog=f"Example: siambook {name} {example}",
             formatter_class=_Help,
         )
+        added.add_argument("--debug", action="store_true", help="let a fault show where it is")
         for option in shared:
             added.add_argument(option, **SHARED[option])
         return added.add_argument
