@@ -110,10 +110,12 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     from lib.engines import zoo
     from lib.measure import quality, variants
     from lib.measure.absent import Absent
+    from lib.siamrpn.checkpoint import load_network
 
     def place(name: str) -> str:
         return name if name == zoo.DEMO else str(Path(name).resolve())
 
+    load_network(zoo.weights_path(options.weights))  # its faults, before anything is shown
     weights, framework = place(options.weights), options.engine
     if framework == "pytorch" and set(options.precision) == {"fp32"}:
         variant = variants.baseline(weights)[0]
@@ -344,8 +346,13 @@ def measure(options: argparse.Namespace) -> None:
     from lib.measure import everything
 
     batch.stop_at_ctrl_c()
-    values = notebook.open_profile(ROOT, options.profile, options.run).values
-    everything.measure(values, scheduler=options.scheduler or "", workers=options.workers or 0)
+    profile = notebook.open_profile(ROOT, options.profile, options.run)
+    lacking = sorted({"dataset", "weights"} - set(profile.values))
+    if lacking:
+        raise InputError(f"{profile.file}: does not say {' and '.join(lacking)}")
+    everything.measure(
+        profile.values, scheduler=options.scheduler or "", workers=options.workers or 0
+    )
 
 
 def run(options: argparse.Namespace) -> int:

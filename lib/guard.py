@@ -55,9 +55,8 @@ def _check_names(options: argparse.Namespace) -> None:
                 raise InputError(f"{text!a}: a name that is not printable, or not UTF-8")
             if max(map(len, parts)) > 255 or sum(map(len, parts)) > 4000:
                 raise InputError(f"{text}: too long for a name")
-    mark = MARKS.get(getattr(options, "action", options.command))
-    if mark and options.out:
-        refuse_others(options.out, mark)
+    if getattr(options, "out", None):
+        refuse_others(options.out, MARKS.get(getattr(options, "action", options.command), b""))
 
 
 def _sentence(error: Exception) -> InputError:

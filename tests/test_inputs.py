@@ -365,40 +365,34 @@ SCORES = {
 NAMES = {"long name": "x" * 300, "long path": "y" * 200 + ("/" + "y" * 200) * 30, "bytes": "\udcff"}
 
 
-def cases() -> Iterator[Case]:
+def of_names() -> Iterator[Case]:
+    """Every argument that is a file: missing, no name at all, and a folder."""
     slots = {"weights": WEIGHTS, "yaml": YAMLS, "json": JSONS, "other": OTHERS}
+    lists = ("other-data", "other-source", "other-results")  # may be a folder
     for kind, commands in slots.items():
         for command, arguments in commands.items():
-            yield Case(f"{kind}-{command}-missing", arguments, "gone.json", None)
+            id = f"{kind}-{command}"
+            yield Case(f"{id}-missing", arguments, "gone.json", None)
             for name, text in NAMES.items():
                 named = [text if part == "{bad}" else part for part in arguments]
-                yield Case(f"{kind}-{command}-{name}", named, "", None, ascii(text)[1:9])
-            if (kind, command) not in (
-                ("other", "data"),
-                ("other", "source"),
-                ("other", "results"),
-            ):
+                yield Case(f"{id}-{name}", named, "", None, ascii(text)[1:9])
+            if id not in lists:
                 bad = "folder.yaml" if kind == "yaml" else "folder"
-                yield Case(f"{kind}-{command}-folder", arguments, bad, folder)
-    for command, arguments in WEIGHTS.items():
-        own = {
-            name: one
-            for name, one in CHECKPOINTS.items()
-            if name not in BACKBONE or command not in HEADLESS
-        }
-        for name, content in own.items():
-            yield Case(f"weights-{command}-{name}", arguments, "bad.pth", content)
-    for command, arguments in YAMLS.items():
-        for name, content in TEXTS.items():
-            yield Case(f"yaml-{command}-{name}", arguments, "bad.yaml", content)
-    for command, arguments in JSONS.items():
-        for name, content in NO_JSON.items():
-            yield Case(f"json-{command}-{name}", arguments, "bad.json", content)
-    for name, content in SCORES.items():
-        yield Case(f"scores-{name}", OTHERS["scores"], "s.csv", content)
-    yield from of_datasets()
-    yield from of_outputs()
-    yield from of_values()
+                yield Case(f"{id}-folder", arguments, bad, folder)
+
+
+def of_contents() -> Iterator[Case]:
+    kinds = (
+        ("weights", WEIGHTS, CHECKPOINTS, "bad.pth"),
+        ("yaml", YAMLS, TEXTS, "bad.yaml"),
+        ("json", JSONS, NO_JSON, "bad.json"),
+        ("scores", {"cut": OTHERS["scores"]}, SCORES, "s.csv"),
+    )
+    for kind, commands, contents, file in kinds:
+        for command, arguments in commands.items():
+            for name, content in contents.items():
+                if name not in BACKBONE or command not in HEADLESS:
+                    yield Case(f"{kind}-{command}-{name}", arguments, file, content)
 
 
 # What these commands do not read of a checkpoint cannot be a fault
@@ -468,7 +462,8 @@ def of_values() -> Iterator[Case]:
             arguments = [*SOUND[command], f"{option}={value}"]
             yield Case(f"value-{command} {option}={value}", arguments, "", None, " ")
     for text in FIELDS:
-        yield Case(f"train-{text}", YAMLS["train"], "bad.yaml", changed(TRAINING, text))
+        word = "manifest.json" if "nobody" in text else ""
+        yield Case(f"train-{text}", YAMLS["train"], "bad.yaml", changed(TRAINING, text), word)
     for text in HEADS:
         yield Case(
             f"head-{text}",
@@ -487,7 +482,7 @@ def changed(text: str, line: str) -> str:
     return "\n".join([*kept, line])
 
 
-CASES = list({case.id: case for case in cases()}.values())
+CASES = [*of_names(), *of_contents(), *of_datasets(), *of_outputs(), *of_values()]
 
 
 # -- The tests -------------------------------------------------------------------------------------
