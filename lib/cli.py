@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import sys
 import threading
@@ -14,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
+from lib import guard
 from lib.errors import InputError
 from lib.options import parse
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from lib.vot.metrics import Evaluation
     from lib.vot.one_pass import OnePass
     from lib.vot.protocol import Protocol
-
-
-# Read by OpenCV as it is imported: what is wrong with a file is said here, in a sentence
-QUIET = {"OPENCV_LOG_LEVEL": "SILENT", "OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 def _say(text: str) -> None:
@@ -44,13 +40,13 @@ def track(options: argparse.Namespace) -> None:
     first = next(frames)
     box = check_box(options.init if options.init is not None else draw_box(first), first)
     window = Window("siambook track") if options.show else None
-    begin = time.perf_counter()
-    tracker = open_tracker(
-        options.weights, options.engine, options.precision, options.device, options.settings
-    )
-    loaded, times, lost = time.perf_counter() - begin, [], False
-    total = options.frames or len(source) or None
+    total, times, lost = options.frames or len(source) or None, [], False
     with write_track(Path(options.out), source.rate, not options.no_video) as writer:
+        begin = time.perf_counter()
+        tracker = open_tracker(
+            options.weights, options.engine, options.precision, options.device, options.settings
+        )
+        loaded = time.perf_counter() - begin
         tracker.init(first, box)
         writer.add(first, TrackResult(box, 1.0, 0, 1.0), 0.0)
         try:
@@ -150,10 +146,12 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     from lib.engines import zoo
     from lib.measure import quality, variants
     from lib.measure.absent import Absent
+    from lib.siamrpn.checkpoint import load_network
 
     def place(name: str) -> str:
         return name if name == zoo.DEMO else str(Path(name).resolve())
 
+    load_network(zoo.weights_path(options.weights))  # its faults, before anything is shown
     weights, framework = place(options.weights), options.engine
     if framework == "pytorch" and set(options.precision) == {"fp32"}:
         variant = variants.baseline(weights)[0]
@@ -260,13 +258,13 @@ def bench(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train a network as a configuration file says, or go on where a stopped run was."""
+    from lib.reading import read_mapping
     from lib.training import tracker
-    from lib.training.config import read_yaml
 
     given = {"data": options.data, "initial": options.initial, "backbone": options.backbone}
     overrides: Dict[str, Any] = {key: value for key, value in given.items() if value}
     if options.shift is not None:
-        pairs = read_yaml(options.config).get("pairs") or {}
+        pairs = read_mapping(options.config).get("pairs") or {}
         overrides["pairs"] = {**pairs, "shift": options.shift}
     config = tracker.load_config(options.config, overrides)
     print(tracker.train(config, options.out, options.device, stop_after=options.stop_after))
@@ -384,8 +382,13 @@ def measure(options: argparse.Namespace) -> None:
     from lib.measure import everything
 
     batch.stop_at_ctrl_c()
-    values = notebook.open_profile(ROOT, options.profile, options.run).values
-    everything.measure(values, scheduler=options.scheduler or "", workers=options.workers or 0)
+    profile = notebook.open_profile(ROOT, options.profile, options.run)
+    lacking = sorted({"dataset", "weights"} - set(profile.values))
+    if lacking:
+        raise InputError(f"{profile.file}: does not say {' and '.join(lacking)}")
+    everything.measure(
+        profile.values, scheduler=options.scheduler or "", workers=options.workers or 0
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -427,25 +430,13 @@ def _stop(*_: Any) -> None:
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Entry point: 0, or 2 with one sentence on standard error for a fault that the user can
-    mend."""
+    """Entry point: 0, or 2 with one sentence on standard error for a fault (`lib.guard`)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
-    for name, level in QUIET.items():
-        os.environ.setdefault(name, level)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was begun is ended or taken away
-    try:
-        if getattr(options, "threads", None):
-            _use_threads(options.threads)
-        return COMMANDS[options.command](options) or 0
-    except InputError as error:
-        _say(f"siambook: {error}")
-        return 2
-    except BrokenPipeError:
-        return 1
-    except KeyboardInterrupt:
-        _say("siambook: stopped")
-        return 130
+    if getattr(options, "threads", None):
+        _use_threads(options.threads)
+    return guard.run(COMMANDS[options.command], options)
 
 
 def _use_threads(count: int) -> None:

@@ -251,13 +251,15 @@ def _made_by(folder: Path) -> str:
 
 def _refuse(folder: Path) -> None:
     """Raise InputError where the folder holds a file that no version of this generator wrote."""
-    stamp = _made_by(folder)
-    names = "|".join(re.findall(r"[\w-]+", stamp))
+    form = r'{"generator": "\w+", "sequences": \["([\w", -]+)"\]}\n'
+    stamp = re.fullmatch(form, _made_by(folder))
+    names = stamp[1].replace('", "', "|") if stamp else ""
     inside = rf"({names})/(color/\d{{8}}\.jpg|groundtruth\.txt|\w+\.tag)"
     ours = rf"list\.txt|photographs\.csv|{re.escape(STAMP)}|{inside}"
     for path in (folder, *sorted(folder.rglob("*"))):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not (stamp and re.fullmatch(ours, name)):
+        is_file = os.path.lexists(path) and (path.is_symlink() or not path.is_dir())
+        if is_file and not (stamp and re.fullmatch(ours, name)):
             raise InputError(
                 f"{path}: this does not come from the demo benchmark, so {folder} is not "
                 "overwritten; name an empty or a new folder."

@@ -16,13 +16,13 @@ The description (`description.json`, as votchallenge/toolkit reads it in vot/dat
 
 from __future__ import annotations
 
-import json
+import lzma
 import re
 import shutil
 import sys
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple, Union
@@ -32,6 +32,7 @@ from tqdm import tqdm
 
 from lib.errors import InputError
 from lib.files import locked, write_text
+from lib.reading import parse_data
 
 # Stack vot2018/shortterm of the toolkit
 VOT2018 = "https://data.votchallenge.net/vot2018/main/description.json"
@@ -58,7 +59,8 @@ def read_description(content: bytes, source: str) -> List[Sequence]:
     """The sequences of a description. Raises InputError that names `source` and the fault, also for
     names unfit for folders."""
     try:
-        sequences = [_sequence(entry) for entry in json.loads(content)["sequences"]]
+        data = parse_data(content.decode("utf-8-sig"), source)
+        sequences = [_sequence(entry) for entry in data["sequences"]]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{source}: not a description of VOT sequences ({type(error).__name__}: {error})"
@@ -100,10 +102,10 @@ def fetch_vot2018(folder: Union[str, Path], source: str = VOT2018) -> Path:
     with _workplace(folder) as work:
         description = _download(source, work / "description.json")
         sequences = read_description(description.read_bytes(), source)
-        write_text(folder / "list.txt", "".join(f"{sequence.name}\n" for sequence in sequences))
         for sequence in tqdm(sequences, desc="VOT2018", unit="sequence", disable=None):
             if not _complete(folder / sequence.name, sequence):
                 _fetch_sequence(sequence, folder / sequence.name, source, work)
+        write_text(folder / "list.txt", "".join(f"{sequence.name}\n" for sequence in sequences))
         description.replace(known)
     return folder
 
@@ -169,7 +171,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 if not parts[0] or ".." in parts:
                     raise InputError(f"{archive}: refused, its member {name!r} leaves the folder")
             zipped.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise InputError(f"{archive}: not a readable zip file ({error})") from None
 
 
@@ -265,7 +267,7 @@ def _from_drive(place: str, target: str, _: Any) -> None:
 def _workplace(folder: Path) -> Iterator[Path]:
     """A folder `.fetch` inside `folder` to work in, for one process at a time; empty in the
     beginning, and gone in the end."""
-    work, lock = folder / ".fetch", folder / ".fetch.lock"
+    work, lock, there = folder / ".fetch", folder / ".fetch.lock", folder.exists()
     with locked(lock, f"{folder}: another fetch is under way there"):
         shutil.rmtree(work, ignore_errors=True)
         try:
@@ -276,3 +278,6 @@ def _workplace(folder: Path) -> Iterator[Path]:
         finally:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink()
+            if not there:
+                with suppress(OSError):  # it has something
+                    folder.rmdir()

@@ -40,6 +40,7 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
     """
     path = Path(path)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    there = path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -49,6 +50,27 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+        if not there:
+            with suppress(OSError):  # it has something
+                path.parent.rmdir()
+
+
+def refuse_others(path: Union[str, Path], mark: bytes = b"") -> None:
+    """Raise InputError where `path` cannot be written, or is a file that has something, but not
+    `mark`, at its beginning: this command did not make it, and does not replace it."""
+    above = next(parent for parent in Path(path).absolute().parents if parent.exists())
+    if not above.is_dir():
+        raise InputError(f"{path}: cannot be written ({above} is a file)")
+    if mark and os.path.lexists(path):
+        try:
+            with open(path, "rb") as file:
+                beginning = file.read(1 << 16)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+        if beginning and mark not in beginning:
+            raise InputError(
+                f"{path}: is there already, and was not made by this command; name another file"
+            )
 
 
 def write_text(path: Union[str, Path], text: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 import re
 from importlib import metadata
 from math import isfinite
-from typing import Any, Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence
 
 PRECISIONS = ("fp32", "fp16", "int8")
 FRAMEWORKS = ("pytorch", "openvino", "tensorrt")
@@ -324,9 +324,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return known.parse_args(arguments)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
 def parser() -> argparse.ArgumentParser:
     """All commands and their options; `.command` is the name of the one that was typed."""
-    main_parser = argparse.ArgumentParser(
+    main_parser = _Parser(
         prog="siambook", description="Siamese tracking, measured as the thesis measures it."
     )
     main_parser.add_argument("--version", action="version", version=f"siambook {_version()}")
@@ -342,6 +349,7 @@ def parser() -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         added._negative_number_matcher = NEGATIVE  # or argparse takes -5,30,40,40 for an option
+        added.add_argument("--debug", action="store_true", help="let a fault show where it is")
         for option in shared:
             added.add_argument(option, **SHARED[option])
         return added.add_argument

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import pictures_in
+from lib.files import pictures_in, refuse_others
 from lib.siamrpn.tracker import TrackResult
 from lib.vot.dataset import read_frame
 
@@ -138,6 +138,7 @@ class TrackWriter:
         self.boxes, self.video = folder / "boxes.csv", folder / "tracked.mp4"
         self.number, self.lost, self.fault = 0, 0, "" if video else "--no-video"
         self._partial = folder / f".tracked.{os.getpid()}.mp4"
+        refuse_others(self.boxes, COLUMNS[:13].encode())
         self._before = self.boxes.read_bytes() if self.boxes.is_file() else None
         self._rate = rate
         self._rows: Any = None

@@ -191,15 +191,23 @@ def test_a_picture_wider_than_players_take_is_drawn_smaller(tmp_path):
 
 
 def test_a_failure_takes_its_files_away_and_leaves_those_of_an_earlier_run(clip, tmp_path):
-    (tmp_path / "boxes.csv").write_text("earlier")
+    earlier = "frame,x,y,w,h,score\n1,2,3,4,5,0.6\n"
+    (tmp_path / "boxes.csv").write_text(earlier)
     result = TrackResult(np.array([10.0, 10, 30, 30]), 0.5, 0, 0.5)
-    for folder, left in ((tmp_path, "earlier"), (tmp_path / "new", None)):
+    for folder, left in ((tmp_path, earlier), (tmp_path / "new", None)):
         with suppress(InputError), write_track(folder, 30.0) as writer:
             writer.add(np.zeros((64, 64, 3), np.uint8), result, 0.0)
             raise InputError("damaged")
         assert folder.exists() == bool(left)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.csv", "clip"]
-    assert (tmp_path / "boxes.csv").read_text() == "earlier"
+    assert (tmp_path / "boxes.csv").read_text() == earlier
+
+
+def test_boxes_that_are_not_of_this_command_are_spared(clip, tmp_path, capsys):
+    (tmp_path / "boxes.csv").write_text("my notes\n")
+    assert main(["track", str(clip), "--init", BOX, "--out", str(tmp_path)]) == 2
+    assert "boxes.csv" in capsys.readouterr().err
+    assert (tmp_path / "boxes.csv").read_text() == "my notes\n"
 
 
 SMALL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "

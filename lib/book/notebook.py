@@ -35,12 +35,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO, Iterable, Iterator
 
-import yaml
-
 from lib.environment import DISTRIBUTIONS, device, gpus, processor
 from lib.errors import InputError
 from lib.files import digest
 from lib.measure import runs
+from lib.reading import read_mapping
 
 DEFAULT_PROFILE = "profiles/demo.yaml"
 SIDE_BY_SIDE = "lib/report/others.py"  # a page that uses it shows other runs, too
@@ -76,9 +75,9 @@ def open_profile(root: Path, profile: str | None = None, run: str | None = None)
     name = profile or os.environ.get("SIAMBOOK_PROFILE") or DEFAULT_PROFILE
     path = Path(name) if Path(name).is_file() else root / name
     try:
-        values = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = read_mapping(path)
         json.dumps(values)  # plain values only: they are written into a cell
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: no profile, which has `name: value` lines ({reason})") from None
     run = run or os.environ.get("SIAMBOOK_RUN") or str(values.get("run") or runs.LOCAL)

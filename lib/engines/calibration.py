@@ -26,6 +26,7 @@ from lib.engines.export import session
 from lib.engines.quantize import METHODS, Bounds, activation_bounds, channel_bounds
 from lib.errors import InputError
 from lib.files import digest, write_text
+from lib.reading import read_text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS
 from lib.vot.dataset import Dataset, axis_aligned_box
@@ -33,8 +34,10 @@ from lib.vot.dataset import Dataset, axis_aligned_box
 if TYPE_CHECKING:
     import onnx
 
+HEAD = "# Largest absolute values of activations"  # of a file of ranges
 METHOD = "entropy"  # the method that engines are built with unless another is asked for
 SEED = 0
+WIDEST = 1e9  # no activation is as large
 
 # How the xcorr network's inputs are put together for calibration: every pair's own kernels and
 # maps; the first pair's kernels for all; kernels that no target has, as a network has them that
@@ -192,7 +195,7 @@ def write_ranges(path: Union[str, Path], ranges: Ranges, source: str, weights: s
         for tensor in bounds[METHODS[0]]
     ]
     frame = pd.DataFrame(rows, columns=["network", "tensor", *METHODS])
-    head = f"# Largest absolute values of activations\n# source: {source}\n# weights: {weights}\n"
+    head = f"{HEAD}\n# source: {source}\n# weights: {weights}\n"
     write_text(path, head + frame.to_csv(index=False, float_format="%.6g"))
 
 
@@ -203,11 +206,12 @@ def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
     if not path.is_file():
         raise InputError(f"{path}: no such calibration file; `siambook calibrate` makes one")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
         frame = pd.read_csv(path, comment="#")
-        sound = np.isfinite(frame[list(METHODS)].to_numpy(float)).all()
+        ranges = frame[list(METHODS)].to_numpy(float)
+        sound = lines[0] == HEAD and ((ranges > 0) & (ranges < WIDEST)).all()
         rows = {str(name): group for name, group in frame.groupby("network")}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, IndexError):
         sound = False
     if not sound or set(rows) != set(NETWORKS):
         raise InputError(

@@ -24,13 +24,13 @@ import numpy as np
 
 from lib.errors import InputError
 from lib.files import write_text
-from lib.measure.sensors import Nvml, Rapl, Reading, Sensor, SensorFault, Tegrastats
+from lib.measure.sensors import Ina3221, Nvml, Rapl, Reading, Sensor, SensorFault, Tegrastats
 
 THESIS_PERIOD = 5.0  # s, section 4.3
 PERIOD = 0.5  # s between two readings of a run
 IDLE_SECONDS = 10.0  # for the idle power, before a run
 TOTAL = "total"  # in place of a rail: all rails
-_INPUTS = ("VDD_IN", "POM_5V_IN")  # on some Jetsons a rail that includes all others
+_INPUTS = ("VDD_IN", "POM_5V_IN", "VIN")  # on some Jetsons a rail that includes all others
 LATE = 1.75  # periods between two readings: one is missing
 
 Span = Tuple[float, float]  # start and end, s
@@ -39,7 +39,7 @@ Span = Tuple[float, float]  # start and end, s
 def find_sensor(device: str) -> Tuple[Optional[Sensor], str]:
     """The sensor for what runs on `device` ("cpu" or "cuda") and its name; or None and why."""
     reasons = []
-    for sensor in (Tegrastats(), Nvml() if device == "cuda" else Rapl()):
+    for sensor in (Tegrastats(), Ina3221(), Nvml() if device == "cuda" else Rapl()):
         try:
             sensor.open(1.0)
             return sensor, sensor.name

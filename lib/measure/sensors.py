@@ -1,5 +1,5 @@
-"""Power sensors: tegrastats on a Jetson, NVML on other NVIDIA GPUs, RAPL on x86 processors (section
-3.3.4).
+"""Power sensors: tegrastats or INA3221 on a Jetson, NVML on other NVIDIA GPUs, RAPL on x86
+processors (section 3.3.4).
 
 A sensor is opened, streams readings, and is closed. A fault while it streams is a sentence in the
 stream; it does not end the run (`lib.measure.power`).
@@ -15,11 +15,17 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Dict, Iterator, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import numpy as np
 
 POWERCAP = Path("/sys/class/powercap")
-# "GPU 2534/2534" (JetPack 4) or "GPU 2534mW/2534mW" (JetPack 5): mW now / on average so far
-_RAIL = re.compile(r"\b([A-Za-z]\w*) (-?\d+)(?:mW)?/-?\d+(?:mW)?(?!\S)")
+I2C = Path("/sys/bus/i2c/drivers")
+# "GPU 2534/2534" (JetPack 4), "GPU 2534mW/2534mW" (5), "GPU 2534mW/2534mW/9000mW" (7): mW now / on
+# average so far / at most
+_RAIL = re.compile(r"\b([A-Za-z]\w*) (-?\d+)(?:mW)?(?:/-?\d+(?:mW)?){1,2}(?!\S)")
+NOT_CONNECTED = "NC"
+OFFSET = 1.0  # W, by which a monitor may read an idle rail too low
 
 
 class SensorFault(Exception):
@@ -34,14 +40,14 @@ class Reading(NamedTuple):
 
     def is_possible(self) -> bool:
         """No rail of a machine that is measured here draws more than 2 kW."""
-        return all(0 <= watts <= 2000 for watts in self.watts.values())
+        return all(-OFFSET <= watts <= 2000 for watts in self.watts.values())
 
 
 def parse_tegrastats(line: str) -> Dict[str, float]:
     """Watts of each rail in a line of tegrastats, from any Jetson. Raises SensorFault where the
     line has no rail."""
     found = {rail: int(milliwatts) / 1000 for rail, milliwatts in _RAIL.findall(line)}
-    found.pop("NC", None)  # not connected
+    found.pop(NOT_CONNECTED, None)
     if not found:
         raise SensorFault(f"a line without power ({line.strip()[:40]!r})")
     return found
@@ -111,6 +117,42 @@ class Tegrastats(Sensor):
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+class Ina3221(Sensor):
+    """The power monitors of a Jetson as the kernel shows them, for containers without tegrastats."""
+
+    name = "INA3221"
+
+    def __init__(self, root: Path = I2C) -> None:
+        self.root = root
+        self.rails: Dict[str, List[Path]] = {}  # voltage in mV and current in mA, or power in mW
+
+    def open(self, period: float) -> None:
+        kinds = (
+            ("*/hwmon/*/in{}_label", "in{}_input", "curr{}_input"),  # from JetPack 5 on
+            ("*/iio:device*/rail_name_{}", "in_power{}_input"),
+        )
+        for number in range(4):
+            for label, *names in ([name.format(number) for name in kind] for kind in kinds):
+                for name in sorted(self.root.glob(f"ina3221*/{label}")):
+                    files = [name.with_name(file) for file in names]
+                    if all(file.is_file() for file in files):
+                        self.rails[name.read_text().strip()] = files
+        self.rails.pop(NOT_CONNECTED, None)
+        if not self.rails:
+            raise SensorFault(f"INA3221: no power monitors in {self.root}")
+        self.read()
+
+    def read(self) -> Reading:
+        try:
+            watts = {
+                rail: float(np.prod([_number(file) / 1000 for file in files]))
+                for rail, files in self.rails.items()
+            }
+        except (OSError, ValueError) as error:
+            raise SensorFault(f"INA3221: {error}") from None
+        return Reading(time.monotonic(), watts)
 
 
 class Nvml(Sensor):

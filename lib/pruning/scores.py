@@ -23,6 +23,7 @@ from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.files import digest, write_text
 from lib.pruning.choice import SUM, Scores, mask_layers
+from lib.reading import read_text
 from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm
 from lib.training.classify import Classifier, ClassifyConfig, load_classifier
 from lib.training.pictures import Folders, open_pictures
@@ -261,12 +262,12 @@ def read_scores(
     known = mask_layers(config)
     found: Dict[str, List[float]] = {}
     try:
-        head, *lines = Path(path).read_text(encoding="utf-8").splitlines()
+        head, *lines = read_text(path).splitlines()
         for row in csv.DictReader(lines):
             found.setdefault(row["layer"], []).append(float(row["score"]))
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (csv.Error, KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path}: not a file of channel scores ({error!r}); `siambook prune score` writes one"
+            f"{path}: not a file of channel scores; `siambook prune score` writes one"
         ) from None
     scores = {name: np.array(found[name]) for name in known if name in found}
     fits = all(len(own) == known[name] and np.isfinite(own).all() for name, own in scores.items())

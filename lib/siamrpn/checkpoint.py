@@ -18,6 +18,7 @@ from lib.files import whole_file
 from lib.siamrpn.anchors import RATIOS
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 
+MARK = "siambook"  # in weights that are made here, which may be replaced (`files.refuse_others`)
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # keys around a state dict
 LARGEST = 1e9  # a weight that is larger makes a network's answer overflow
 # NumPy's numbers are plain data: PySOT's optimiser has its learning rate as one
@@ -163,10 +164,10 @@ def _is_usable(value: Tensor, own: Tensor) -> bool:
 
 
 def save_weights(path: Union[str, Path], state: Mapping[str, Tensor]) -> None:
-    """Write a state dict in half precision, whole or not at all."""
+    """Write a state dict in half precision, whole or not at all, with `MARK` as its maker."""
     tensors = {key: value.detach().cpu() for key, value in state.items()}
     half = {key: value.half() if _fits_half(value) else value for key, value in tensors.items()}
-    save_whole(path, {"state_dict": half})
+    save_whole(path, {"made_by": MARK, "state_dict": half})
 
 
 def _fits_half(value: Tensor) -> bool:

@@ -93,7 +93,9 @@ class ClassifyConfig:
         counts = (self.pictures, self.batch_size, self.evaluate_every, self.save_every)
         known = self.precision in PRECISIONS
         if min(*counts, self.validation) < 1 or self.size < 63 or self.lr <= 0 or not known:
-            raise ValueError(f"impossible training: {self}")
+            raise ValueError(
+                "size should be at least 63, lr and all counts above 0, precision fp32 or bf16"
+            )
 
 
 def load_classify_config(path: Union[str, Path]) -> ClassifyConfig:

@@ -5,30 +5,21 @@ from __future__ import annotations
 from dataclasses import is_dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Dict, Mapping, Optional, Type, TypeVar, Union, get_type_hints
-
-import yaml
+from typing import Any, Mapping, Optional, Type, TypeVar, Union, get_type_hints
 
 from lib.errors import InputError
+from lib.reading import read_mapping
 
 T = TypeVar("T")
+# What is more would take all of a machine before it is noticed
+MOST = {"workers": 256, "size": 1024, "batch_size": 65536, "seed": 2**32 - 1}
 
 
 def read_config(
     kind: Type[T], path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
 ) -> T:
     """Read a dataclass from a YAML file. Unknown keys and impossible values raise InputError."""
-    return _build(kind, {**read_yaml(path), **(overrides or {})}, path)
-
-
-def read_yaml(path: Union[str, Path]) -> Dict[str, Any]:
-    """The keys and values of a YAML file. Raises InputError if it is not readable."""
-    try:
-        return dict(yaml.safe_load(Path(path).read_text()))
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path}: not a readable training configuration ({' '.join(str(error).split())})"
-        ) from None
+    return _build(kind, {**read_mapping(path), **(overrides or {})}, path)
 
 
 def _build(kind: Type[T], data: Any, source: object) -> T:
@@ -61,7 +52,7 @@ def _value(hint: Any, key: str, value: Any, source: object) -> Any:
         return value if value is None else _value(inner[0], key, value, source)
     if hint in (int, float):
         number = isinstance(value, (int, hint)) and not isinstance(value, bool)
-        fits = number and isfinite(value) and value >= 0
+        fits = number and isfinite(value) and 0 <= value <= MOST.get(key, value)
     else:
         fits = origin is None and isinstance(value, hint)
     if not fits:

@@ -102,6 +102,12 @@ class Training:
         state = read_plain(checkpoint)
         if not isinstance(state, Mapping) or set(state) != set(self.state()):
             raise InputError(f"{checkpoint}: not a checkpoint of this kind of training")
+        try:
+            self._restore(checkpoint, state)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
+            raise InputError(f"{checkpoint}: damaged, or of a network of other widths") from None
+
+    def _restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         was, now = state["config"], asdict(self.config)
         changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
         past = sum(end <= state["done"] for _, end in self.bounds)
@@ -109,12 +115,11 @@ class Training:
             changed.append("finished phases")
         if changed:
             raise InputError(f"{checkpoint}: was trained with another {', '.join(changed)}")
-        try:
-            for name, module in self.modules().items():
-                module.load_state_dict(state[name])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError):
-            raise InputError(f"{checkpoint}: of a network of other widths") from None
+        if not 0 <= state["done"] <= self.bounds[-1][1]:
+            raise ValueError(state["done"])
+        for name, module in self.modules().items():
+            module.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.average = {key: value.to(self.device) for key, value in state["average"].items()}
         self.done, self.unlogged = state["done"], state["unlogged"]
 

@@ -8,7 +8,6 @@ out and set on two other backgrounds). Search crops may get occluders and distra
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import isfinite
@@ -21,6 +20,7 @@ from torch.utils.data import Dataset
 
 from lib.engines.calibration import CropPair
 from lib.errors import InputError
+from lib.reading import read_data, read_mapping
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
 from lib.training.augment import augment, degrade, flip, mapped_size, random_affine, relight
 from lib.training.targets import anchor_targets, output_size
@@ -85,6 +85,9 @@ class PairConfig:
         unknown = sorted(set(self.shares) - set(KINDS))
         if unknown or sum(self.shares.values()) <= 0:
             raise ValueError(f"pairs: unknown kinds {unknown}, or shares that add up to nothing")
+        shares = (self.negative, self.video, self.grey, self.occluder, self.blur, self.mirror)
+        if self.frame_range < 1 or self.distractor >= 1 or max(shares) > 1:
+            raise ValueError("pairs: frame_range should be above 0, and no probability above 1")
 
 
 # -- Files -----------------------------------------------------------------------------------------
@@ -122,7 +125,7 @@ def _manifest(path: Path, holdout: Sequence[str]) -> List[Clip]:
     path = path / "manifest.json" if path.is_dir() else path
     stills: List[Clip] = []
     videos: Dict[str, Clip] = {name: [] for name in holdout}
-    for entry in json.loads(path.read_text()):
+    for entry in read_data(path):
         for x, y, w, h in entry["boxes"]:
             if not min(w, h) >= 1 or not all(map(isfinite, (x, y, w, h))):
                 raise InputError(
@@ -144,7 +147,7 @@ def _crop511(path: Path) -> List[Clip]:
     frame -> box. A box is x1 y1 x2 y2 or w h in the original picture; only its size matters."""
     clips = []
     for annotation in sorted(path.glob("*.json")):
-        for video, tracks in json.loads(annotation.read_text()).items():
+        for video, tracks in read_mapping(annotation).items():
             for track, frames in tracks.items():
                 clip = []
                 numbered = ((int(name), box) for name, box in frames.items() if name.isdigit())

@@ -4,6 +4,7 @@ network, and distillation."""
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
@@ -76,7 +77,11 @@ def load_config(
     path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
 ) -> TrainConfig:
     """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
-    return read_config(TrainConfig, path, overrides)
+    config = read_config(TrainConfig, path, overrides)
+    for name in (config.initial, config.backbone, config.teacher):
+        if name and not os.path.isfile(name):
+            raise InputError(f"{path}: {name}: no such weights file")
+    return config
 
 
 def train(

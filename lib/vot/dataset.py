@@ -225,7 +225,7 @@ def _load_folder(source: Path) -> Sequence:
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
     name, target, unused = folder.resolve().name, source.stem.partition(".")[2], 0
-    if source.stem.startswith("groundtruth_rect") and len(regions) < len(frames):
+    if source.stem.startswith("groundtruth_rect") and 0 < len(regions) < len(frames):
         start = OTB_STARTS.get(name, 0)
         late = [one for one in frames if one.stem.isdecimal() and int(one.stem) >= start]
         frames = late if len(late) >= len(regions) else frames

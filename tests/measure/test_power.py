@@ -153,6 +153,8 @@ def test_all_rails_add_up_unless_one_holds_the_others() -> None:
 
     xavier, nano = log(GPU=1, CPU=2, SOC=4), log(VDD_IN=4, VDD_CPU_GPU_CV=1, VDD_SOC=2)
     assert xavier.series(TOTAL)[1].tolist() == [7] and nano.series(TOTAL)[1].tolist() == [4]
+    thor = log(VDD_GPU=5, VDD_CPU_SOC_MSS=3, VIN_SYS_5V0=4, VIN=20)
+    assert thor.series(TOTAL)[1].tolist() == [20]
     rails = [usual_rail([each]) for each in (xavier, nano, log(**{"package-0": 3}))]
     assert rails == ["GPU", "VDD_CPU_GPU_CV", TOTAL]
 

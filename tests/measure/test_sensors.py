@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lib.measure import power
-from lib.measure.sensors import Nvml, Rapl, SensorFault, parse_tegrastats
+from lib.measure.sensors import Ina3221, Nvml, Rapl, Reading, SensorFault, parse_tegrastats
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +39,12 @@ ORIN_NANO = (
     "GR3D_FREQ 1% cpu@62.843C soc2@61.968C gpu@61.687C tj@62.843C VDD_IN 3913mW/3922mW VDD_CPU_GPU_CV 598mW/598 "
     "VDD_SOC 1238mW/1237mW\n"
 )
+# ../shared/cases/tegrastats-jetpack7-orin: now, on average, at most
+JETPACK_7 = (
+    "11-02-2026 10:11:00 RAM 9120/62817MB (lfb 4x4MB) CPU [11%@2201,4%@2201,off,off] EMC_FREQ 2%@3199 GR3D_FREQ "
+    "40%@[1300,1300] NVENC0 off NVDEC0 off VIC off APE 174 cpu@51.5C/52.1C soc0@49.0C/49.2C gpu@47.0C/47.5C tj@52.1C/52.1C "
+    "VDD_GPU_SOC 4000mW/4100mW/9000mW VDD_CPU_CV 1633mW/1700mW/2450mW VIN_SYS_5V0 5200mW/5210mW/5500mW\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -61,9 +67,10 @@ ORIN_NANO = (
                 "VDDQ_VDD2_1V8AO": 1.091,
             },
         ),
+        (JETPACK_7, {"VDD_GPU_SOC": 4.0, "VDD_CPU_CV": 1.633, "VIN_SYS_5V0": 5.2}),
         (ORIN_NANO, {"VDD_IN": 3.913, "VDD_CPU_GPU_CV": 0.598, "VDD_SOC": 1.238}),
     ],
-    ids=["JetPack 4, AGX Xavier", "JetPack 5, AGX Xavier", "AGX Orin", "Orin Nano"],
+    ids=["JetPack 4, AGX Xavier", "JetPack 5, AGX Xavier", "AGX Orin", "JetPack 7", "Orin Nano"],
 )
 def test_lines_of_each_generation(line: str, watts: Dict[str, float]) -> None:
     assert parse_tegrastats(line) == pytest.approx(watts)
@@ -134,6 +141,37 @@ def test_no_mean_of_rapl_reaches_over_a_fault(tmp_path: Path) -> None:
     counter.write_text("20000000\n")  # 20 J meanwhile
     assert sensor.read() is None
     assert joules(sensor) == {"package-0": 0}
+
+
+# -- INA3221 ---------------------------------------------------------------------------------------
+
+
+def test_the_kernels_power_monitors_are_read_in_watts(tmp_path: Path) -> None:
+    hwmon = tmp_path / "ina3221" / "1-0040" / "hwmon" / "hwmon3"
+    iio = tmp_path / "ina3221x" / "1-0041" / "iio:device0"
+    texts = {
+        hwmon: {"in1_label": "VDD_IN", "in1_input": "5000", "curr1_input": "800"},
+        iio: {"rail_name_0": "VDDRQ", "in_power0_input": "309"},
+    }
+    texts[hwmon].update({"in2_label": "NC", "in2_input": "0", "curr2_input": "0"})
+    texts[hwmon].update({"in7_label": "sum of shunt voltages", "in7_input": "1"})
+    for folder, files in texts.items():
+        folder.mkdir(parents=True)
+        for name, text in files.items():
+            (folder / name).write_text(text + "\n")
+    sensor = Ina3221(tmp_path)
+    sensor.open(1.0)
+    assert sensor.read().watts == pytest.approx({"VDD_IN": 4.0, "VDDRQ": 0.309})
+    (hwmon / "curr1_input").write_text("?\n")
+    with pytest.raises(SensorFault, match="INA3221: "):
+        sensor.read()
+    with pytest.raises(SensorFault, match="no power monitors"):
+        Ina3221(tmp_path / "elsewhere").open(1.0)
+
+
+def test_a_monitor_may_read_an_idle_rail_a_little_too_low() -> None:
+    readings = [Reading(0.0, {"CV": watts}) for watts in (-0.04, 0.0, -40.0, 3000.0)]
+    assert [reading.is_possible() for reading in readings] == [True, True, False, False]
 
 
 # -- NVML, and which sensor it is ------------------------------------------------------------------
