@@ -17,6 +17,7 @@ from contextlib import suppress
 import cv2
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("torch")
 
@@ -24,7 +25,7 @@ from lib.cli import main
 from lib.engines import zoo
 from lib.engines.zoo import open_tracker
 from lib.errors import InputError
-from lib.siamrpn.tracker import LOST_FRAMES, SiamRPNTracker, TrackResult
+from lib.siamrpn.tracker import LOST_FRAMES, LOST_SCORE, SiamRPNTracker, TrackResult
 from lib.video import LARGEST_SIDE, FrameSource, write_track
 from lib.vot.dataset import axis_aligned_box, load_dataset
 from lib.vot.overlap import area_overlap, region_corners
@@ -293,6 +294,8 @@ def test_a_target_is_lost_after_some_weak_frames():
     lost = [tracker.update(weak, loc, 1.0, 100, 100).lost for _ in range(LOST_FRAMES + 1)]
     assert lost == [False] * (LOST_FRAMES - 1) + [True] * 2
     assert not tracker.update(-weak, loc, 1.0, 100, 100).lost
+    measured = yaml.safe_load((zoo.FOLDER / "lost.yaml").read_text())
+    assert (measured["score"], measured["frames"]) == (LOST_SCORE, LOST_FRAMES)
 
 
 @pytest.mark.parametrize(

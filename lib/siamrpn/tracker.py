@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0
-# When a target counts as lost (data/demo/lost.csv: chosen with the demo weights)
-LOST_SCORE, LOST_FRAMES = 0.5, 2
+# When a target counts as lost: chosen with the demo weights, error rates in data/demo/lost.yaml
+LOST_SCORE, LOST_FRAMES = 0.8, 2
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ demo tracker, and each once more with a cut: after eight frames comes another se
 target is gone. The threshold is chosen on one half of them, and tested on the other half and on the
 real sequences in ../shared/sequences.
 
-gone: share of frames after the cut that count as lost. off: of those where the box does not overlap
+gone: share of frames after the cut that count as lost. astray: of those where the box does not overlap
 the annotation, mostly since it follows a look-alike. seen: of those where it overlaps and less than
 half of the target is covered, so these are false alarms.
 """
@@ -57,7 +57,7 @@ def generated(tracker, numbers):
         regions, images = [f.polygon.ravel() for f in own], [f.image for f in own]
         scores, overlaps = track(tracker, images, regions)
         covered = np.array([f.covered for f in own[1:]])
-        yield Run(scores, {"off": overlaps == 0, "seen": (overlaps > 0) & (covered < 0.5)})
+        yield Run(scores, {"astray": overlaps == 0, "seen": (overlaps > 0) & (covered < 0.5)})
         cut = images[:BEFORE_CUT] + [f.image for f in other[BEFORE_CUT:]]
         scores, _ = track(tracker, cut, regions)
         yield Run(scores, {"gone": np.arange(1, len(cut)) >= BEFORE_CUT})
@@ -69,7 +69,7 @@ def real(tracker, names=("VOT2018", "OTB")):
         for sequence in load_dataset(SEQUENCES / name):
             frames = map(sequence.frame, range(len(sequence)))
             scores, overlaps = track(tracker, frames, sequence.regions)
-            yield Run(scores, {"off": overlaps == 0, "seen": overlaps > 0})
+            yield Run(scores, {"astray": overlaps == 0, "seen": overlaps > 0})
 
 
 def alarms(scores, score, frames):
@@ -86,7 +86,7 @@ def alarms(scores, score, frames):
 def rates(runs, score, frames):
     """For each kind of frames, how many there are, and the share that counts as lost."""
     found = {}
-    for kind in ("gone", "off", "seen"):
+    for kind in ("gone", "astray", "seen"):
         those = [(run, run.kinds[kind]) for run in runs if kind in run.kinds]
         hits = [alarms(run.scores, score, frames)[which] for run, which in those]
         values = np.concatenate(hits) if hits else np.zeros(0)
