@@ -180,6 +180,11 @@ def test_the_table_of_networks_says_what_the_files_weigh(onnx_page: Page) -> Non
     assert f"6 × kernel: {onnx_page.network.config.rpn}×1×5×5" in table
 
 
+def test_the_files_alone_find_the_trackers_box(onnx_page: Page) -> None:
+    assert np.abs(onnx_page.box - onnx_page.expected).max() < 0.05
+    assert np.abs(onnx_page.box - onnx_page.start).max() > 0.05  # it is not where it was
+
+
 def test_the_levels_shares_are_the_trained_ones(onnx_page: Page) -> None:
     head = onnx_page.network.rpn_head
     assert onnx_page.shares["cls"] == pytest.approx(torch.softmax(head.cls_weight, 0).tolist())
