@@ -34,7 +34,6 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import pandas as pd
-from tqdm import tqdm
 
 from lib.book.notebook import (
     Profile,
@@ -49,6 +48,7 @@ from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
 from lib.measure import runs
+from lib.progress import progress
 
 NEEDS = ("nbclient", "ipykernel", "nbformat")
 LOCK = ".batch"
@@ -106,8 +106,8 @@ def run(
     folder, unwritten = runs.run_folder(into), ""
     with locked(folder / LOCK, f"{folder}: another `siambook run` is working in this run"):
         rows = {row["notebook"]: row for row in runs.notebook_times(into).to_dict("records")}
-        with tqdm(names, unit="notebook") as bar:
-            for each in bar:
+        with progress(len(names), "notebooks") as bar:
+            for each in names:
                 bar.set_description(each)
                 rows[each] = _one(each, root, chosen, folder / "notebooks")
                 table = pd.DataFrame([rows[one] for one in book if one in rows], columns=COLUMNS)
@@ -115,12 +115,13 @@ def run(
                     write_text(folder / runs.NOTEBOOKS, table.to_csv(index=False))
                 except InputError as error:  # a disk that is full now may not be so later
                     unwritten = str(error)
+                bar.update(1)
     said = [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED]
     return [*said, unwritten] if unwritten else said
 
 
 def stop_at_ctrl_c() -> None:
-    """Let Ctrl-C end the process at once, as a kill does: a batch stands that at any moment, and
+    """Let Ctrl-C, and SIGTERM, end the process at once, as a kill does: a batch stands that at any moment, and
     its kernel ends with it. An exception would have to find its way out through callbacks of
     asyncio and what nbclient does behind it. Where Ctrl-C is ignored, as in a job in the
     background, or has another handler, it stays so."""
@@ -131,6 +132,7 @@ def stop_at_ctrl_c() -> None:
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _one(name: str, root: Path, profile: Profile, folder: Path) -> dict[Any, Any]:

@@ -227,7 +227,7 @@ def score_file(
     done = read_scores(out, classifier.config, origin, whole=False) if out.exists() else {}
     scorer = Scorer(classifier, some, precision)
     cost = {name: scorer.work([name]).flop for name in scorer.layers if name not in done}
-    with tqdm(total=sum(cost.values()), unit="FLOP", unit_scale=True) as bar:
+    with tqdm(total=sum(cost.values()), unit="FLOP", unit_scale=True, disable=None) as bar:
         for name in sorted(cost, key=lambda name: cost[name]):
             done[name] = scorer.score(name)
             write_scores(out, done, origin)

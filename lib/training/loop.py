@@ -175,7 +175,7 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
         start_log(out / "log.csv", training)
     total = training.bounds[-1][1]
     stop = total if stop_after is None else min(total, stop_after)
-    shown = {"unit": training.unit, "smoothing": 0.05, "disable": not first}
+    shown = {"unit": training.unit, "smoothing": 0.05, "disable": None if first else True}
     with tqdm(total=total, initial=training.done, **shown) as bar:
         for phase, (begin, end) in enumerate(training.bounds):
             if begin <= training.done < min(end, stop):
