@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import pandas as pd
+from tqdm import tqdm
 
 from lib.book.notebook import (
     Profile,
