@@ -105,7 +105,8 @@ def fetch_vot2018(folder: Union[str, Path], source: str = VOT2018) -> Path:
         for sequence in tqdm(sequences, desc="VOT2018", unit="sequence", disable=None):
             if not _complete(folder / sequence.name, sequence):
                 _fetch_sequence(sequence, folder / sequence.name, source, work)
-        write_text(folder / "list.txt", "".join(f"{sequence.name}\n" for sequence in sequences))
+            # From the first sequence on, so that a part is not taken for the whole
+            write_text(folder / "list.txt", "".join(f"{each.name}\n" for each in sequences))
         description.replace(known)
     return folder
 

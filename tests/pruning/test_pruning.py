@@ -224,7 +224,7 @@ HEAD = "# x\nlayer,channel,score\n"
         (f"{HEAD}layer1.0.conv1,0,1\n", "another network, or not all"),
         (f"{HEAD}layer1.0.conv1,0,nan\n", "another network, or not all"),
         (f"{HEAD}layer1.0.conv1,0\n", "not a file of channel scores"),
-        (None, "not a file of channel scores"),
+        (None, "cannot be read"),
     ],
 )
 def test_scores_that_are_none_are_refused(tmp_path, text, reason):

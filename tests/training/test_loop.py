@@ -236,7 +236,7 @@ def test_crop511_folders_of_pysot_are_read(tmp_path):
         ({"pairs": {"holdout": "moving"}}, "holdout cannot be 'moving'"),
         ({"pairs": {"shares": {"cats": 1.0}}}, "unknown kinds ['cats']"),
         ({"initial": "missing.pth"}, "missing.pth: no such weights file"),
-        ({"data": "nowhere.json"}, "nowhere.json: not a training manifest"),
+        ({"data": "nowhere.json"}, "nowhere.json cannot be read"),
     ],
 )
 def test_bad_configurations_are_refused_in_one_sentence(tmp_path, manifest, changes, words):
