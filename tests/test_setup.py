@@ -45,6 +45,7 @@ COMES_WITH = {
     "jupyter_client": "ipykernel",
     "typing_extensions": "torch",
     "google": "onnx",
+    "packaging": "matplotlib",
 }
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by
 # path (or skip).
