@@ -3,6 +3,7 @@
 # make test38 runs the tests on Python 3.8, as a Jetson has it (once: makes .venv38, 5 GB)
 # make lock   resolves pyproject.toml into the lock, keeping what fits (ARGS=--upgrade: the newest); make lock-check: a dry run for
 #             every platform and Python
+# make test-aarch64 runs tests on an emulated Debian 11 for arm64   make audit  lists known weaknesses of the locked versions
 #
 # make book PROFILE=profiles/workstation.yaml RUN=my-run   builds with other parameters (see README.md)
 # make book PYTHON=python3.12                              makes .venv with another Python
@@ -27,7 +28,7 @@ ifdef RUN
 export SIAMBOOK_RUN = $(RUN)
 endif
 
-.PHONY: book test test38 lab lint install lock lock-check clean
+.PHONY: book test test38 lab lint install lock lock-check audit test-aarch64 clean
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
@@ -50,6 +51,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations lib
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --min-severity medium .github/workflows
 
 install: $(BIN)/python
 	.ci/install $(BIN)/python "$(EXTRAS)" "$(LOCK)"
@@ -70,6 +73,14 @@ lock: $(BIN)/uv
 
 lock-check: $(BIN)/uv
 	.ci/lock $< check
+
+# Known weaknesses of the locked versions: a report.
+audit: $(BIN)/uv
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit -r requirements.lock --no-deps --disable-pip --progress-spinner off
+
+test-aarch64: $(BIN)/uv
+	.ci/aarch64 $< $(ARGS)
 
 clean:
 	rm -rf book/_build $(VENV) .venv38

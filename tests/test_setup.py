@@ -305,6 +305,18 @@ def test_every_notebook_is_in_the_table_of_contents() -> None:
     assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}
 
 
+# -- Workflows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.name)
+def test_every_command_of_a_workflow_is_one_that_a_person_can_run(path: Path) -> None:
+    jobs = yaml.safe_load(path.read_text())["jobs"].values()
+    commands = [step["run"].split() for job in jobs for step in job["steps"] if "run" in step]
+    assert commands
+    for make, target, *_ in commands:
+        assert make == "make" and re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
 # -- README ----------------------------------------------------------------------------------------
 
 
