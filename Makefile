@@ -1,17 +1,20 @@
 # make book   builds the book into book/_build/html      make test   runs the tests
 # make lab    opens JupyterLab on the notebooks          make lint   ruff, mypy, and lib/ against Python 3.8
 # make test38 runs the tests on Python 3.8, as a Jetson has it (once: makes .venv38, 5 GB)
+# make lock   resolves pyproject.toml into the lock, keeping what fits (ARGS=--upgrade: the newest); make lock-check: a dry run for
+#             every platform and Python
+# make test-aarch64 runs tests on an emulated Debian 11 for arm64   make audit  lists known weaknesses of the locked versions
 #
 # make book PROFILE=profiles/workstation.yaml RUN=my-run   builds with other parameters (see README.md)
 # make book PYTHON=python3.12                              makes .venv with another Python
+# make install LOCK=                                       the newest versions instead of the lock's
 
 PYTHON ?= python3
 VENV   ?= .venv
 EXTRAS  = book,test,engines
+LOCK   ?= $(if $(filter board,$(EXTRAS)),requirements-board.lock,requirements.lock)
 WORKERS ?= 2
 BIN     = $(VENV)/bin
-# Without setuptools' warning that a folder may hide an editable installation.
-PIP     = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 STAMP   = $(VENV)/.installed
 
 # On a Jetson PyTorch, TensorRT and OpenCV come with JetPack, outside of pip's reach: let the environment see them.
@@ -25,7 +28,7 @@ ifdef RUN
 export SIAMBOOK_RUN = $(RUN)
 endif
 
-.PHONY: book test test38 lab lint install clean
+.PHONY: book test test38 lab lint install lock lock-check audit test-aarch64 clean
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
@@ -48,16 +51,36 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/vermin --quiet --no-tips --target=3.8- --violations lib
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --min-severity medium .github/workflows
 
-install: $(STAMP)
+install: $(BIN)/python
+	.ci/install $(BIN)/python "$(EXTRAS)" "$(LOCK)"
+	touch $(STAMP)
 
-$(STAMP): pyproject.toml Makefile
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 8) and "siambook needs Python 3.9 or newer (make PYTHON=python3.x ...)")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
-	$(PIP) --upgrade "pip>=23"
-	$(PIP) -e ".[$(EXTRAS)]"
-	$(BIN)/python -c "import cv2" 2>/dev/null || $(PIP) -e ".[opencv]"
-	touch $@
+	$(PYTHON) -m venv $(VENV_FLAGS) $(VENV)
+
+$(STAMP): pyproject.toml Makefile .ci/install $(LOCK)
+	$(MAKE) install
+
+$(BIN)/uv: $(BIN)/python
+	$(BIN)/python -m pip install --quiet uv
+
+lock: $(BIN)/uv
+	.ci/lock $< $(ARGS)
+
+lock-check: $(BIN)/uv
+	.ci/lock $< check
+
+# Known weaknesses of the locked versions: a report.
+audit: $(BIN)/uv
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/pip-audit -r requirements.lock --no-deps --disable-pip --progress-spinner off
+
+test-aarch64: $(BIN)/uv
+	.ci/aarch64 $< $(ARGS)
 
 clean:
 	rm -rf book/_build $(VENV) .venv38

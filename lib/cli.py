@@ -402,6 +402,21 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """What this machine has for a profile, and what it lacks."""
+    from lib import doctor as examining
+    from lib.book import notebook
+    from lib.files import ROOT
+
+    values = notebook.open_profile(ROOT, options.profile, options.run).values
+    findings = examining.examine(values)
+    if options.json:
+        print(json.dumps([{**each._asdict(), "state": each.state} for each in findings], indent=1))
+    else:
+        print(examining.report(findings))
+    return int(any(each.state == "missing" for each in findings))
+
+
 def demo_data(options: argparse.Namespace) -> None:
     """Generate the demo benchmark."""
     from lib.demo import make_benchmark
@@ -421,6 +436,7 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
     "fetch": fetch,
     "measure": measure,
     "run": run,
+    "doctor": doctor,
     "demo-data": demo_data,
 }
 

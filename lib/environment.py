@@ -64,7 +64,7 @@ def record(device: str = "cpu") -> dict[str, Any]:
         "commit": _commit(),
         "in_use": _in_use(),
         "hardware": hardware(device),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "memory_gib": memory_gib(),
         "system": platform.platform(),
         "versions": {
             "python": platform.python_version(),
@@ -95,6 +95,13 @@ def _in_use(seconds: float = 0.3) -> float | None:
     time.sleep(seconds)
     busy = busy_seconds() - before
     return round(min(busy / seconds / (cores() or 1), 1.0), 2) if before else None
+
+
+def memory_gib() -> float | None:
+    """Memory of the machine; None where the system does not say (Windows)."""
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
 
 
 def busy_seconds() -> float:

@@ -276,6 +276,17 @@ def _run(command: Command) -> None:
     add("--only", nargs="+", default=[], metavar="PREFIX", help="of notebooks, e.g. 04_2 05")
 
 
+def _doctor(command: Command) -> None:
+    command(
+        "doctor",
+        "what this machine has for a profile, what it lacks, and what supplies it",
+        "--profile profiles/xavier.yaml",
+        "--profile",
+        "--run",
+        "--json",
+    )
+
+
 def _demo_data(command: Command) -> None:
     add = command(
         "demo-data", "generate the demo benchmark in VOT layout", "data/cache/demo-benchmark"
@@ -295,6 +306,7 @@ COMMANDS = (
     _fetch,
     _measure,
     _run,
+    _doctor,
     _demo_data,
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -44,6 +45,7 @@ COMES_WITH = {
     "jupyter_client": "ipykernel",
     "typing_extensions": "torch",
     "google": "onnx",
+    "packaging": "matplotlib",
 }
 # Not packages: this project, and modules beside the PySOT fixtures that the parity tests find by
 # path (or skip).
@@ -99,10 +101,8 @@ def test_conda_installs_what_make_installs() -> None:
         "a package named here is missing from pyproject.toml, the one list"
     )
     [pip] = [entry["pip"] for entry in conda if isinstance(entry, dict)]
-    [extras] = re.findall(r"^-e \.\[(.*)\]$", "\n".join(pip), re.MULTILINE)
-    assert len(pip) == 1
-    assert set(extras.split(",")) == {*makefile_value("EXTRAS").split(","), "opencv"}
-    assert set(extras.split(",")) <= set(EXTRAS)
+    assert pip == ["-c requirements.lock", f"-e .[{makefile_value('EXTRAS')}]"]
+    assert set(makefile_value("EXTRAS").split(",")) <= set(EXTRAS)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 10), reason="older Pythons cannot list their modules")
@@ -140,36 +140,113 @@ def test_jupyter_book_stays_below_2() -> None:
     assert pin.startswith("jupyter-book>=1.0.4,<2")
 
 
-# -- Whichever cv2 is already there ----------------------------------------------------------------
+# -- Locks -----------------------------------------------------------------------------------------
 
 
-def test_no_dependency_brings_a_second_opencv() -> None:
-    others = PROJECT["dependencies"] + [
-        requirement for extra in EXTRAS if extra != "opencv" for requirement in EXTRAS[extra]
-    ]
-    assert not {name for name in names(others) if name.startswith("opencv")}
-    assert names(EXTRAS["opencv"]) == {"opencv-python-headless"}
+def machine(python: str, system: str, processor: str) -> dict[str, str]:
+    """What requirements' markers ask of a machine."""
+    return {
+        "python_version": python,
+        "python_full_version": f"{python}.1",
+        "sys_platform": system,
+        "platform_machine": processor,
+    }
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["cv2 is there", "no cv2"])
-def test_opencv_is_installed_only_where_there_is_none(tmp_path: Path, there: bool) -> None:
-    """The Makefile's own recipe, with an interpreter in place of .venv's that notes what it is
-    asked."""
-    log = tmp_path / "log"
+def pins(lock: str, environment: dict[str, str]) -> dict[str, str]:
+    """The versions that a lock has for a machine, by normalised name. Fails where a package has
+    two."""
+    requirements = pytest.importorskip("packaging.requirements")
+    lines = (ROOT / lock).read_text().splitlines()
+    parsed = [requirements.Requirement(line) for line in lines if not line.startswith("#")]
+    here = [each for each in parsed if not each.marker or each.marker.evaluate(environment)]
+    found = {normalised(each.name): str(each.specifier).replace("==", "", 1) for each in here}
+    assert len(found) == len(here)
+    return found
+
+
+def normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def unmet(required: list[str], pinned: dict[str, str], environment: dict[str, str]) -> list[str]:
+    """The requirements that a lock does not meet on a machine."""
+    requirements = pytest.importorskip("packaging.requirements")
+    faults = []
+    for requirement in map(requirements.Requirement, required):
+        if requirement.marker and not requirement.marker.evaluate(environment):
+            continue
+        version = pinned.get(normalised(requirement.name), "")
+        if not version or not requirement.specifier.contains(version, prereleases=True):
+            faults.append(f"{requirement} (locked: {version or 'nothing'})")
+    return faults
+
+
+def board_requirements() -> list[str]:
+    """PyTorch is the board's own, and in no lock."""
+    required = PROJECT["dependencies"] + EXTRAS["board"] + EXTRAS["engines"] + EXTRAS["fetch"]
+    return [each for each in required if not re.match(r"torch\b|siambook\b", each)]
+
+
+@pytest.mark.parametrize("python", ["3.9", "3.10", "3.11", "3.12", "3.13"])
+@pytest.mark.parametrize(
+    "platform", [("linux", "x86_64"), ("linux", "aarch64"), ("darwin", "arm64")], ids=" ".join
+)
+def test_the_lock_has_all_that_pyproject_asks_for(python: str, platform: tuple[str, str]) -> None:
+    environment = machine(python, *platform)
+    required = PROJECT["dependencies"] + [each for extra in EXTRAS.values() for each in extra]
+    required = [each for each in required if not each.startswith("siambook[")]
+    assert not unmet(required, pins("requirements.lock", environment), environment), "make lock"
+
+
+def test_the_boards_lock_has_all_that_its_extra_asks_for() -> None:
+    environment = machine("3.8", "linux", "aarch64")
+    found = pins("requirements-board.lock", environment)
+    assert not unmet(board_requirements(), found, environment), "make lock"
+    assert not {name for name in found if name.startswith(("torch", "opencv", "nvidia"))}
+
+
+def test_a_lock_names_no_index_and_no_hash() -> None:
+    for path in ROOT.glob("*.lock"):
+        assert not re.search(r"://|--hash|^-", path.read_text(), re.MULTILINE), path.name
+
+
+@pytest.fixture
+def noting(tmp_path: Path) -> Path:
+    """An environment whose interpreter notes in `log` what it is asked, and does nothing."""
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(
-        f'#!/bin/sh\necho "$@" >> {log}\n[ "$2" != "import cv2" ] || exit {0 if there else 1}\n'
-    )
+    python.write_text(f'#!/bin/sh\necho "$@" >> "{tmp_path}/log"\n[ "$2" != uv ] || exit $NO_UV\n')
     python.chmod(0o755)
+    (tmp_path / "venv" / "pyvenv.cfg").write_text("include-system-site-packages = false\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("no_uv", [0, 1], ids=["uv", "plain pip"])
+@pytest.mark.parametrize("lock", [None, ""], ids=["locked", "newest"])
+def test_make_installs_what_the_lock_says(noting: Path, no_uv: int, lock: str | None) -> None:
+    command = ["make", "-s", "install", f"VENV={noting / 'venv'}"]
     subprocess.run(
-        ["make", "-s", "install", f"VENV={tmp_path / 'venv'}", f"PYTHON={sys.executable}"],
+        command + ([] if lock is None else [f"LOCK={lock}"]),
         cwd=ROOT,
+        env={**os.environ, "NO_UV": str(no_uv), "XDG_CACHE_HOME": str(noting)},
         check=True,
     )
-    asked = log.read_text()
-    assert f".[{makefile_value('EXTRAS')}]" in asked
-    assert (".[opencv]" in asked) is not there
+    installs = [line for line in (noting / "log").read_text().splitlines() if " -e " in line]
+    versions = "-c requirements.lock" if lock is None else "--upgrade"
+    assert len(installs) == 1 + no_uv
+    for line in installs:
+        assert line.endswith(f"-e .[{makefile_value('EXTRAS')}] {versions}")
+    assert installs[-1].startswith("-m pip" if no_uv else "-m uv")
+
+
+def test_a_jetsons_own_packages_are_seen_by_what_installs(noting: Path) -> None:
+    (noting / "venv" / "pyvenv.cfg").write_text("include-system-site-packages = true\n")
+    command = ["make", "-s", "install", f"VENV={noting / 'venv'}", "EXTRAS=board"]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_UV": "0"}, check=True)
+    asked = (noting / "log").read_text()
+    assert "-m uv" not in asked
+    assert "-m pip install --quiet -e .[board] -c requirements-board.lock" in asked
 
 
 # -- Notebooks -------------------------------------------------------------------------------------
@@ -228,6 +305,18 @@ def test_every_notebook_is_in_the_table_of_contents() -> None:
     assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}
 
 
+# -- Workflows -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob(".github/workflows/*.yml")), ids=lambda p: p.name)
+def test_every_command_of_a_workflow_is_one_that_a_person_can_run(path: Path) -> None:
+    jobs = yaml.safe_load(path.read_text())["jobs"].values()
+    commands = [step["run"].split() for job in jobs for step in job["steps"] if "run" in step]
+    assert commands
+    for make, target, *_ in commands:
+        assert make == "make" and re.search(rf"^{target}:", MAKEFILE, re.MULTILINE)
+
+
 # -- README ----------------------------------------------------------------------------------------
 
 
@@ -238,7 +327,7 @@ def readme_commands(start: str) -> list[str]:
 
 
 def test_the_targets_that_the_readme_names_exist() -> None:
-    targets = set(re.findall(r"^(\w+):", MAKEFILE, re.MULTILINE))
+    targets = set(re.findall(r"^([\w-]+):", MAKEFILE, re.MULTILINE))
     words = [command.split()[1] for command in readme_commands("make")]
     assert {"book", "test", "lab"} <= {word for word in words if "=" not in word} <= targets
 
