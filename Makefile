@@ -25,13 +25,17 @@ ifdef RUN
 export SIAMBOOK_RUN = $(RUN)
 endif
 
-.PHONY: book test test38 lab lint install clean
+.PHONY: book pdf test test38 lab lint install clean
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
 	$(BIN)/siambook measure
 	$(BIN)/jupyter-book build -W --keep-going book/
 	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
+
+# The built book as book/_build/siambook.pdf; needs Chromium
+pdf: $(STAMP)
+	$(BIN)/python -m lib.book.pdf
 
 # Two files of tests at a time, and one thread in each: PyTorch's threads wait for each other without resting.
 test: $(STAMP)
