@@ -15,7 +15,7 @@ import tempfile
 from datetime import date
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lib.book.notebook import open_profile
@@ -33,7 +33,6 @@ FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
     "--no-pdf-header-footer",
-    "--generate-pdf-document-outline",
     "--virtual-time-budget=600000",  # Chromium's time, which passes quickly: MathJax needs some
 ]
 # Of no use on paper: folded code, parameters, links beside headings, files to download, scripts
@@ -68,7 +67,7 @@ def make(html: Path, out: Path) -> None:
             if not printed.is_file():
                 raise InputError(f"{browser} printed nothing: {done.stderr.strip()[-300:]}")
             numbers = targets(printed)
-        shutil.copyfile(printed, out)
+        _write_with_outline(printed, out, body, numbers)
 
 
 def targets(pdf: Path) -> dict[str, int]:
@@ -80,6 +79,23 @@ def targets(pdf: Path) -> dict[str, int]:
         unquote(name.lstrip("/")): 1 + (reader.get_destination_page_number(place) or 0)
         for name, place in reader.named_destinations.items()
     }
+
+
+def _write_with_outline(
+    printed: Path, out: Path, body: BeautifulSoup, numbers: dict[str, int]
+) -> None:
+    """Chromium's own outline names a heading twice where a page begins with it."""
+    from pypdf import PdfWriter
+
+    writer = PdfWriter(clone_from=printed)
+    above: dict[int, Any] = {}  # the last item of each level
+    for tag in body.select("h1, h2, h3"):
+        level = int(tag.name[1])
+        page = numbers[str(tag["id"])] - 1
+        above[level] = writer.add_outline_item(
+            title=tag.get_text(), page_number=page, parent=above.get(level - 1)
+        )
+    writer.write(out)
 
 
 def _joined(html: Path) -> tuple[str, str, BeautifulSoup]:
