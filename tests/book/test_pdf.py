@@ -6,6 +6,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
@@ -33,7 +34,10 @@ PAGES = {
 def texts(path: Path) -> list[str]:
     """The words of every page, one space between them."""
     pypdf = pytest.importorskip("pypdf", reason="pypdf is missing: install the `book` extra")
-    return [" ".join(page.extract_text().split()) for page in pypdf.PdfReader(path).pages]
+    return [
+        " ".join(normalize("NFKC", page.extract_text()).split())
+        for page in pypdf.PdfReader(path).pages
+    ]
 
 
 def outline(path: Path) -> dict[str, int]:
