@@ -1,5 +1,6 @@
 # make book   builds the book into book/_build/html      make test   runs the tests
 # make lab    opens JupyterLab on the notebooks          make lint   ruff, mypy, and lib/ against Python 3.8
+# make pdf    prints the built book as one PDF
 # make test38 runs the tests on Python 3.8, as a Jetson has it (once: makes .venv38, 5 GB)
 # make lock   resolves pyproject.toml into the lock, keeping what fits (ARGS=--upgrade: the newest); make lock-check: a dry run for
 #             every platform and Python
@@ -28,13 +29,17 @@ ifdef RUN
 export SIAMBOOK_RUN = $(RUN)
 endif
 
-.PHONY: book test test38 lab lint install lock lock-check audit test-aarch64 clean
+.PHONY: book pdf test test38 lab lint install lock lock-check audit test-aarch64 clean
 .DEFAULT_GOAL = book
 
 book: $(STAMP)
 	$(BIN)/siambook measure
 	$(BIN)/jupyter-book build -W --keep-going book/
 	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
+
+# The built book as book/_build/siambook.pdf; needs Chromium
+pdf: $(STAMP)
+	$(BIN)/python -m lib.book.pdf
 
 # Two files of tests at a time, and one thread in each: PyTorch's threads wait for each other without resting.
 test: $(STAMP)

@@ -172,7 +172,8 @@ class TrackWriter:
         try:
             fitted = _fitted(image)
             if self._encoder is None:
-                self._encoder = _open_encoder(self._partial, self._rate, fitted)
+                size = fitted.shape[1], fitted.shape[0]
+                self._encoder = _H264(self._partial, self._rate, size)
             self._encoder.write(fitted, time)
         except Exception as error:  # boxes never depend on the video
             self.drop_video(" ".join(str(error).split()))
@@ -248,29 +249,6 @@ class _H264:
     def close(self) -> None:
         self._file.mux(self._stream.encode(None))
         self._file.close()
-
-
-class _VP9:
-    """A video of constant rate by what OpenCV's wheels can, which takes much longer."""
-
-    def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:
-        self._writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"vp09"), rate, size)
-        if not self._writer.isOpened():
-            raise OSError("neither PyAV (pip install av) nor OpenCV writes videos here")
-
-    def write(self, image: np.ndarray, time: float) -> None:
-        self._writer.write(image)
-
-    def close(self) -> None:
-        self._writer.release()
-
-
-def _open_encoder(path: Path, rate: float, image: np.ndarray) -> Any:
-    size = image.shape[1], image.shape[0]
-    try:
-        return _H264(path, rate, size)
-    except ImportError:
-        return _VP9(path, rate, size)
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
