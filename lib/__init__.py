@@ -8,6 +8,7 @@ downwards only, line by line and within a line from left to right (tests/test_se
     book                  the Sphinx extension; notebooks as a batch
     report                what several pages show: tables, figures, claims, the thesis's numbers
     doctor                what a machine has for a profile, and what it lacks
+    track                 one target through a video, with any engine
     measure               variants, a run on disk, quality on all cores, speed alone, power
     pruning               CURL: scores, choice, surgery, recalibration
     training              pairs, losses, one loop; trackers and classifiers

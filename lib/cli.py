@@ -8,8 +8,6 @@ import json
 import signal
 import sys
 import threading
-import time
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
@@ -29,66 +27,9 @@ def _say(text: str) -> None:
 
 def track(options: argparse.Namespace) -> None:
     """Follow one target through a video, a folder of pictures, a stream or a camera."""
-    from tqdm import tqdm
+    from lib.track import track as follow
 
-    from lib.engines.zoo import open_tracker
-    from lib.siamrpn.tracker import TrackResult, check_box
-    from lib.video import FrameSource, Window, draw_box, write_track
-
-    source = FrameSource(options.source, _say)
-    frames = islice(source, options.frames)
-    first = next(frames)
-    box = check_box(options.init if options.init is not None else draw_box(first), first)
-    window = Window("siambook track") if options.show else None
-    total, times, lost = options.frames or len(source) or None, [], False
-    with write_track(Path(options.out), source.rate, not options.no_video) as writer:
-        begin = time.perf_counter()
-        tracker = open_tracker(
-            options.weights, options.engine, options.precision, options.device, options.settings
-        )
-        loaded = time.perf_counter() - begin
-        tracker.init(first, box)
-        writer.add(first, TrackResult(box, 1.0, 0, 1.0), 0.0)
-        try:
-            for frame in tqdm(frames, total=total, initial=1, unit="frame", disable=None):
-                begin = time.perf_counter()
-                result = tracker.track(frame)
-                times.append(time.perf_counter() - begin)
-                image = writer.add(frame, result, times[-1], source.seconds)
-                if result.lost != lost:
-                    lost = result.lost
-                    what = "lost" if lost else "found again"
-                    tqdm.write(f"frame {writer.number}: target {what}", file=sys.stderr)
-                if window and not window.show(image):
-                    break
-        except KeyboardInterrupt:
-            _say("stopped: the frames so far are written")
-    if writer.fault and not options.no_video:
-        _say(f"{writer.video}: no video ({writer.fault}); the boxes are complete")
-    files = f"{writer.boxes}" if writer.fault else f"{writer.boxes} and {writer.video}"
-    print(f"{files}: {writer.number} frames, lost in {writer.lost}")
-    _tell_speed(tracker.network, loaded, times)
-
-
-def _tell_speed(network: Any, loaded: float, times: List[float]) -> None:
-    """What ran, and how fast."""
-    from statistics import median
-
-    from lib.environment import peak_memory_gb, threads
-    from lib.siamrpn.contract import describe_executed
-
-    executed: Dict[str, int] = {}
-    for engine in network.engines.values():
-        for name, count in engine.executed().items():
-            executed[name] = executed.get(name, 0) + count
-    print(f"{network.name}, convolutions in {describe_executed(executed)}; {threads()} thread(s)")
-    if times:
-        middle, slow = median(times), sorted(times)[int(0.99 * len(times))]
-        print(
-            f"{1 / middle:.1f} frames a second (median {1e3 * middle:.1f} ms a frame, 99th "
-            f"percentile {1e3 * slow:.1f} ms); loaded in {loaded:.1f} s; at most "
-            f"{peak_memory_gb() or 0:.2f} GB of memory"
-        )
+    follow(options, _say)
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -123,6 +64,10 @@ def evaluate(options: argparse.Namespace) -> None:
         printed.compare(options, evaluations)
 
 
+def _place(name: str) -> str:
+    return name if name == "demo" else str(Path(name).resolve())
+
+
 def _tracked_once(options: argparse.Namespace) -> Tuple[str, OnePass]:
     """One pass of the tracker that the options name."""
     from lib.engines.zoo import open_tracker
@@ -131,9 +76,7 @@ def _tracked_once(options: argparse.Namespace) -> Tuple[str, OnePass]:
     from lib.vot.one_pass import evaluate_one_pass, track_all
 
     tracker = open_tracker(options.weights, options.engine, options.precision)
-    dataset = open_dataset(
-        str(Path(options.dataset).resolve()) if options.dataset != "demo" else "demo"
-    )
+    dataset = open_dataset(_place(options.dataset))
     with progress(len(dataset), "one pass", True) as bar:
         results, dataset = track_all(tracker, dataset, lambda: bar.update(1))
     for note in dataset.notes:
@@ -148,16 +91,13 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     from lib.measure.absent import Absent
     from lib.siamrpn.checkpoint import load_network
 
-    def place(name: str) -> str:
-        return name if name == zoo.DEMO else str(Path(name).resolve())
-
     load_network(zoo.weights_path(options.weights))  # its faults, before anything is shown
-    weights, framework = place(options.weights), options.engine
+    weights, framework = _place(options.weights), options.engine
     if framework == "pytorch" and set(options.precision) == {"fp32"}:
         variant = variants.baseline(weights)[0]
     else:
         variant = variants.mixture(weights, framework, options.precision)
-    dataset = variants.open_dataset(place(options.dataset), options.run)
+    dataset = variants.open_dataset(_place(options.dataset), options.run)
     for note in dataset.notes:
         _say(note)
     [measured] = quality.measure(
@@ -306,11 +246,7 @@ def _cut(options: argparse.Namespace, weights: Path) -> str:
     from lib import pruning
 
     return pruning.cut_file(
-        weights,
-        options.scores,
-        options.parameters,
-        Path(options.out),
-        multiple=options.multiple,
+        weights, options.scores, options.parameters, Path(options.out), multiple=options.multiple
     )
 
 
@@ -451,17 +387,10 @@ def main(arguments: Optional[List[str]] = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was begun is ended or taken away
     if getattr(options, "threads", None):
-        _use_threads(options.threads)
+        from lib.environment import use_threads
+
+        use_threads(options.threads)
     return guard.run(COMMANDS[options.command], options)
-
-
-def _use_threads(count: int) -> None:
-    """Of PyTorch, which OpenVINO and ONNX Runtime follow (`environment.threads`), and of OpenCV."""
-    import cv2
-    import torch
-
-    torch.set_num_threads(count)
-    cv2.setNumThreads(count)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,15 @@ def threads() -> int:
     return int(torch.get_num_threads())
 
 
+def use_threads(count: int) -> None:
+    """Of PyTorch, which OpenVINO and ONNX Runtime follow (`threads`), and of OpenCV."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+
+
 def hardware(device: str = "cpu") -> dict[str, Any]:
     """The parts of the machine that decide speed; on a Jetson with the power mode."""
     import torch  # waits, so that the book's extension can ask for the processor without it

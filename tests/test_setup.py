@@ -39,6 +39,8 @@ IMPORTED_AS = {
 }
 # Come with a declared package.
 COMES_WITH = {
+    "PIL": "matplotlib",
+    "bs4": "jupyter-book",
     "sphinx": "jupyter-book",
     "pybtex": "jupyter-book",
     "jupyter_cache": "jupyter-book",
