@@ -173,7 +173,7 @@ class TrackWriter:
             fitted = _fitted(image)
             if self._encoder is None:
                 size = fitted.shape[1], fitted.shape[0]
-                self._encoder = _H264(self._partial, self._rate, size)
+                self._encoder = H264(self._partial, self._rate, size)
             self._encoder.write(fitted, time)
         except Exception as error:  # boxes never depend on the video
             self.drop_video(" ".join(str(error).split()))
@@ -226,7 +226,7 @@ def write_track(folder: Path, rate: float, video: bool = True) -> Iterator[Track
                 folder.rmdir()
 
 
-class _H264:
+class H264:
     """A video by PyAV, with the frames at their own times."""
 
     def __init__(self, path: Path, rate: float, size: tuple[int, int]) -> None:

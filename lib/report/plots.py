@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import Any, Callable, Mapping, NamedTuple, Optional, TypeVar, cast
+from typing import Any, Callable, Mapping, NamedTuple, TypeVar, cast
 from typing import Sequence as Seq
 
 import matplotlib
@@ -61,7 +61,7 @@ LYING: Mapping[str, Any] = (
     {"orientation": "horizontal"} if matplotlib.__version_info__ >= (3, 10) else {"vert": False}
 )
 NAMES = {"empty": "no attribute", **{tag: tag.replace("_", " ") for tag in TAGS}}
-Draw = TypeVar("Draw", bound=Callable[..., Optional[Figure]])
+Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
 def styled(draw: Draw) -> Draw:

@@ -77,11 +77,7 @@ def load_config(
     path: Union[str, Path], overrides: Optional[Mapping[str, Any]] = None
 ) -> TrainConfig:
     """Read a training configuration (YAML). Unknown keys and impossible values raise InputError."""
-    config = read_config(TrainConfig, path, overrides)
-    for name in (config.initial, config.backbone, config.teacher):
-        if name and not os.path.isfile(name):
-            raise InputError(f"{path}: {name}: no such weights file")
-    return config
+    return read_config(TrainConfig, path, overrides)
 
 
 def train(
@@ -92,6 +88,9 @@ def train(
 ) -> Path:
     """Train a tracker in the folder `out`, or continue there (`loop.run`); returns the path of
     `weights.pth`. Raises InputError for bad data, weights or checkpoints."""
+    for name in (config.initial, config.backbone, config.teacher):
+        if name and not os.path.isfile(name):
+            raise InputError(f"{name}: no such weights file")
     with distributed.processes(device) as place:
         return run(TrackerTraining(config, place), Path(out), stop_after)
 
