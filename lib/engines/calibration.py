@@ -211,7 +211,7 @@ def read_ranges(path: Union[str, Path], weights: str) -> Ranges:
         ranges = frame[list(METHODS)].to_numpy(float)
         # A channel may be dead, a whole tensor may not
         least = np.where(frame["tensor"].str.endswith("]"), 0, np.finfo(float).tiny)
-        sound = lines[0] == HEAD and ((ranges.T >= least) & (ranges.T < WIDEST)).all()
+        sound = lines[0] == HEAD and ((least <= ranges.T) & (ranges.T < WIDEST)).all()
         rows = {str(name): group for name, group in frame.groupby("network")}
     except (ValueError, KeyError, TypeError, IndexError):
         sound = False

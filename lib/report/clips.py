@@ -16,7 +16,7 @@ from typing import Sequence as Seq
 import cv2
 import matplotlib
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from lib.measure.measurement import Measurement
 from lib.report.plots import ORANGE, SKY, YELLOW, needs_frames
@@ -24,7 +24,7 @@ from lib.video import H264
 from lib.vot.dataset import Sequence, polygon_corners
 from lib.vot.protocol import FAILURE, INIT
 
-WHITE, SHADE = "#FFFFFF", (0, 0, 0, 150)
+WHITE, INK = "#FFFFFF", "#222222"
 WIDTH, BAR = 300, 26  # pixels: of a panel, and of its title's height
 
 
@@ -33,7 +33,7 @@ class Clip:
     frame that stands for the clip on paper. alt: what is to be seen, for those who cannot."""
 
     def __init__(
-        self, frames: Seq[np.ndarray], caption: str, alt: str, still: int = 0, rate: float = 15
+        self, frames: Seq[np.ndarray], caption: str, alt: str, still: int = 0, rate: float = 6
     ) -> None:
         self.caption, self.alt = caption, alt
         self.still = cv2.imencode(".jpg", frames[still][..., ::-1])[1].tobytes()
@@ -94,7 +94,7 @@ def _panel(sequence: Sequence, number: int, title: str, measured: Measurement) -
     size = (WIDTH, round(sequence.height * scale))
     frame = cv2.resize(sequence.frame(number), size, interpolation=cv2.INTER_AREA)
     image = Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
-    draw = ImageDraw.Draw(image, "RGBA")
+    draw = ImageDraw.Draw(image)
     corners = polygon_corners(sequence.regions[number]) * scale
     draw.polygon([tuple(corner) for corner in corners], outline=YELLOW, width=2)
     failures = int(np.sum(_failures(measured, sequence) <= number))
@@ -104,7 +104,8 @@ def _panel(sequence: Sequence, number: int, title: str, measured: Measurement) -
         draw.rectangle((x, y, x + max(w, 1), y + max(h, 1)), outline=SKY, width=3)
     elif entry[0] != INIT:
         draw.rectangle((0, 0, *size), outline=ORANGE, width=6)
-    draw.rectangle((0, 0, WIDTH, BAR), fill=SHADE)
+    image = ImageOps.expand(image, (0, BAR, 0, 0), INK)
+    draw = ImageDraw.Draw(image)
     draw.text((8, 4), title, fill=WHITE, font=_font(15))
     if failures:
         draw.text((WIDTH - 8, 4), f"lost {failures}×", fill=ORANGE, font=_font(15), anchor="ra")
