@@ -27,6 +27,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 README = (ROOT / "README.md").read_text()
+MANUAL = (ROOT / "book" / "manual.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 
 # Packages whose import name is not their name on PyPI.
@@ -323,8 +324,9 @@ def test_every_command_of_a_workflow_is_one_that_a_person_can_run(path: Path) ->
 
 
 def readme_commands(start: str) -> list[str]:
-    """The commands in the README's code: indented or fenced lines, and `spans`."""
-    code = re.findall(r"^    (.*)$", README, re.MULTILINE) + re.findall(r"`([^`\n]+)`", README)
+    """The commands in the code of README and manual: indented or fenced lines, and `spans`."""
+    text = f"{README}\n{MANUAL}"
+    code = re.findall(r"^    (.*)$", text, re.MULTILINE) + re.findall(r"`([^`\n]+)`", text)
     return [line.split(" #")[0].strip() for line in code if line.startswith(start + " ")]
 
 
@@ -346,7 +348,7 @@ def test_the_readme_names_every_subcommand_and_no_other() -> None:
 
 
 def test_the_files_that_the_readme_names_exist() -> None:
-    named = re.findall(r"\b((?:profiles|notebooks|book|lib|data)/[\w./-]*\w)", README)
+    named = re.findall(r"\b((?:profiles|notebooks|book|lib|data)/[\w./-]*\w)", README + MANUAL)
     generated = ("data/cache", "data/runs", "book/_build")
     committed = [name for name in named if not name.startswith(generated)]
     assert committed and all((ROOT / name).exists() for name in committed)
