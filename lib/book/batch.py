@@ -122,13 +122,13 @@ def run(
 
 
 def stop_at_ctrl_c() -> None:
-    """Let Ctrl-C, and SIGTERM, end the process at once, as a kill does: a batch stands that at any moment, and
-    its kernel ends with it. An exception would have to find its way out through callbacks of
+    """Let Ctrl-C and SIGTERM end the process at once, as a kill does: a batch stands that at any
+    moment, and its kernel ends with it. An exception would have to find its way out through callbacks of
     asyncio and what nbclient does behind it. Where Ctrl-C is ignored, as in a job in the
     background, or has another handler, it stays so."""
 
     def stop(number: int, frame: Any) -> None:
-        os.write(2, b"\nsiambook: stopped\n")
+        os.write(sys.stderr.fileno(), b"\nsiambook: stopped\n")  # 2 is quiet (`lib.guard`)
         os._exit(130)
 
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
