@@ -47,7 +47,7 @@ def evaluate(options: argparse.Namespace) -> None:
         evaluated = _tracked_once(options) if options.one_pass else _measured(options, protocol)
         printed.show(options, *evaluated)
         return
-    dataset = load_dataset(options.dataset)
+    dataset = load_dataset(options.dataset, leave_out=True)
     for note in dataset.notes:
         _say(note)
     evaluations: Dict[str, Any] = {}
@@ -76,7 +76,7 @@ def _tracked_once(options: argparse.Namespace) -> Tuple[str, OnePass]:
     from lib.vot.one_pass import evaluate_one_pass, track_all
 
     tracker = open_tracker(options.weights, options.engine, options.precision)
-    dataset = open_dataset(_place(options.dataset))
+    dataset = open_dataset(_place(options.dataset), leave_out=True)
     with progress(len(dataset), "one pass", True) as bar:
         results, dataset = track_all(tracker, dataset, lambda: bar.update(1))
     for note in dataset.notes:
@@ -97,7 +97,7 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
         variant = variants.baseline(weights)[0]
     else:
         variant = variants.mixture(weights, framework, options.precision)
-    dataset = variants.open_dataset(_place(options.dataset), options.run)
+    dataset = variants.open_dataset(_place(options.dataset), options.run, leave_out=True)
     for note in dataset.notes:
         _say(note)
     [measured] = quality.measure(

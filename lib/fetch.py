@@ -280,5 +280,5 @@ def _workplace(folder: Path) -> Iterator[Path]:
             shutil.rmtree(work, ignore_errors=True)
             lock.unlink()
             if not there:
-                with suppress(OSError):  # it has something
+                with suppress(OSError):  # not empty
                     folder.rmdir()

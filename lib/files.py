@@ -51,13 +51,13 @@ def whole_file(path: Union[str, Path]) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         if not there:
-            with suppress(OSError):  # it has something
+            with suppress(OSError):  # not empty
                 path.parent.rmdir()
 
 
 def refuse_others(path: Union[str, Path], mark: bytes = b"") -> None:
-    """Raise InputError where `path` cannot be written, or is a file that has something, but not
-    `mark`, at its beginning: this command did not make it, and does not replace it."""
+    """Raise InputError where `path` cannot be written, or is a file without `mark` at its
+    beginning: this command did not make it, so it does not replace it."""
     above = next(parent for parent in Path(path).absolute().parents if parent.exists())
     if not above.is_dir():
         raise InputError(f"{path}: cannot be written ({above} is a file)")

@@ -29,8 +29,8 @@ class FrameSource:
     source: a folder with pictures (in natural order; `color/` or `img/` inside it is taken), or
     what OpenCV opens: a video file, an address (rtsp, http), a camera as its number. `len` is the
     number of frames as far as it is known, a guess of the container's; `rate` is in frames per
-    second. `seconds` is the time of the last frame since the first. note: hears in sentences what is
-    not as expected. Raises InputError naming what is wrong.
+    second. `seconds` is the time of the last frame since the first. note: is called with a
+    sentence about anything unexpected. Raises InputError naming what is wrong.
     """
 
     def __init__(self, source: str, note: Callable[[str], Any] = print) -> None:

@@ -148,19 +148,19 @@ def xcorr_recipes(weights: str, framework: str) -> list[Variant]:
 # -- Names to things -------------------------------------------------------------------------------
 
 
-def open_dataset(name: str, run: str | None = None) -> Dataset:
+def open_dataset(name: str, run: str | None = None, leave_out: bool = False) -> Dataset:
     """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a
     path.
 
     run: for a recorded one, the dataset as the run has it (`runs.annotated`); then it need not be
-    on this machine.
+    on this machine. leave_out: of `load_dataset`.
     """
     path = DEMO_DATASET if name == DEMO else ROOT / name  # an absolute path stays what it is
     if name == DEMO:
         make_benchmark(path, progress=True)
     if run is None or not runs.is_recorded(run, device()):
-        return load_dataset(path)
-    local = load_dataset(path) if path.exists() else None
+        return load_dataset(path, leave_out)
+    local = load_dataset(path, leave_out) if path.exists() else None
     return runs.annotated(run, local.name if local else path.stem, local)
 
 

@@ -38,8 +38,8 @@ class TrackerConfig:
 
 class TrackResult(NamedTuple):
     """box: (4,) float64, x y w h in frame pixels. score: target probability of the chosen anchor,
-    0..1. anchor: its number. lost: whether the score is below LOST_SCORE in LOST_FRAMES frames in
-    turn."""
+    0..1. anchor: its number. lost: whether the score is below LOST_SCORE in LOST_FRAMES
+    successive frames."""
 
     box: np.ndarray
     score: float
@@ -57,7 +57,7 @@ class SiamRPNTracker:
         self.anchors = np.zeros((0, 4), np.float32)
         self.window = np.zeros(0)
         self.kernels: Optional[Any] = None
-        self.weak = 0  # frames in turn with a score below LOST_SCORE
+        self.weak = 0  # successive frames with a score below LOST_SCORE
 
     def init(self, frame: np.ndarray, box: np.ndarray) -> None:
         """Take the target from a frame (H, W, 3) uint8 BGR, box x y w h in pixels. Raises

@@ -41,7 +41,7 @@ class Sequence:
     frames: N paths; the files may be missing on this machine. regions: N float arrays of 4 (x, y,
     w, h) or 8 numbers (a polygon's corners x1, y1, .. x4, y4) in pixels; `ABSENT` where a frame has
     no target in sight. tags: attribute -> (N,) bool. width, height: of every frame, in pixels.
-    unused: frames behind the last one with a region.
+    unused: frames after the last one with a region.
     """
 
     name: str
@@ -145,7 +145,7 @@ def read_frame(path: Path, deep: bool = False) -> np.ndarray:
 
 def _is_cut(data: bytes) -> bool:
     """Whether pixels of a JPEG or PNG file are missing: some versions of OpenCV fill them with grey
-    and say nothing. Behind the end marker there may be a film (a motion photo)."""
+    and say nothing. Behind the end marker a video may follow (a motion photo)."""
     whole = data.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
     if whole or not data.startswith((b"\xff\xd8", b"\x89P")):
         return False
@@ -159,12 +159,13 @@ def _is_cut(data: bytes) -> bool:
     return False
 
 
-def load_dataset(path: str | Path) -> Dataset:
+def load_dataset(path: str | Path, leave_out: bool = False) -> Dataset:
     """Load a VOT folder, an OTB folder (both: of sequences, or one sequence) or PySOT's json file
     (or the folder holding it).
 
-    A sequence whose annotations are missing, unreadable, too few or impossible is left out, and a
-    note of the dataset names the file and the fault. Raises InputError where none is left.
+    A sequence whose annotations are missing, unreadable, too few or impossible raises InputError
+    that names the file and the fault. leave_out: such a sequence is left out, with a note of the
+    dataset; InputError is raised where none is left.
     """
     path = Path(path)
     if not os.path.exists(path):  # False also for what can be no path
@@ -175,6 +176,8 @@ def load_dataset(path: str | Path) -> Dataset:
         try:
             sequences.append(load())
         except InputError as error:
+            if not leave_out:
+                raise
             faults.append(error)
     if not sequences and not faults:
         raise InputError(

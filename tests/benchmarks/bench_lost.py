@@ -27,7 +27,7 @@ from lib.vot.dataset import axis_aligned_box, load_dataset
 from lib.vot.overlap import area_overlap, region_corners
 
 FALSE_ALARMS = 0.01
-HALVES = {"choosing": range(1001, 1041), "testing": range(1041, 1081)}
+HALVES = {"choosing": range(1001, 1041), "testing": range(1301, 1341)}
 BEFORE_CUT = 8  # frames
 SCORES, FRAMES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95), (1, 2, 3, 4, 5)
 SEQUENCES = Path(__file__).resolve().parents[3] / "shared" / "sequences"

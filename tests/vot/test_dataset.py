@@ -169,7 +169,8 @@ def test_places_without_a_dataset_are_refused(tmp_path):
     (tmp_path / "list.txt").write_text("a\nb\n")
     refused(tmp_path, "a/groundtruth.txt", "cannot be read")
     write_vot(tmp_path / "a", count=2)
-    dataset = load_dataset(tmp_path)
+    refused(tmp_path, "b/groundtruth.txt", "cannot be read")
+    dataset = load_dataset(tmp_path, leave_out=True)
     assert (len(dataset), dataset.left_out) == (1, 1)
     assert "b/groundtruth.txt cannot be read" in dataset.notes[0]
     shutil.rmtree(str(tmp_path / "a" / "color"))
