@@ -462,7 +462,8 @@ def of_values() -> Iterator[Case]:
             arguments = [*SOUND[command], f"{option}={value}"]
             yield Case(f"value-{command} {option}={value}", arguments, "", None, " ")
     for text in FIELDS:
-        word = "manifest.json" if "nobody" in text else ""
+        elsewhere = {"nobody": "manifest.json", "no.pth": "no.pth"}  # the file at fault
+        word = next((file for sign, file in elsewhere.items() if sign in text), "")
         yield Case(f"train-{text}", YAMLS["train"], "bad.yaml", changed(TRAINING, text), word)
     for text in HEADS:
         yield Case(
