@@ -283,6 +283,17 @@ def test_the_front_page_leads_to_the_first_page(browser: Any, address: str) -> N
     pytest.fail(f"{FRONT} stays at {browser.current_url}")
 
 
+def test_the_clip_of_the_front_page_plays(browser: Any, address: str) -> None:
+    open_page(browser, address + "notebooks/front.html", WIDTHS[0])
+    clip = "const clip = document.querySelector('figure.clip video'); return "
+    for _ in range(600):
+        if browser.execute_script(f"{clip} clip.currentTime") > 0.5:
+            break
+        time.sleep(0.1)
+    assert browser.execute_script(f"{clip} [clip.error, clip.paused]") == [None, False]
+    assert browser.execute_script(f"{clip} clip.currentTime") > 0.5
+
+
 def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
     open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
     found = "return document.querySelectorAll('#search-results li a').length"
