@@ -105,8 +105,18 @@ class OpenVINOEngine:
         self._compile(model, cache)
 
     def _compile(self, model: bytes, cache: Optional[Path]) -> None:
+        wanted = hint(self.precision)
+        try:
+            self._compile_in(wanted, model, cache)
+        except InputError:
+            if wanted == "f32":
+                raise
+            # bf16 without matrix units has no kernel for correlation kernels of a scale a channel
+            self._compile_in("f32", model, cache)
+
+    def _compile_in(self, numbers: str, model: bytes, cache: Optional[Path]) -> None:
         options = {
-            "INFERENCE_PRECISION_HINT": hint(self.precision),
+            "INFERENCE_PRECISION_HINT": numbers,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": "1",
             "INFERENCE_NUM_THREADS": str(threads()),
