@@ -94,8 +94,10 @@ def locked(path: Union[str, Path], busy: str = "", waiting: str = "") -> Iterato
     `busy` if given, else waits, after printing the sentence `waiting`. What the system refuses
     raises InputError naming the folder.
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ImportError:
+        raise InputError("Windows has no locks as they are used here; run this in WSL") from None
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

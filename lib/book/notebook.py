@@ -48,8 +48,8 @@ INJECTED = "injected-parameters"  # papermill's tag and id of the cell
 # Linux ends the kernel together with the process that started it; elsewhere ipykernel looks every
 # second whether it is there.
 KERNEL = """
-import ctypes, os, signal
-if hasattr(ctypes.CDLL(None), "prctl"):
+import contextlib, ctypes, os, signal
+with contextlib.suppress(AttributeError, TypeError):
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 if os.getppid() != int(os.environ["JPY_PARENT_PID"]):
     raise SystemExit  # that process ended before

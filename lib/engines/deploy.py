@@ -254,5 +254,5 @@ def give_back_memory() -> None:
     """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds
     of freed weights leave behind, which for the full network is more than a board has to spare."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
