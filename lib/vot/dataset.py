@@ -148,8 +148,10 @@ def _is_cut(data: bytes) -> bool:
     its end marker stands, and some versions a PNG's. Behind the end a video may follow (a motion
     photo)."""
     if data.startswith(b"\xff\xd8"):
-        import av
-
+        try:
+            import av
+        except ImportError:
+            raise InputError("checking JPEG files needs PyAV: pip install av") from None
         decoder = av.CodecContext.create("mjpeg", "r")
         decoder.options = {"err_detect": "explode"}  # or it fills them, too
         try:
