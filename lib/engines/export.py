@@ -341,7 +341,13 @@ def load_model(path: Union[str, Path]) -> onnx.ModelProto:
 
 
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
-    """Write a model, whole or not at all. Raises InputError where it cannot be written."""
+    """Write a model, whole or not at all. Raises InputError where it cannot be written, or where
+    a file stands that is none of `load_model`'s."""
+    if Path(path).exists():
+        try:
+            load_model(path)
+        except InputError as error:
+            raise InputError(f"{error}, so it is not replaced") from None
     with whole_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return Path(path)
