@@ -9,11 +9,14 @@ needs no state of the data.
 from __future__ import annotations
 
 import csv
+import signal
+import threading
+from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import accumulate
 from math import isfinite
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -164,7 +167,8 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
 
     stop_after: end (with a checkpoint) with the batch that reaches this many samples in all, as a
     time limit would. Of several processes the first writes and talks. Raises InputError for a
-    checkpoint of another training and for a folder that cannot be written.
+    checkpoint of another training and for a folder that cannot be written. Ctrl-C leaves a
+    checkpoint.
     """
     checkpoint, first = out / "checkpoint.pt", distributed.is_first()
     if checkpoint.exists():
@@ -177,9 +181,14 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
     stop = total if stop_after is None else min(total, stop_after)
     shown = {"unit": training.unit, "smoothing": 0.05, "disable": None if first else True}
     with tqdm(total=total, initial=training.done, **shown) as bar:
-        for phase, (begin, end) in enumerate(training.bounds):
-            if begin <= training.done < min(end, stop):
-                run_phase(training, phase, begin, end, stop, out, bar)
+        try:
+            for phase, (begin, end) in enumerate(training.bounds):
+                if begin <= training.done < min(end, stop):
+                    run_phase(training, phase, begin, end, stop, out, bar)
+        except KeyboardInterrupt:  # which has waited for the end of a step
+            if first and training.done:
+                save_whole(checkpoint, training.state())
+            raise
     if first:
         save_whole(checkpoint, training.state())
         save_weights(out / "weights.pth", training.average or training.network.state_dict())
@@ -199,13 +208,31 @@ def run_phase(
     for numbers, batch in zip(batches, loader):
         before = training.done
         rates = training.rates(phase, before - begin)
-        training.step(batch, len(numbers), rates)
-        done = training.done
-        if done // training.log_every > before // training.log_every or done >= end:
-            write_row(training, phase, rates[-1], out / "log.csv", bar)
+        with _uninterrupted():
+            training.step(batch, len(numbers), rates)
+            done = training.done
+            if done // training.log_every > before // training.log_every or done >= end:
+                write_row(training, phase, rates[-1], out / "log.csv", bar)
         if done // config.save_every > before // config.save_every and distributed.is_first():
             save_whole(out / "checkpoint.pt", training.state())
         bar.update(len(numbers))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C and SIGTERM wait for the end of the block, which is a state to go on from."""
+    came: List[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda *about: came.append(about[0]))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def start_log(path: Path, training: Training) -> None:

@@ -144,18 +144,28 @@ def read_frame(path: Path, deep: bool = False) -> np.ndarray:
 
 
 def _is_cut(data: bytes) -> bool:
-    """Whether pixels of a JPEG or PNG file are missing: some versions of OpenCV fill them with grey
-    and say nothing. Behind the end marker a video may follow (a motion photo)."""
-    whole = data.endswith((b"\xff\xd9", b"IEND\xaeB`\x82"))
-    if whole or not data.startswith((b"\xff\xd8", b"\x89P")):
-        return False
-    from PIL import Image
+    """Whether pixels of a JPEG or PNG file are missing: OpenCV fills a JPEG's with grey, wherever
+    its end marker stands, and some versions a PNG's. Behind the end a video may follow (a motion
+    photo)."""
+    if data.startswith(b"\xff\xd8"):
+        import av
 
-    Image.MAX_IMAGE_PIXELS = None  # OpenCV has refused what is too large
-    try:
-        Image.open(io.BytesIO(data)).load()
-    except OSError:
-        return True
+        decoder = av.CodecContext.create("mjpeg", "r")
+        decoder.options = {"err_detect": "explode"}  # or it fills them, too
+        try:
+            decoder.decode(av.Packet(data))
+        except av.error.InvalidDataError:
+            return True
+        except av.error.FFmpegError:  # a kind of JPEG that it does not know
+            return False
+    elif data.startswith(b"\x89P") and not data.endswith(b"IEND\xaeB`\x82"):
+        from PIL import Image
+
+        Image.MAX_IMAGE_PIXELS = None  # OpenCV has refused what is too large
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except OSError:
+            return True
     return False
 
 

@@ -385,22 +385,6 @@ def test_a_file_of_others_is_not_replaced(models, tmp_path):
     assert path.read_text() == "notes"
 
 
-def test_a_file_of_others_is_not_replaced(models, tmp_path):
-    path = save_model(models["xcorr"], save_model(models["xcorr"], tmp_path / "xcorr.onnx"))
-    path.write_text("notes")
-    with pytest.raises(InputError, match="not a readable ONNX model.* not replaced"):
-        save_model(models["xcorr"], path)
-    assert path.read_text() == "notes"
-
-
-def test_a_file_of_others_is_not_replaced(models, tmp_path):
-    path = save_model(models["xcorr"], save_model(models["xcorr"], tmp_path / "xcorr.onnx"))
-    path.write_text("notes")
-    with pytest.raises(InputError, match="not a readable ONNX model.* not replaced"):
-        save_model(models["xcorr"], path)
-    assert path.read_text() == "notes"
-
-
 def test_where_a_model_cannot_be_written_nothing_is_left(models, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
