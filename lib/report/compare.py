@@ -21,13 +21,6 @@ MEASURES: tuple[Column, ...] = (
     (ROBUSTNESS, "robustness", ".3f"),
     ("EAO", "eao", ".3f"),
 )
-SCHEME = "The thesis's FPS follow PySOT's scheme (section 3.3)."
-ROUNDS = "Times and ratios are medians of the rounds, in which the rows of a group took turns with PyTorch FP32."
-APART = "Networks are timed by themselves, apart from frames, so a network may take longer than the frame that it is a part of."
-DIFFERENCES = (
-    "ΔEAO: the difference to the tracker in the head of the column, on the same sequences, with its 95 % interval "
-    "(paired bootstrap). An asterisk marks an interval that excludes 0."
-)
 
 
 def fps_head(measured: Seq[Measurement]) -> str:

@@ -289,9 +289,6 @@ def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
     figure.legend(handles, [name for name, _, _ in names], loc="outside upper left", ncols=3)
 
 
-# -- Training --------------------------------------------------------------------------------------
-
-
 # -- All figures -----------------------------------------------------------------------------------
 
 

@@ -27,7 +27,6 @@ WHOSE = {
     "measured": "measured now",
     "recorded": "recorded",
 }
-INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
 View = TypeVar("View", bound=Callable[..., Any])
 Column = Tuple[str, str, Any]  # title, column of the frame, format
 
