@@ -240,10 +240,10 @@ def test_training_and_test_patches_share_no_pixel(data: Dataset, cnn: Page) -> N
 def test_learning_is_repeatable_and_learns(data: Dataset, cnn: Page) -> None:
     train, test = (cnn.frame_patches(data, right=right, each=50) for right in (False, True))
     torch.manual_seed(99)
-    one = cnn.learn(train, test, 4, True, steps=60)
+    one = cnn.learn(train, test, 4, True, 1, steps=60)
     torch.rand(5)
-    two = cnn.learn(train, test, 4, True, steps=60)
-    assert one.train == two.train and one.steps == [0, 30, 60]
+    two = cnn.learn(train, test, 4, True, 1, steps=60)
+    assert one.train == two.train and one.steps == [0, 60]
     assert one.train[-1] < one.train[0] - 0.2
     layers = [each for each in cnn.Deep(8, 3, 20, False).modules() if isinstance(each, nn.Linear)]
     assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
@@ -267,7 +267,7 @@ def test_every_figure_draws_with_a_note(cnn: Page, tracking: Page, optimizing: P
         for cell, value in page.cells_shown
         if "mystnb" in cell["metadata"]
     ]
-    assert len(figures) == 15
+    assert len(figures) == 16
     for figure in figures:
         FigureCanvasAgg(figure).draw()
         assert figure._supxlabel.get_text()
