@@ -31,7 +31,6 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, YELLOW, GREY = "#56B4E9", "#F0E442", "#666666"
 MEASURED: Mapping[str, Any] = {"color": BLUE, "marker": "o"}
 THESIS: Mapping[str, Any] = {"color": ORANGE, "marker": "D", "markerfacecolor": "white"}
-
 # The baseline and its engines (figures 4.1 and 4.5)
 TRACKERS = (
     {"color": "black", "marker": "D", "markerfacecolor": "white"},
