@@ -11,7 +11,8 @@ import pandas as pd
 from lib.measure import runs
 from lib.report.tables import ABSENT, Table, Text, as_number, as_text, as_value, is_known
 
-HOW = "[Run it on your own](../own.html) says how to make one."  # outputs are no MyST: no links to *.md
+# Outputs are no MyST: no links to *.md
+HOW = "[Run it on your own](../own.html) says how to make one; `make book RUN=NAME` shows all pages with it."
 # Heads, and columns of the thesis's table and of a run's
 QUALITY = (
     ("A", "accuracy", "accuracy", 3),
