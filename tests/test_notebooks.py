@@ -193,9 +193,9 @@ def test_the_killed_measurement_was_continued(executed: Executed) -> None:
 
 def test_every_figure_is_drawn_and_names_scale_run_and_machine(executed: Executed) -> None:
     figures = [cell for cell in executed.notebook["cells"] if "mystnb" in cell["metadata"]]
-    assert len(figures) == 4
+    assert len(figures) == 3
     drawn = [out["data"] for cell in figures for out in cell["outputs"]]
-    assert all("image/svg+xml" in data for data in drawn[:3]) and len(drawn) == 4
+    assert all("image/svg+xml" in data for data in drawn[:2]) and len(drawn) == 3
     text = "\n".join(
         outputs(executed.notebook, "text/markdown") + outputs(executed.notebook, "text/html")
     )
@@ -220,7 +220,7 @@ def test_running_again_measures_nothing_again(
     assert any(
         "No raw results of VOT2018 were given" in text for text in outputs(again, "text/markdown")
     )
-    assert len(outputs(evaluation, "image/svg+xml")) == 6
+    assert len(outputs(evaluation, "image/svg+xml")) == 5
     assert rows(evaluation, "EAO over")[0][1:5] == table[3][4:8], (
         "both chapters count the same failures"
     )

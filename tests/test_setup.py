@@ -303,6 +303,17 @@ def test_every_profile_sets_the_same_parameters(path: Path) -> None:
     assert set(book.open_profile(ROOT, str(path)).values) == default
 
 
+@pytest.mark.parametrize(
+    "path",
+    [path for path in NOTEBOOKS if path.name[:2] in ("02", "03", "04")],
+    ids=lambda path: path.name,
+)
+def test_a_page_begins_with_its_result_and_ends_with_a_summary(path: Path) -> None:
+    first, *_, last = json.loads(path.read_text())["cells"]
+    assert "> **In short.** " in "".join(first["source"])
+    assert "".join(last["source"]).startswith("## Summary\n")
+
+
 def test_every_notebook_is_in_the_table_of_contents() -> None:
     listed = set(re.findall(r"(?:file|root): (notebooks/\w+)", (ROOT / "_toc.yml").read_text()))
     assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}

@@ -10,7 +10,7 @@ import tempfile
 from base64 import b64encode
 from html import escape
 from pathlib import Path
-from typing import Iterable, Mapping
+from typing import Iterable, Mapping, Tuple
 from typing import Sequence as Seq
 
 import cv2
@@ -76,7 +76,7 @@ def side_by_side(
     middle = int(failed[0]) if failed.size else length // 2
     start = max(0, min(middle, len(sequence) - length // 2) - length // 2)
     panels = [
-        np.hstack([_panel(sequence, number, *tracker) for tracker in trackers.items()])
+        np.hstack([panel(sequence, number, *tracker) for tracker in trackers.items()])
         for number in range(start, min(len(sequence), start + length))
     ]
     names = ", ".join(trackers)
@@ -88,12 +88,9 @@ def _failures(measured: Measurement, sequence: Sequence) -> np.ndarray:
     return np.flatnonzero(measured.trajectories[sequence.name].codes == FAILURE)
 
 
-def _panel(sequence: Sequence, number: int, title: str, measured: Measurement) -> np.ndarray:
+def panel(sequence: Sequence, number: int, title: str, measured: Measurement) -> np.ndarray:
     """(H, WIDTH, 3) uint8 RGB: a frame with boxes, its title above."""
-    scale = WIDTH / sequence.width
-    size = (WIDTH, round(sequence.height * scale))
-    frame = cv2.resize(sequence.frame(number), size, interpolation=cv2.INTER_AREA)
-    image = Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    image, scale = resized(sequence.frame(number))
     draw = ImageDraw.Draw(image)
     corners = polygon_corners(sequence.regions[number]) * scale
     draw.polygon([tuple(corner) for corner in corners], outline=YELLOW, width=2)
@@ -103,12 +100,24 @@ def _panel(sequence: Sequence, number: int, title: str, measured: Measurement) -
         x, y, w, h = entry * scale
         draw.rectangle((x, y, x + max(w, 1), y + max(h, 1)), outline=SKY, width=3)
     elif entry[0] != INIT:
-        draw.rectangle((0, 0, *size), outline=ORANGE, width=6)
+        draw.rectangle((0, 0, *image.size), outline=ORANGE, width=6)
+    return titled(image, title, f"lost {failures}×" if failures else "")
+
+
+def resized(frame: np.ndarray) -> Tuple[Image.Image, float]:
+    """A BGR image as wide as a panel, and its scale."""
+    scale = WIDTH / frame.shape[1]
+    size = (WIDTH, round(frame.shape[0] * scale))
+    small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
+    return Image.fromarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)), scale
+
+
+def titled(image: Image.Image, title: str, right: str = "") -> np.ndarray:
+    """The image under a bar with its title, and with orange words at the bar's right end."""
     image = ImageOps.expand(image, (0, BAR, 0, 0), INK)
     draw = ImageDraw.Draw(image)
     draw.text((8, 4), title, fill=WHITE, font=_font(15))
-    if failures:
-        draw.text((WIDTH - 8, 4), f"lost {failures}×", fill=ORANGE, font=_font(15), anchor="ra")
+    draw.text((WIDTH - 8, 4), right, fill=ORANGE, font=_font(15), anchor="ra")
     return np.asarray(image)
 
 

@@ -3,10 +3,9 @@ differences with their intervals."""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 from typing import Sequence as Seq
 
-from lib.engines.deploy import FRAMEWORKS
 from lib.measure.measurement import Measurement
 from lib.report.plots import BLUE, GREEN, ORANGE
 from lib.report.tables import ABSENT, Column, is_known
@@ -21,28 +20,12 @@ MEASURES: tuple[Column, ...] = (
     (ROBUSTNESS, "robustness", ".3f"),
     ("EAO", "eao", ".3f"),
 )
-SCHEME = "The thesis's FPS follow PySOT's scheme (section 3.3)."
-ROUNDS = "Times and ratios are medians of the rounds, in which the rows of a group took turns with PyTorch FP32."
-APART = "Networks are timed by themselves, apart from frames, so a network may take longer than the frame that it is a part of."
-DIFFERENCES = (
-    "ΔEAO: the difference to the tracker in the head of the column, on the same sequences, with its 95 % interval "
-    "(paired bootstrap). An asterisk marks an interval that excludes 0."
-)
 
 
 def fps_head(measured: Seq[Measurement]) -> str:
     """The head of a column of speeds: of the passes themselves, or of the full-size network where
     those were not timed."""
     return "FPS, full-size network" if any(one.speed for one in measured) else "FPS, tracked frames"
-
-
-def about_plans(rows: Seq[Mapping[str, Any]]) -> str:
-    """Why OpenVINO's plans are no smaller in FP16, for captions of tables that have both; "" for
-    others. rows: with framework and precision."""
-    title = FRAMEWORKS["openvino"].title
-    levels = {row["precision"] for row in rows if row["framework"].startswith(title)}
-    kept = f" {title} keeps the weights of an FP16 plan in FP32, so it is no smaller."
-    return kept if {"FP16", "FP32"} <= levels else ""
 
 
 # -- Differences -----------------------------------------------------------------------------------

@@ -12,11 +12,7 @@ from lib.measure import runs
 from lib.report.tables import ABSENT, Table, Text, as_number, as_text, as_value, is_known
 
 # Outputs are no MyST: no links to *.md
-HOW = (
-    "A run of another machine is made there with `run` set to a name of its own (see "
-    "[Run it on your own](../own.html), [On a Jetson AGX Xavier](../xavier.html)), and its folder data/runs/NAME "
-    "copied here; then it stands in this place, and `make book RUN=NAME` shows all pages with it."
-)
+HOW = "[Run it on your own](../own.html) says how to make one; `make book RUN=NAME` shows all pages with it."
 # Heads, and columns of the thesis's table and of a run's
 QUALITY = (
     ("A", "accuracy", "accuracy", 3),

@@ -29,9 +29,8 @@ from lib.vot.protocol import Trajectory
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, YELLOW, GREY = "#56B4E9", "#F0E442", "#666666"
-MEASURED = {"color": BLUE, "marker": "o"}
-THESIS = {"color": ORANGE, "marker": "D", "markerfacecolor": "white"}
-PUBLISHED = {"color": "black", "marker": "s", "markerfacecolor": "white"}
+MEASURED: Mapping[str, Any] = {"color": BLUE, "marker": "o"}
+THESIS: Mapping[str, Any] = {"color": ORANGE, "marker": "D", "markerfacecolor": "white"}
 # The baseline and its engines (figures 4.1 and 4.5)
 TRACKERS = (
     {"color": "black", "marker": "D", "markerfacecolor": "white"},
@@ -97,35 +96,23 @@ def needs_frames(draw: Draw) -> Draw:
 
 
 @styled
-def eao(
-    evaluations: Mapping[str, Evaluation],
-    reported: Mapping[str, float],
-    note: str,
-    lengths: Seq[int] = (),
-) -> Figure:
-    """Figure 3.7: the EAO curve with its bootstrap band, the lengths of the sequences if given, and
-    EAO beside reported values. Each evaluation's interval of lengths is shaded in its colour."""
-    heights = [
-        2.6,
-        *([1.5] if len(lengths) else []),
-        0.75 + 0.42 * (len(evaluations) + len(reported)),
-    ]
-    figure, axes = new_figure(sum(heights), heights)
-    for (label, evaluation), look in zip(evaluations.items(), (MEASURED, PUBLISHED)):
-        _draw_curve(axes[0], evaluation, label, look["color"])
-    longest = max(evaluation.eao_interval[1] for evaluation in evaluations.values())
-    axes[0].set(title="Expected average overlap curve", xlim=(0, 1.15 * longest), ylim=(0, 1))
+def eao(label: str, evaluation: Evaluation, lengths: Seq[int], note: str) -> Figure:
+    """Figure 3.7: the EAO curve with its bootstrap band, the interval of lengths shaded, and the
+    lengths of the sequences where they differ."""
+    vary = len(set(lengths)) > 1
+    figure, axes = new_figure(2.6 + 1.5 * vary, [2.6, 1.5][: 1 + vary])
+    axes = np.atleast_1d(axes)
+    _draw_curve(axes[0], evaluation, label, BLUE)
+    low, high = evaluation.eao_interval
+    axes[0].set(title="Expected average overlap curve", xlim=(0, 1.15 * high), ylim=(0, 1))
     axes[0].set(xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$")
-    axes[0].legend(loc="upper right")
-    if len(lengths):
-        (evaluation, *_) = evaluations.values()
-        low, high = evaluation.eao_interval
+    axes[0].legend(loc="lower left")
+    if vary:
         axes[1].hist(lengths, bins=min(12, max(4, len(lengths) // 2)), color=GREY, density=True)
         axes[1].plot(lengths, np.zeros(len(lengths)), "|", color="black", ms=10, clip_on=False)
         axes[1].axvspan(low, high, color=BLUE, alpha=0.15, lw=0)
         axes[1].set(title=f"Lengths of sequences, interval {low}–{high}", xlim=axes[0].get_xlim())
         axes[1].set(xlabel="frames", ylabel="density")
-    _draw_values(axes[-1], evaluations, reported)
     return finished(figure, note)
 
 
@@ -133,7 +120,8 @@ def _draw_curve(axis: Axes, evaluation: Evaluation, label: str, color: Any) -> N
     first, curve = evaluation.protocol.first_length, evaluation.eao_curve()
     length = np.arange(len(curve)) + first
     low, high = curve_band(evaluation)
-    axis.plot(length, curve, color=color, label=f"{label}, EAO {evaluation.eao:.3f}")
+    ends = "–".join(f"{end:.3f}" for end in bootstrap(evaluation)["eao"])
+    axis.plot(length, curve, color=color, label=f"{label}\nEAO {evaluation.eao:.3f} ({ends})")
     axis.fill_between(length, low, high, color=color, alpha=0.2, lw=0)
     begin, end = evaluation.eao_interval
     axis.axvspan(begin, end, color=color, alpha=0.1, lw=0)
@@ -154,23 +142,6 @@ def curve_band(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
     return band[0], band[1]
 
 
-def _draw_values(
-    axis: Axes, evaluations: Mapping[str, Evaluation], reported: Mapping[str, float]
-) -> None:
-    """EAO as a row of points: measured ones with their intervals, reported ones without."""
-    for row, (evaluation, look) in enumerate(zip(evaluations.values(), (MEASURED, PUBLISHED))):
-        draw_point(axis, row, evaluation.eao, bootstrap(evaluation)["eao"], look)
-    for row, (label, value) in enumerate(reported.items(), len(evaluations)):
-        draw_point(axis, row, value, None, THESIS if label.startswith("thesis") else PUBLISHED)
-    labels = [*evaluations, *reported]
-    for row, label in enumerate(labels):
-        across = axis.get_yaxis_transform()
-        axis.text(0.01, row - 0.38, label, transform=across, fontsize=10, va="center")
-    axis.set_yticks([])
-    axis.set(title="EAO with 95 % interval", xlabel="EAO (0 to 1)")
-    axis.set(ylim=(len(labels) - 0.6, -0.8), xlim=(0, None))
-
-
 def draw_point(
     axis: Axes,
     row: float,
@@ -181,6 +152,44 @@ def draw_point(
     if interval is not None and np.isfinite(interval).all():
         axis.plot(interval, [row, row], color=look["color"], lw=2)
     return axis.plot([value], [row], ls="", **look)[0]
+
+
+@styled
+def forest(
+    rows: Mapping[str, tuple[float, float, float]],
+    title: str,
+    note: str,
+    theirs: Seq[float] = (),
+    at: float = 0.0,
+) -> Figure:
+    """Values with their intervals (value, low, high), a row each; filled where the interval leaves
+    out the value `at`. theirs: the thesis's in the same order, on an axis of their own."""
+    figure, axes = plt.subplots(
+        1,
+        2 if len(theirs) else 1,
+        figsize=(WIDTH, 1.6 + 0.23 * len(rows)),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for row, (value, *ends) in enumerate(rows.values()):
+        told = ends[0] > at or ends[1] < at
+        look = {**MEASURED, "markersize": 6, "markerfacecolor": BLUE if told else "white"}
+        draw_point(axes[0, 0], row, value, (ends[0], ends[1]), look)
+    axes[0, -1].plot(theirs, np.arange(len(theirs)), ls="", **{**THESIS, "markersize": 6})
+    for axis, whose in zip(axes[0], ("Here", "Thesis")):
+        axis.axvline(at, color=GREY, lw=1)
+        axis.set(title=whose, xlabel=title)
+        axis.locator_params(axis="x", nbins=3 if len(theirs) else 5)
+        axis.tick_params(axis="x", labelsize=9)
+    axes[0, 0].set_yticks(range(len(rows)), [*rows], fontsize=9)
+    axes[0, 0].set(ylim=(len(rows) - 0.5, -0.5))
+    handles = [
+        plt.Line2D([], [], **{**MEASURED, "markerfacecolor": fill}) for fill in (BLUE, "white")
+    ]
+    names = [f"interval leaves out {at:g}", "cannot be told"]
+    figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=9)
+    return finished(figure, note)
 
 
 @styled
@@ -287,9 +296,6 @@ def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
         plt.Line2D([], [], color=color, ls=line, path_effects=stroke) for _, color, line in names
     ]
     figure.legend(handles, [name for name, _, _ in names], loc="outside upper left", ncols=3)
-
-
-# -- Training --------------------------------------------------------------------------------------
 
 
 # -- All figures -----------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ WHOSE = {
     "measured": "measured now",
     "recorded": "recorded",
 }
-INTERVALS = "Under a value: its 95 % interval over sequences (bootstrap)."
 View = TypeVar("View", bound=Callable[..., Any])
 Column = Tuple[str, str, Any]  # title, column of the frame, format
 
@@ -36,14 +35,20 @@ class Table:
     """Rows of cells; a cell is text, or (text, lines of small text under it). The first column
     names the row.
 
-    A page carries the cells once more as CSV, behind a link that needs no server.
+    A page carries the cells once more as CSV, behind a link that needs no server. plain: the page
+    leaves out intervals, which a figure has.
     """
 
-    def __init__(self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str) -> None:
+    def __init__(
+        self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str, plain: bool = False
+    ) -> None:
         self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
+        self.plain = plain
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, columns: Seq[Column], caption: str) -> Table:
+    def of(
+        cls, frame: pd.DataFrame, columns: Seq[Column], caption: str, plain: bool = False
+    ) -> Table:
         """A row per row of the frame, a cell per column (title, column of the frame, format).
 
         A format is that of a number (".3f"), or a function from a value, or from a tuple's values,
@@ -57,12 +62,13 @@ class Table:
         ]
         missing = frame.attrs.get("absent")
         note = f" {_missing(missing)}" if missing else ""
-        return cls([title for title, *_ in columns], rows, caption + note)
+        return cls([title for title, *_ in columns], rows, caption + note, plain)
 
     def _repr_html_(self) -> str:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
         rows = "".join(
-            f"<tr>{''.join(_cell(i, cell) for i, cell in enumerate(row))}</tr>" for row in self.rows
+            f"<tr>{''.join(_cell(i, cell, self.plain) for i, cell in enumerate(row))}</tr>"
+            for row in self.rows
         )
         data = b64encode(self.csv().encode()).decode()
         link = f'<a download="{_slug(self.caption)}.csv" href="data:text/csv;charset=utf-8;base64,{data}">CSV</a>'
@@ -168,13 +174,14 @@ def _slug(caption: str, words: int = 4) -> str:
     return "-".join(re.findall(r"[\w.]*\w", caption.lower())[:words]) or "table"
 
 
-def _cell(column: int, cell: Any) -> str:
+def _cell(column: int, cell: Any, plain: bool) -> str:
     text, *lines = cell if isinstance(cell, tuple) else (cell,)
     under = ""
     for line in filter(None, lines):
-        # An interval stays in one piece
-        wrap = "nowrap" if str(line)[0] in "(0123456789" else "normal"
-        under += f'<br><span style="font-size: 90%; font-weight: normal; white-space: {wrap}">{escape(str(line))}</span>'
+        interval = str(line)[0] in "(0123456789"  # stays in one piece
+        wrap = "nowrap" if interval else "normal"
+        if not (plain and interval):
+            under += f'<br><span style="font-size: 90%; font-weight: normal; white-space: {wrap}">{escape(str(line))}</span>'
     tag, width = (
         ('th scope="row"', "8em")
         if column == 0

@@ -61,6 +61,11 @@ def optimizing(data: Dataset, one_thread: None) -> Page:
     return Page(*helpers.executed("02_3_optimizing", dataset=str(data.path)))
 
 
+@pytest.fixture(scope="module")
+def introduction(data: Dataset, one_thread: None) -> Page:
+    return Page(*helpers.executed("01_introduction", dataset=str(data.path)))
+
+
 @pytest.fixture
 def random() -> np.random.RandomState:
     return np.random.RandomState(3)
@@ -240,10 +245,10 @@ def test_training_and_test_patches_share_no_pixel(data: Dataset, cnn: Page) -> N
 def test_learning_is_repeatable_and_learns(data: Dataset, cnn: Page) -> None:
     train, test = (cnn.frame_patches(data, right=right, each=50) for right in (False, True))
     torch.manual_seed(99)
-    one = cnn.learn(train, test, 4, True, steps=60)
+    one = cnn.learn(train, test, 4, True, 1, steps=60)
     torch.rand(5)
-    two = cnn.learn(train, test, 4, True, steps=60)
-    assert one.train == two.train and one.steps == [0, 30, 60]
+    two = cnn.learn(train, test, 4, True, 1, steps=60)
+    assert one.train == two.train and one.steps == [0, 60]
     assert one.train[-1] < one.train[0] - 0.2
     layers = [each for each in cnn.Deep(8, 3, 20, False).modules() if isinstance(each, nn.Linear)]
     assert len(layers) == 20, "depth counts the layers with weights, as He et al. do"
@@ -267,7 +272,7 @@ def test_every_figure_draws_with_a_note(cnn: Page, tracking: Page, optimizing: P
         for cell, value in page.cells_shown
         if "mystnb" in cell["metadata"]
     ]
-    assert len(figures) == 15
+    assert len(figures) == 16
     for figure in figures:
         FigureCanvasAgg(figure).draw()
         assert figure._supxlabel.get_text()
@@ -396,6 +401,39 @@ def test_every_row_is_made_where_it_says() -> None:
             assert not at, (
                 f"data/reproduction.csv says '{row['state']}' of {row['item']}, which {at} shows"
             )
+
+
+# -- Introduction ----------------------------------------------------------------------------------
+
+
+def test_the_introductions_loop_is_the_trackers_and_its_numbers_the_thesiss(
+    introduction: Page,
+) -> None:
+    for figure in introduction.figures().values():
+        helpers.assert_readable(figure, "")
+    tracker, sequence = (
+        SiamRPNTracker(introduction.tracker.network, introduction.tracker.config),
+        (introduction.sequence),
+    )
+    tracker.init(sequence.frame(0), axis_aligned_box(sequence.regions[0]))
+    for number in range(1, introduction.last + 1):
+        box = tracker.track(sequence.frame(number)).box
+    assert introduction.box == pytest.approx(box)
+    [table] = introduction.tables()
+    assert [row[1:4] for row in table.rows] == [
+        ["0.413", "11", "21.4"],
+        ["0.392", "13", "20.9"],
+        ["0.389", "50", "13.0"],
+        ["0.347", "66", "3.6"],
+        ["0.159", "94", "1.2"],
+    ]
+
+
+def test_window_and_penalty_are_those_of_the_tracker(tracking: Page) -> None:
+    step = tracking.clearest
+    values = [tracking.distance(step, each) for each in (step.score, step.ranking)]
+    assert values[0] > values[1], "they help there"
+    assert (step.penalised <= step.score + 1e-6).all()
 
 
 # -- References and glossary -----------------------------------------------------------------------

@@ -26,6 +26,7 @@ from lib.vot.protocol import Trajectory
 from .helpers import assert_readable, texts
 
 NOTE = "Run test, 2026-01-01 00:00 UTC: 2 cores Test, PyTorch 2.13.0, CPU"
+ROWS = {"surely less": (-0.1, -0.2, -0.05), "cannot be told": (0.1, -0.1, 0.3)}
 BASELINE = thesis.table("figure_4_5")[["attribute", "PyTorch FP32"]]
 
 
@@ -35,9 +36,10 @@ def figures(
 ) -> dict[str, Figure]:
     lengths = [len(sequence) for sequence in still]
     return {
-        "eao": plots.eao({"measured now": evaluated}, {"thesis: Xavier": 0.413}, NOTE, lengths),
+        "eao": plots.eao("measured now", evaluated, lengths, NOTE),
         "attributes": plots.attributes({"measured now": evaluated}, BASELINE, NOTE),
         "gallery": plots.gallery(still, beside, NOTE),
+        "forest": plots.forest(ROWS, "ΔEAO", NOTE, [-0.02, 0.01]),
     }
 
 
@@ -59,7 +61,7 @@ def test_the_axes_of_a_chart_say_what_they_measure(figures: dict[str, Figure], n
 def test_the_thesis_stands_beside_what_was_measured(
     figures: dict[str, Figure], evaluated: Evaluation
 ) -> None:
-    assert "thesis: Xavier" in texts(figures["eao"]) and "measured now" in texts(figures["eao"])
+    assert "measured now" in texts(figures["eao"])
     here, theirs = (
         [line.get_xdata()[0] for line in axis.lines if len(line.get_xdata()) == 1]
         for axis in figures["attributes"].axes
@@ -71,7 +73,7 @@ def test_the_thesis_stands_beside_what_was_measured(
 
 
 def test_measured_thesis_and_published_differ_in_colour_and_in_shape() -> None:
-    for looks in ([plots.MEASURED, plots.THESIS, plots.PUBLISHED], plots.TRACKERS):
+    for looks in ([plots.MEASURED, plots.THESIS], plots.TRACKERS):
         assert len({look["color"] for look in looks}) == len(looks)
         assert len({look["marker"] for look in looks}) == len(looks)
 
@@ -97,6 +99,14 @@ def test_the_band_at_one_length_is_the_interval_of_the_eao_over_that_length(
     alone = bootstrap(replace(evaluated, eao_interval=(length, length)), n=1000)["eao"]
     low, high = plots.curve_band(evaluated)
     assert (low[at], high[at]) == pytest.approx(alone)
+
+
+def test_a_mark_is_filled_where_its_interval_leaves_out_0(figures: dict[str, Figure]) -> None:
+    here, theirs = figures["forest"].axes
+    marks = [line for line in here.lines if len(line.get_xdata()) == 1]
+    assert [mark.get_markerfacecolor() for mark in marks] == [plots.BLUE, "white"]
+    assert theirs.lines[0].get_xdata().tolist() == [-0.02, 0.01]
+    assert_readable(figures["forest"], NOTE)
 
 
 # -- Tables ----------------------------------------------------------------------------------------
@@ -136,6 +146,8 @@ def test_a_page_has_a_table_as_html_and_as_csv() -> None:
     assert cells["EAO"].tolist() == ["0.412 0.400–0.500", "1"]
     assert "A caption &lt;here&gt;" in html and "a &lt; b" in html
     assert html.count("<tr>") == 3 and "0.400–0.500" in html
+    plain = Table(["Whose", "EAO"], [("here", ("0.412", "0.400–0.500"))], "", plain=True)
+    assert "0.400–0.500" not in plain._repr_html_() and "0.400–0.500" in plain.csv()
 
 
 def test_the_style_does_not_leak(figures: dict[str, Figure]) -> None:
