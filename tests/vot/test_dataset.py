@@ -193,7 +193,7 @@ def test_a_jpeg_without_some_pixels_is_refused_wherever_it_ends(tmp_path, shape,
         for share in (0.6, 0.8, 0.9):
             for end in (b"", b"\xff\xd9", b"\xff\xd9" + whole):
                 path.write_bytes(whole[: int(share * len(whole))] + end)
-                with pytest.raises(InputError, match="noise.jpg is (truncated|not a readable)"):
+                with pytest.raises(InputError, match=r"noise\.jpg is (truncated|not a readable)"):
                     read_frame(path)
 
 
