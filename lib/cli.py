@@ -213,61 +213,9 @@ def train(options: argparse.Namespace) -> None:
 def prune(options: argparse.Namespace) -> None:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
-    from lib.engines.zoo import weights_path
+    from lib.pruning import steps
 
-    steps = {"score": _score, "cut": _cut, "recalibrate": _recalibrate}
-    step = steps.get(options.action, _train_classifier)
-    print(step(options, weights_path(options.weights)))
-
-
-def _pruning_config(options: argparse.Namespace, usual: str) -> Path:
-    from lib.engines.zoo import FOLDER
-
-    return Path(options.config or FOLDER / "pruning" / usual)
-
-
-def _score(options: argparse.Namespace, weights: Path) -> str:
-    from lib import pruning
-    from lib.training.classify import load_classify_config
-
-    scores = pruning.score_file(
-        weights,
-        load_classify_config(_pruning_config(options, "head.yaml")),
-        options.pictures,
-        Path(options.out),
-        options.precision,
-        options.quick,
-        options.device,
-    )
-    return f"{options.out}: {sum(map(len, scores.values()))} scores"
-
-
-def _cut(options: argparse.Namespace, weights: Path) -> str:
-    from lib import pruning
-
-    return pruning.cut_file(
-        weights, options.scores, options.parameters, Path(options.out), multiple=options.multiple
-    )
-
-
-def _recalibrate(options: argparse.Namespace, weights: Path) -> str:
-    from lib.pruning.recalibrate import recalibrate_file
-
-    config = _pruning_config(options, "distilled.yaml")
-    return recalibrate_file(weights, config, options.pairs, Path(options.out))
-
-
-def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
-    from lib.training import classify
-    from lib.training.pictures import open_pictures
-
-    config = classify.load_classify_config(_pruning_config(options, f"{options.action}.yaml"))
-    classes = len(open_pictures(config.data, config.size, config.seed).classes)
-    classifier = classify.load_classifier(weights, classes)
-    done = classify.train_classifier(
-        classifier, config, options.out, options.device, stop_after=options.stop_after
-    )
-    return str(done)
+    print(steps.run(options))
 
 
 def tune(options: argparse.Namespace) -> None:
