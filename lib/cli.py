@@ -171,7 +171,7 @@ def bench(options: argparse.Namespace) -> None:
     run."""
     from lib.engines.deploy import FRAMEWORKS
     from lib.engines.zoo import weights_path
-    from lib.environment import label, peak_memory_gb, record
+    from lib.environment import label, memory_gb, record
     from lib.measure import speed
     from lib.siamrpn.checkpoint import load_network
 
@@ -187,7 +187,7 @@ def bench(options: argparse.Namespace) -> None:
         "scale": options.scale,
         "machine": label(machine),
         "in_use_before": machine["in_use"],
-        "peak_memory_gb": peak_memory_gb(),
+        "peak_memory_gb": memory_gb(),
     }
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
@@ -301,6 +301,17 @@ def doctor(options: argparse.Namespace) -> int:
     return int(any(each.state == "missing" for each in findings))
 
 
+def choose(options: argparse.Namespace) -> None:
+    """Which tracker to deploy for a budget, and the command that runs it."""
+    from lib.book import notebook
+    from lib.files import ROOT
+    from lib.report import deploy
+
+    values = notebook.open_profile(ROOT, options.profile, options.run).values
+    budget = deploy.Budget(options.fps or 0.0, options.latency, options.memory, options.smallest)
+    print(*deploy.choose(values, budget), sep="\n")
+
+
 def demo_data(options: argparse.Namespace) -> None:
     """Generate the demo benchmark."""
     from lib.demo import make_benchmark
@@ -321,6 +332,7 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
     "measure": measure,
     "run": run,
     "doctor": doctor,
+    "choose": choose,
     "demo-data": demo_data,
 }
 

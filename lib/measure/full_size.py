@@ -227,7 +227,7 @@ def work(run: str, framework: str) -> float:
         group
         for group in groups(framework)
         if runs.read_json(folder / f"speed/{group}.json").get("decided_by")
-        != _decided_by(group, networks)
+        != decided_by(group, networks)
     ]
     return sum(_work(group, networks) for group in left)
 
@@ -242,7 +242,7 @@ def _kind(group: str) -> str:
     return group.rpartition("-")[2]
 
 
-def _decided_by(group: str, networks: Networks) -> dict[str, str]:
+def decided_by(group: str, networks: Networks) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     frameworks = dict.fromkeys(["pytorch", group.partition("-")[0]])
     return {
@@ -272,7 +272,7 @@ def _record(run: str, group: str, models: Path, bar: Any) -> dict[str, Any] | No
         give_back_memory()
         return found
 
-    return kept_record(run, f"speed/{group}.json", _decided_by(group, networks), measure)
+    return kept_record(run, f"speed/{group}.json", decided_by(group, networks), measure)
 
 
 def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[str, Any]:
