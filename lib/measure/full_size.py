@@ -16,10 +16,10 @@ first two.
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Tuple, cast
+from typing import Any, Iterator, Mapping, Sequence, Tuple, cast
 
 import numpy as np
 
@@ -160,13 +160,15 @@ def groups(framework: str) -> list[str]:
     return ["pytorch", *(f"{framework}-{kind}" for kind in kinds)]
 
 
-def engine_speed(run: str, framework: str, bar: Any = None) -> EngineSpeed:
+def engine_speed(
+    run: str, framework: str, bar: Any = None, models: Path | None = None
+) -> EngineSpeed:
     """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some.
 
-    bar: a progress bar to count on (units of `work`).
+    bar: a progress bar to count on (units of `work`). models: of `models_folder`.
     """
-    with tempfile.TemporaryDirectory() as models:  # FP32 models that several groups compile from
-        found = {group: _record(run, group, Path(models), bar) for group in groups(framework)}
+    with models_folder(models) as folder:
+        found = {group: _record(run, group, folder, bar) for group in groups(framework)}
     if None in found.values():
         title = FRAMEWORKS[framework].title
         return cast(
@@ -189,6 +191,14 @@ def engine_speed(run: str, framework: str, bar: Any = None) -> EngineSpeed:
         environment=records[-1]["environment"],
         recorded=is_recorded(run, device()),
     )
+
+
+@contextmanager
+def models_folder(folder: Path | None = None) -> Iterator[Path]:
+    """Where the FP32 models are that several engines are compiled from, by the network's place: a
+    folder that is there already, or a new one that goes away."""
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as made:
+        yield Path(made)
 
 
 def baseline_speed(run: str) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from lib.engines.export import save_model
 from lib.environment import device
 from lib.errors import InputError
 from lib.measure import full_size, runs, speed
-from lib.measure.pruned import timed_configs
 from lib.progress import progress
 from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.contract import EngineNetwork
+from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import NETWORKS
 
 SECONDS, FEWEST, MOST = 3.0, 10, 100  # that frames of an engine take, and how many they are
@@ -36,56 +36,60 @@ COST = 140.0  # of an engine, in frames of the demo tracker, for the time left a
 WEIGHTS = "weights.pth"
 
 
-def engines(framework: str) -> list[tuple[int, str, str]]:
+def engines(framework: str, networks: full_size.Networks) -> list[tuple[int, str, str]]:
     """What is started: (place among `timed_configs`, framework, precision) of the whole network in
     PyTorch FP32 and every precision of the framework, and of the most pruned one in the last."""
     precisions = FRAMEWORKS[framework].precisions if framework != "pytorch" else ()
-    small = max(place for place, (multiple, _) in enumerate(timed_configs()) if multiple == 1)
+    small = max(place for place, (multiple, _) in enumerate(networks) if multiple == 1)
     every = [(0, "pytorch", "fp32"), *((0, framework, each) for each in precisions)]
     return list(dict.fromkeys([*every, (small, *every[-1][1:])]))
 
 
 def work(run: str, framework: str) -> float:
     """How long `started` would take, in frames of the demo tracker; 0 where the run has it."""
+    networks = full_size.timed_configs()
     kept = runs.read_json(runs.run_folder(run) / f"start/{framework}.json").get("decided_by")
-    known = kept == full_size.decided_by(framework, timed_configs())
-    return 0.0 if known or runs.is_recorded(run, device()) else COST * len(engines(framework))
+    known = kept == full_size.decided_by(framework, networks) or runs.is_recorded(run, device())
+    return 0.0 if known else COST * len(engines(framework, networks))
 
 
-def started(run: str, framework: str, bar: Any = None) -> Any:
+def started(run: str, framework: str, bar: Any = None, models: Path | None = None) -> Any:
     """A record: rows, one per engine (`start`, with place, framework and precision), and missing,
     sentences on those that could not start. Measured, or what the run has; an `Absent` where a
-    recorded run lacks it. bar: a progress bar to count on (units of `work`)."""
-    parts = full_size.decided_by(framework, timed_configs())
+    recorded run lacks it. bar, models: as of `full_size.engine_speed`."""
+    networks = full_size.timed_configs()
 
     def measure() -> dict[str, Any]:
-        total = COST * len(engines(framework))
-        with nullcontext(bar) if bar is not None else progress(total, "start") as shown:
-            return _measure(framework, shown)
+        total = COST * len(engines(framework, networks))
+        own = nullcontext(bar) if bar is not None else progress(total, "start")
+        with own as shown, full_size.models_folder(models) as folder:
+            return _measure(framework, networks, folder, shown)
 
+    parts = full_size.decided_by(framework, networks)
     record = runs.kept_record(run, f"start/{framework}.json", parts, measure)
     return record or runs.absent("how engines start, and what memory they take", run)
 
 
-def _measure(framework: str, bar: Any) -> dict[str, Any]:
+def _measure(
+    framework: str, networks: full_size.Networks, models: Path, bar: Any
+) -> dict[str, Any]:
     rows, missing = [], []
-    with tempfile.TemporaryDirectory() as models:  # FP32 models that several engines are made of
-        for place, name, precision in engines(framework):
-            bar.set_description(f"start: {name} {precision}")
-            about = {"place": place, "framework": name, "precision": precision}
-            try:
-                with tempfile.TemporaryDirectory() as folder:
-                    _prepare(Path(folder), Path(models, str(place)), place, name, precision)
-                    rows.append({**about, **_in_own_process(Path(folder), name, precision)})
-            except InputError as error:
-                missing.append(f"{FRAMEWORKS[name].title} {precision.upper()}: {error}")
-            bar.update(COST)
+    for place, name, precision in engines(framework, networks):
+        bar.set_description(f"start: {name} {precision}")
+        about = {"place": place, "framework": name, "precision": precision}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                network = speed.random_network(networks[place][1])
+                _prepare(Path(folder), network, name, precision, models / str(place))
+                rows.append({**about, **_in_own_process(Path(folder), name, precision)})
+        except InputError as error:
+            missing.append(f"{FRAMEWORKS[name].title} {precision.upper()}: {error}")
+        bar.update(COST)
     return {"rows": rows, "missing": missing}
 
 
-def _prepare(folder: Path, models: Path, place: int, framework: str, precision: str) -> None:
-    """Write the files that an engine starts from. models: as of `Deployment`."""
-    network = speed.random_network(timed_configs()[place][1])
+def _prepare(folder: Path, network: SiamRPN, framework: str, precision: str, models: Path) -> None:
+    """Write the files that an engine starts from."""
     if framework == "pytorch":
         save_weights(folder / WEIGHTS, network.state_dict())
         return

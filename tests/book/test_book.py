@@ -380,7 +380,7 @@ def test_the_chart_loads_nothing_from_elsewhere_and_follows_the_theme(
         seen.append((browser.execute_script(ground), browser.execute_script(ink)))
     (light, dark_ink), (dark, light_ink) = seen
     assert light != dark and dark_ink != light_ink
-    open_page(browser, address + "notebooks/02_1_cnn.html", WIDTHS[0])
+    open_page(browser, address + "own.html", WIDTHS[0])
     loaded = browser.execute_script(LOADED)
     assert not any("plotly.min.js" in url for url in loaded), "only where there is a chart"
 

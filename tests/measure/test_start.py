@@ -11,7 +11,7 @@ import pytest
 
 from lib import environment
 from lib.errors import InputError
-from lib.measure import runs, start
+from lib.measure import full_size, runs, start
 from lib.measure.absent import Absent
 from lib.measure.runs import run_folder
 from lib.siamrpn.network import NetworkConfig
@@ -20,14 +20,14 @@ pytest.importorskip("openvino")
 RUN = "start"
 # Small enough to be quick, and large enough that memory is not all noise
 WIDE, NARROW = (1, NetworkConfig.resnet50(1 / 4)), (1, NetworkConfig.resnet50(1 / 16))
+NETWORKS = [WIDE, NARROW, (32, NARROW[1])]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny() -> Any:
     """Two networks in place of the full-size ones."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (start, start.full_size):
-            patch.setattr(module, "timed_configs", lambda: [WIDE, NARROW, (32, NARROW[1])])
+        patch.setattr(full_size, "timed_configs", lambda: NETWORKS)
         patch.setattr(environment, "_in_use", lambda: 0.0)
         yield
 
@@ -39,7 +39,7 @@ def record(tiny: Any) -> Any:
 
 def test_each_engine_is_started_for_real(record: Any) -> None:
     started = [(row["place"], row["framework"], row["precision"]) for row in record["rows"]]
-    assert started == start.engines("openvino") and record["missing"] == []
+    assert started == start.engines("openvino", NETWORKS) and record["missing"] == []
     assert started[-1] == (1, "openvino", "int8"), "the most pruned one, not in multiples of 32"
     for row in record["rows"]:
         assert 0 < row["memory_mb"] <= row["peak_mb"] < 1000, row
@@ -57,7 +57,7 @@ def test_a_run_has_it_once_and_a_recorded_one_is_only_read(
     monkeypatch.setattr(start, "_measure", None)
     assert start.started(RUN, "openvino") == record
     with monkeypatch.context() as patch:
-        patch.setattr(start.full_size, "ROUNDS", 99)
+        patch.setattr(full_size, "ROUNDS", 99)
         assert start.work(RUN, "openvino") == len(record["rows"]) * start.COST
     other = run_folder("start-elsewhere")
     other.mkdir()
