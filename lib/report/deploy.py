@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, List, Mapping, NamedTuple, Optional
+from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
 from typing import Sequence as Seq
 
 from lib.engines.deploy import USUAL
@@ -91,10 +91,17 @@ def recommend(candidates: Seq[Candidate], budget: Budget) -> Optional[Advice]:
     best = max(fit, key=lambda one: (one.eao.value, one.fps.value))
     losses = [(one, difference(one, best)) for one in fit]
     alike = [(one, loss) for one, loss in losses if _is_alike(loss)]
-    recommended, loss = max(
-        alike, key=lambda pair: -pair[0].memory_mb if budget.smallest else pair[0].fps.value
-    )
+    rank = _by_size if budget.smallest else _by_speed
+    recommended, loss = max(alike, key=lambda pair: rank(pair[0]))
     return Advice(recommended, best, len(alike), loss)
+
+
+def _by_speed(one: Candidate) -> Tuple[float, float]:
+    return one.fps.value, one.eao.value
+
+
+def _by_size(one: Candidate) -> Tuple[float, float]:
+    return -one.memory_mb, one.eao.value
 
 
 def difference(one: Candidate, other: Candidate) -> Measured:
@@ -114,14 +121,17 @@ def sentence(candidates: Seq[Candidate], budget: Budget) -> str:
     """The recommendation in a line."""
     advice = recommend(candidates, budget)
     if advice is None:
-        quickest = max(candidates, key=lambda one: one.fps.value)
+        quickest = max(candidates, key=_by_speed)
         return f"nothing measured meets it; the fastest is {_said(quickest)}"
     text, (recommended, best, alike, loss) = _said(advice.recommended), advice
     if alike > 1:
         rank = "smallest" if budget.smallest else "fastest"
         how = "that cannot be told from" if is_known(loss.low) else f"within {ALIKE} EAO of"
         text += f"; the {rank} of {alike} {how} the best"
-    return text if best is recommended else f"{text} ({_said(best)}; difference {loss})"
+    if best is recommended:
+        return text
+    ends = f" ({loss.low:+.3f} to {loss.high:+.3f})" if is_known(loss.low) else ""
+    return f"{text} ({_said(best)}; difference {loss.value:+.3f}{ends})"
 
 
 def _said(one: Candidate) -> str:
@@ -143,10 +153,15 @@ def choose(values: Mapping[str, Any], budget: Budget) -> List[str]:
     found = here(dataset, weights, engine, run)
     if not found:
         raise InputError(f"run {run} has no tracker with quality and speed")
-    lines, advice = [f"{budget}, here: {sentence(found, budget)}"], recommend(found, budget)
-    if not (budget.latency_ms or budget.memory_mb):  # which the thesis does not have
-        lines.append(f"{budget}, thesis: {sentence(in_thesis(), budget)}")
-    return [*lines, advice.recommended.command] if advice else lines
+    return lines(found, budget)
+
+
+def lines(found: Seq[Candidate], budget: Budget) -> List[str]:
+    """The recommendation here and by the thesis's numbers, and the command that runs it."""
+    told, advice = [f"{budget}, here: {sentence(found, budget)}"], recommend(found, budget)
+    if not any(budget[1:]):  # the thesis has neither memory nor single frames
+        told.append(f"{budget}, thesis: {sentence(in_thesis(), budget)}")
+    return [*told, advice.recommended.command] if advice else told
 
 
 # -- Candidates ------------------------------------------------------------------------------------

@@ -99,11 +99,21 @@ def test_smaller_counts_where_that_is_asked() -> None:
     big = candidate("big", 0.4, 50, memory_mb=500.0)
     small = candidate("small", 0.395, 40, memory_mb=300.0)
     unknown = candidate("unknown", 0.5, 60)
-    advice = recommend([big, small, unknown], Budget(smallest=True))
+    worse = candidate("worse", 0.394, 45, memory_mb=300.0)
+    advice = recommend([big, worse, small, unknown], Budget(smallest=True))
     assert advice is not None and advice.recommended is small and advice.best is big
     assert "the smallest of 2 within 0.01 EAO of the best" in sentence(
         [big, small], Budget(smallest=True)
     )
+
+
+def test_of_the_same_network_the_better_one_is_recommended() -> None:
+    """Trackers of one form have one speed, whatever their weights."""
+    one, other = candidate("one", 0.395, 50), candidate("other", 0.4, 50)
+    for every in ([one, other], [other, one]):
+        advice = recommend(every, Budget())
+        assert advice is not None and advice.recommended is other
+        assert "the fastest is other" in sentence(every, Budget(fps=60))
 
 
 def test_a_budget_in_words() -> None:
@@ -205,8 +215,8 @@ def test_candidates_are_what_was_measured(page: Page) -> None:
 
 def test_the_front_is_what_nothing_else_beats(page: Page) -> None:
     assert [one.title for one in page.front(ALL)] == ["fast", "like", "good", "slow"]
-    beaten = candidate("beaten", 0.19, 80)
-    assert beaten not in page.front([*ALL, beaten])
+    for beaten in (candidate("beaten", 0.19, 80), candidate("as fast", 0.19, 90)):
+        assert beaten not in page.front([beaten, *ALL, beaten])
     assert [one.title for one in page.thesis_ahead][:2] == [
         "TensorRT INT8, 12 M, table 4.5",
         "TensorRT FP16/INT8/FP16",
