@@ -9,10 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext, suppress
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +22,15 @@ from lib.engines.export import save_model
 from lib.environment import device
 from lib.errors import InputError
 from lib.measure import full_size, runs, speed
+from lib.measure.worker import open_executor
 from lib.progress import progress
 from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import NETWORKS
 
-SECONDS, FEWEST, MOST = 3.0, 10, 100  # that frames of an engine take, and how many they are
-COST = 140.0  # of an engine, in frames of the demo tracker, for the time left alone
+SECONDS, FEWEST, MOST = 2.0, 10, 100  # that frames of an engine take, and how many they are
+COST = 120.0  # of an engine, in frames of the demo tracker, for the time left alone
 WEIGHTS = "weights.pth"
 
 
@@ -78,10 +76,12 @@ def _measure(
         bar.set_description(f"start: {name} {precision}")
         about = {"place": place, "framework": name, "precision": precision}
         try:
-            with tempfile.TemporaryDirectory() as folder:
+            with tempfile.TemporaryDirectory() as folder, open_executor("local", 1) as pool:
+                pool.executor.submit(_memory)  # its process imports PyTorch meanwhile
                 network = speed.random_network(networks[place][1])
                 _prepare(Path(folder), network, name, precision, models / str(place))
-                rows.append({**about, **_in_own_process(Path(folder), name, precision)})
+                [(_, row)] = pool.answers([(start, Path(folder), name, precision)])
+            rows.append({**about, **row})
         except InputError as error:
             missing.append(f"{FRAMEWORKS[name].title} {precision.upper()}: {error}")
         bar.update(COST)
@@ -100,16 +100,6 @@ def _prepare(folder: Path, network: SiamRPN, framework: str, precision: str, mod
         save_model(model, folder / f"{name}.onnx")
         deployment.compile(model, name, precision)
     give_back_memory()
-
-
-def _in_own_process(folder: Path, framework: str, precision: str) -> dict[str, float]:
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])  # importing PyTorch takes seconds
-    with ProcessPoolExecutor(1, context) as pool:
-        try:
-            return pool.submit(start, folder, framework, precision).result()
-        except BrokenProcessPool:
-            raise InputError("its process ended (often for lack of memory)") from None
 
 
 def start(folder: Path, framework: str, precision: str) -> dict[str, float]:

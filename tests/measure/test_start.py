@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lib import environment
-from lib.errors import InputError
 from lib.measure import full_size, runs, start
 from lib.measure.absent import Absent
 from lib.measure.runs import run_folder
@@ -74,7 +72,12 @@ def _ends(*_: Any) -> None:
     os._exit(9)
 
 
-def test_a_process_that_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_engine_whose_process_ends_is_named_and_the_others_are_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(start, "start", _ends)
-    with pytest.raises(InputError, match="its process ended"):
-        start._in_own_process(tmp_path, "pytorch", "fp32")
+    monkeypatch.setattr(start, "engines", lambda *_: [(1, "pytorch", "fp32")])
+    found = start.started("ends", "openvino")
+    assert found["rows"] == []
+    [sentence] = found["missing"]
+    assert sentence.startswith("PyTorch FP32: a worker process ended (often for lack of memory)")
