@@ -171,7 +171,7 @@ def bench(options: argparse.Namespace) -> None:
     run."""
     from lib.engines.deploy import FRAMEWORKS
     from lib.engines.zoo import weights_path
-    from lib.environment import label, peak_memory_gb, record
+    from lib.environment import label, memory_gb, record
     from lib.measure import speed
     from lib.siamrpn.checkpoint import load_network
 
@@ -187,7 +187,7 @@ def bench(options: argparse.Namespace) -> None:
         "scale": options.scale,
         "machine": label(machine),
         "in_use_before": machine["in_use"],
-        "peak_memory_gb": peak_memory_gb(),
+        "peak_memory_gb": memory_gb(),
     }
     if options.json:
         print(json.dumps({**about, "rows": rows}, indent=1))
@@ -213,61 +213,9 @@ def train(options: argparse.Namespace) -> None:
 def prune(options: argparse.Namespace) -> None:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
-    from lib.engines.zoo import weights_path
+    from lib.pruning import steps
 
-    steps = {"score": _score, "cut": _cut, "recalibrate": _recalibrate}
-    step = steps.get(options.action, _train_classifier)
-    print(step(options, weights_path(options.weights)))
-
-
-def _pruning_config(options: argparse.Namespace, usual: str) -> Path:
-    from lib.engines.zoo import FOLDER
-
-    return Path(options.config or FOLDER / "pruning" / usual)
-
-
-def _score(options: argparse.Namespace, weights: Path) -> str:
-    from lib import pruning
-    from lib.training.classify import load_classify_config
-
-    scores = pruning.score_file(
-        weights,
-        load_classify_config(_pruning_config(options, "head.yaml")),
-        options.pictures,
-        Path(options.out),
-        options.precision,
-        options.quick,
-        options.device,
-    )
-    return f"{options.out}: {sum(map(len, scores.values()))} scores"
-
-
-def _cut(options: argparse.Namespace, weights: Path) -> str:
-    from lib import pruning
-
-    return pruning.cut_file(
-        weights, options.scores, options.parameters, Path(options.out), multiple=options.multiple
-    )
-
-
-def _recalibrate(options: argparse.Namespace, weights: Path) -> str:
-    from lib.pruning.recalibrate import recalibrate_file
-
-    config = _pruning_config(options, "distilled.yaml")
-    return recalibrate_file(weights, config, options.pairs, Path(options.out))
-
-
-def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
-    from lib.training import classify
-    from lib.training.pictures import open_pictures
-
-    config = classify.load_classify_config(_pruning_config(options, f"{options.action}.yaml"))
-    classes = len(open_pictures(config.data, config.size, config.seed).classes)
-    classifier = classify.load_classifier(weights, classes)
-    done = classify.train_classifier(
-        classifier, config, options.out, options.device, stop_after=options.stop_after
-    )
-    return str(done)
+    print(steps.run(options))
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -353,6 +301,17 @@ def doctor(options: argparse.Namespace) -> int:
     return int(any(each.state == "missing" for each in findings))
 
 
+def choose(options: argparse.Namespace) -> None:
+    """Which tracker to deploy for a budget, and the command that runs it."""
+    from lib.book import notebook
+    from lib.files import ROOT
+    from lib.report import deploy
+
+    values = notebook.open_profile(ROOT, options.profile, options.run).values
+    budget = deploy.Budget(options.fps or 0.0, options.latency, options.memory, options.smallest)
+    print(*deploy.choose(values, budget), sep="\n")
+
+
 def demo_data(options: argparse.Namespace) -> None:
     """Generate the demo benchmark."""
     from lib.demo import make_benchmark
@@ -373,6 +332,7 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
     "measure": measure,
     "run": run,
     "doctor": doctor,
+    "choose": choose,
     "demo-data": demo_data,
 }
 

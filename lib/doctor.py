@@ -22,7 +22,7 @@ from lib.engines import deploy, zoo
 from lib.engines.calibration import training_ranges
 from lib.errors import InputError
 from lib.files import ROOT, digest
-from lib.measure import everything, full_size, quality, runs, variants
+from lib.measure import everything, full_size, quality, runs, start, variants
 from lib.measure.power import find_sensor
 from lib.siamrpn.checkpoint import load_network
 
@@ -196,7 +196,8 @@ def _kept(values: Parameters) -> Iterator[Finding]:
         framework = variants.compiled_framework(str(values["framework"]), run)
         chosen = everything.variants(str(values["weights"]), framework)
         dataset = variants.open_dataset(str(values["dataset"]), run)
-        work = quality.work(chosen, dataset, run) + full_size.work(run, framework)
+        work = quality.work(chosen, dataset, run)
+        work += full_size.work(run, framework) + start.work(run, framework)
     except InputError:  # what is missing has its own line
         return
     minutes = work * _seconds_of_a_frame() / 60

@@ -164,10 +164,11 @@ def power_mode() -> str | None:
     return found.group(1) if found else None
 
 
-def peak_memory_gb() -> float | None:
-    """Peak memory of this process in GB (10^9 bytes); None where the system does not say."""
+def memory_gb(field: str = "VmHWM") -> float | None:
+    """Peak memory of this process in GB (10^9 bytes), or with field="VmRSS" what it has now; None
+    where the system does not say."""
     with suppress(OSError):
-        found = re.search(r"^VmHWM:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
+        found = re.search(rf"^{field}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.M)
         return int(found[1]) * 1024 / 1e9 if found else None
     return None
 

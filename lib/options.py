@@ -28,18 +28,6 @@ def _box(text: str) -> List[float]:
     return [x, y, w, h]
 
 
-def _share_or_count(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither a share (0.26) nor a number of parameters (12e6)"
-        )
-    return value
-
-
 def _precisions(text: str) -> List[str]:
     names = text.lower().split(",")
     if not set(names) <= set(PRECISIONS):
@@ -59,6 +47,16 @@ def _positive(text: str) -> int:
     if not text.isdigit() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def _above_0(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not (isfinite(value) and value > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
 
 
 OF_NETWORKS: Dict[str, Any] = {
@@ -221,7 +219,7 @@ def _prune(command: Command) -> None:
     add("--weights", required=True, help="`demo`, a tracker's, a backbone's or a classifier's")
     add("--out", required=True, metavar="PATH", help="folder of a training, CSV, or weights")
     add("--scores", metavar="CSV", help="cut: what `score` wrote")
-    add("--parameters", type=_share_or_count, help="cut: that stay, a share (0.26) or a number")
+    add("--parameters", type=_above_0, help="cut: that stay, a share (0.26) or a number (12e6)")
     add("--multiple", type=_positive, default=1, help="cut: of channels that every layer keeps")
     add("--pictures", type=_positive, default=32, help="score: how many")
     add("--pairs", type=_positive, default=480, help="recalibrate: how many")
@@ -287,6 +285,20 @@ def _doctor(command: Command) -> None:
     )
 
 
+def _choose(command: Command) -> None:
+    add = command(
+        "choose",
+        "which tracker to deploy for a budget, by what a run has measured and by the thesis",
+        "--fps 30",
+        "--profile",
+        "--run",
+    )
+    add("--fps", type=_above_0, help="at least so many frames per second")
+    add("--latency", type=_above_0, metavar="MS", help="of 99 %% of the frames, at most")
+    add("--memory", type=_above_0, metavar="MB", help="at its peak, at most")
+    add("--smallest", action="store_true", help="of equal quality the smallest, not the fastest")
+
+
 def _demo_data(command: Command) -> None:
     add = command(
         "demo-data", "generate the demo benchmark in VOT layout", "data/cache/demo-benchmark"
@@ -307,6 +319,7 @@ COMMANDS = (
     _measure,
     _run,
     _doctor,
+    _choose,
     _demo_data,
 )
 

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from tqdm import tqdm
 
 from lib.engines.zoo import open_tracker
-from lib.environment import peak_memory_gb, threads
+from lib.environment import memory_gb, threads
 from lib.siamrpn.contract import describe_executed
 from lib.siamrpn.tracker import TrackResult, check_box
 from lib.video import FrameSource, Window, draw_box, write_track
@@ -71,5 +71,5 @@ def _tell_speed(network: Any, loaded: float, times: list[float]) -> None:
         print(
             f"{1 / middle:.1f} frames a second (median {1e3 * middle:.1f} ms a frame, 99th "
             f"percentile {1e3 * slow:.1f} ms); loaded in {loaded:.1f} s; at most "
-            f"{peak_memory_gb() or 0:.2f} GB of memory"
+            f"{memory_gb() or 0:.2f} GB of memory"
         )

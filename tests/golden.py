@@ -30,7 +30,7 @@ from typing import Any, Dict, Iterable
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "book" / "_build" / "html" / "notebooks"
 # Pages about the machine, or that sort by what speeds are.
-LEFT_OUT = ("03_2_hardware", "B_runs", "05_1_conclusion")
+LEFT_OUT = ("03_2_hardware", "B_runs", "05_1_conclusion", "05_3_deploy")
 # Heads of columns that no two measurements have the same.
 TIMES = re.compile(
     r"fps|\bms\b|_ms|\bs\b|_s$|second|ratio|times|faster|power|\bW\b|\bJ\b|date|hardware|^run$|build|MB",

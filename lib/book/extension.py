@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
@@ -81,6 +83,15 @@ class Book:
             (Path(app.doctreedir) / "environment.pickle").unlink(missing_ok=True)
 
 
+def _ship_plotly(app: Sphinx, exception: Exception | None) -> None:
+    """build-finished: the script that _static/chart.js draws with, from the package; without it
+    pages show pictures."""
+    found = find_spec("plotly")
+    script = Path(str(found and found.origin)).parent / "package_data" / "plotly.min.js"
+    if script.is_file() and app.builder.format == "html":
+        shutil.copy(script, Path(app.outdir) / "_static")
+
+
 def _configured(app: Sphinx, config: Any) -> None:
     """config-inited: captions name the thesis's figures, so Sphinx numbers none; with
     SIAMBOOK_REPOSITORY set, to the address of a public repository, pages get buttons that open them
@@ -135,4 +146,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("env-get-outdated", book.outdated)
     app.connect("source-read", book.read)
     app.connect("build-finished", book.finished)
+    app.connect("build-finished", _ship_plotly)
     return {"version": "1", "parallel_read_safe": False}

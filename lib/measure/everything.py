@@ -7,7 +7,7 @@ import sys
 from typing import Any, Mapping
 
 from lib.environment import device
-from lib.measure import full_power, full_size, pruned, quality, runs
+from lib.measure import full_power, full_size, pruned, quality, runs, start
 from lib.measure import variants as lists
 from lib.measure.variants import Variant
 from lib.progress import progress
@@ -27,8 +27,8 @@ def variants(weights: str, framework: str) -> list[Variant]:
 
 
 def measure(values: Mapping[str, Any], scheduler: str = "", workers: int = 0) -> dict[str, float]:
-    """Fill the run of a profile: quality, speed, power where there is a sensor. Goes on where it
-    was stopped.
+    """Fill the run of a profile: quality, speed, how engines start, power where there is a sensor.
+    Goes on where it was stopped.
 
     values: the profile's parameters (dataset, weights, run, framework). Returns the work done by
     step, in frames of the demo tracker. Raises InputError as `quality.measure`. A recorded run is
@@ -44,12 +44,16 @@ def measure(values: Mapping[str, Any], scheduler: str = "", workers: int = 0) ->
     todo = {
         "quality": quality.work(chosen, dataset, run, scheduler, workers),
         "speed": full_size.work(run, framework),
+        "start": start.work(run, framework),
     }
     with progress(sum(todo.values()), "measuring", any(todo.values())) as bar:
         if todo["quality"]:
             quality.measure(chosen, dataset, run, scheduler=scheduler, workers=workers, bar=bar)
-        if todo["speed"]:
-            full_size.engine_speed(run, framework, bar=bar)
+        with full_size.models_folder() as models:
+            if todo["speed"]:
+                full_size.engine_speed(run, framework, bar, models)
+            if todo["start"]:
+                start.started(run, framework, bar, models)
         bar.set_description("power", refresh=False)
         full_power.full_size_power(run, framework)
         bar.set_description("measured", refresh=False)

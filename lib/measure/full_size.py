@@ -16,10 +16,10 @@ first two.
 from __future__ import annotations
 
 import tempfile
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Mapping, Sequence, Tuple, cast
+from typing import Any, Iterator, Mapping, Sequence, Tuple, cast
 
 import numpy as np
 
@@ -160,13 +160,15 @@ def groups(framework: str) -> list[str]:
     return ["pytorch", *(f"{framework}-{kind}" for kind in kinds)]
 
 
-def engine_speed(run: str, framework: str, bar: Any = None) -> EngineSpeed:
+def engine_speed(
+    run: str, framework: str, bar: Any = None, models: Path | None = None
+) -> EngineSpeed:
     """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some.
 
-    bar: a progress bar to count on (units of `work`).
+    bar: a progress bar to count on (units of `work`). models: of `models_folder`.
     """
-    with tempfile.TemporaryDirectory() as models:  # FP32 models that several groups compile from
-        found = {group: _record(run, group, Path(models), bar) for group in groups(framework)}
+    with models_folder(models) as folder:
+        found = {group: _record(run, group, folder, bar) for group in groups(framework)}
     if None in found.values():
         title = FRAMEWORKS[framework].title
         return cast(
@@ -189,6 +191,14 @@ def engine_speed(run: str, framework: str, bar: Any = None) -> EngineSpeed:
         environment=records[-1]["environment"],
         recorded=is_recorded(run, device()),
     )
+
+
+@contextmanager
+def models_folder(folder: Path | None = None) -> Iterator[Path]:
+    """Where the FP32 models are that several engines are compiled from, by the network's place: a
+    folder that is there already, or a new one that goes away."""
+    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as made:
+        yield Path(made)
 
 
 def baseline_speed(run: str) -> dict[str, Any]:
@@ -227,7 +237,7 @@ def work(run: str, framework: str) -> float:
         group
         for group in groups(framework)
         if runs.read_json(folder / f"speed/{group}.json").get("decided_by")
-        != _decided_by(group, networks)
+        != decided_by(group, networks)
     ]
     return sum(_work(group, networks) for group in left)
 
@@ -242,7 +252,7 @@ def _kind(group: str) -> str:
     return group.rpartition("-")[2]
 
 
-def _decided_by(group: str, networks: Networks) -> dict[str, str]:
+def decided_by(group: str, networks: Networks) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     frameworks = dict.fromkeys(["pytorch", group.partition("-")[0]])
     return {
@@ -272,7 +282,7 @@ def _record(run: str, group: str, models: Path, bar: Any) -> dict[str, Any] | No
         give_back_memory()
         return found
 
-    return kept_record(run, f"speed/{group}.json", _decided_by(group, networks), measure)
+    return kept_record(run, f"speed/{group}.json", decided_by(group, networks), measure)
 
 
 def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[str, Any]:

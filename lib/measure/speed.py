@@ -12,6 +12,7 @@ import os
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Sequence
 
@@ -243,7 +244,7 @@ class _Player:
         }
 
     def _turn(self) -> Turn:
-        watch = _Watch()
+        watch = Watch()
         if self.calls > 1:  # caches are cold; of a frame that takes long this is a small part
             self.tracker.timed(self.frames[0])
         calls = [
@@ -257,7 +258,7 @@ class _Player:
         return turn
 
 
-class _Watch:
+class Watch:
     """How much of this process's cores other work uses, from now on."""
 
     def __init__(self) -> None:
@@ -275,6 +276,7 @@ class _Watch:
         return float(max(0.0, busy - own - slack) / max(wall, 1e-9))
 
 
+@lru_cache(maxsize=1)
 def random_frames() -> list[np.ndarray]:
     random = np.random.RandomState(0)
     return [random.randint(0, 256, (360, 480, 3), np.uint8) for _ in range(4)]

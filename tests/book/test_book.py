@@ -294,6 +294,97 @@ def test_the_clip_of_the_front_page_plays(browser: Any, address: str) -> None:
     assert browser.execute_script(f"{clip} clip.currentTime") > 0.5
 
 
+# -- The interactive figure ------------------------------------------------------------------------
+
+DEPLOY = "notebooks/05_3_deploy.html"
+# Centres of the marks that are seen, in pixels of the window
+MARKS = """
+return [...document.querySelectorAll('figure.chart .scatterlayer .points path')].map(e => e.getBoundingClientRect())
+    .filter(r => r.width).map(r => [r.left + r.width / 2, r.top + r.height / 2])"""
+LOADED = "return performance.getEntriesByType('resource').map(e => e.name)"
+
+
+def open_chart(browser: Any, address: str, width: int) -> None:
+    if not (HTML / "_static" / "plotly.min.js").is_file() or DEPLOY not in PAGES:
+        pytest.skip("the book was built without plotly: install the `book` extra, run `make book`")
+    open_page(browser, address + DEPLOY, width)
+    for _ in range(600):
+        if browser.execute_script(MARKS):
+            break
+        time.sleep(0.1)
+    browser.execute_script(
+        "document.querySelector('figure.chart').scrollIntoView({behavior: 'instant'})"
+    )
+
+
+def point_at(browser: Any, x: float, y: float, kind: str = "mouseMoved") -> None:
+    press = {"button": "left", "clickCount": 1} if kind != "mouseMoved" else {}
+    browser.execute_cdp_cmd("Input.dispatchMouseEvent", {"type": kind, "x": x, "y": y, **press})
+
+
+def press(browser: Any, element: Any) -> None:
+    """With the mouse, as a reader does."""
+    box = browser.execute_script("return arguments[0].getBoundingClientRect()", element)
+    place = box["left"] + box["width"] / 2, box["top"] + box["height"] / 2
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        point_at(browser, *place, kind)
+    time.sleep(1.0)  # a second press would be a double click
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_point_of_the_chart_tells_its_name(browser: Any, address: str, width: int) -> None:
+    open_chart(browser, address, width)
+    found = ""
+    for x, y in browser.execute_script(MARKS):
+        point_at(browser, x, y)
+        time.sleep(0.2)
+        found = browser.execute_script(
+            "return document.querySelector('figure.chart .hoverlayer').textContent"
+        )
+        if found:
+            break
+    assert "EAO" in found and "FPS" in found
+    assert any(name in found for name in ("PyTorch", "OpenVINO", "TensorRT"))
+
+
+def test_filters_of_the_chart_hide_points(browser: Any, address: str) -> None:
+    from selenium.webdriver.common.by import By
+
+    open_chart(browser, address, WIDTHS[0])
+    every = len(browser.execute_script(MARKS))
+    counts = {}
+    for button in browser.find_elements(By.CSS_SELECTOR, "figure.chart .updatemenu-button"):
+        press(browser, button)
+        counts[button.text] = len(browser.execute_script(MARKS))
+    frameworks = [label for label in counts if label not in ("All", "Front")]
+    assert counts["All"] == every and 0 < counts["Front"] < every
+    assert sum(counts[label] for label in frameworks) == every
+    press(browser, browser.find_element(By.CSS_SELECTOR, "figure.chart .updatemenu-button"))
+    press(browser, browser.find_element(By.CSS_SELECTOR, "figure.chart .legendtoggle"))
+    assert 0 < len(browser.execute_script(MARKS)) < every, "a backbone in the legend"
+
+
+def test_the_chart_loads_nothing_from_elsewhere_and_follows_the_theme(
+    browser: Any, address: str
+) -> None:
+    open_chart(browser, address, WIDTHS[0])
+    loaded = browser.execute_script(LOADED)
+    assert any(url.startswith(f"{address}_static/plotly.min.js") for url in loaded)
+    assert [url for url in loaded if not url.startswith((address, "data:"))] == []
+    ground = "return document.querySelector('figure.chart .bg').style.fill"
+    ink = "return document.querySelector('figure.chart .xtick text').style.fill"
+    seen = []
+    for theme in ("light", "dark"):
+        browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+        time.sleep(1.0)
+        seen.append((browser.execute_script(ground), browser.execute_script(ink)))
+    (light, dark_ink), (dark, light_ink) = seen
+    assert light != dark and dark_ink != light_ink
+    open_page(browser, address + "own.html", WIDTHS[0])
+    loaded = browser.execute_script(LOADED)
+    assert not any("plotly.min.js" in url for url in loaded), "only where there is a chart"
+
+
 def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
     open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
     found = "return document.querySelectorAll('#search-results li a').length"

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
 
 from book.helpers import markdown, notebook
+from lib.book import extension
 
 pytest.importorskip("jupyter_book", reason="jupyter-book needs Python 3.9")
 pytestmark = pytest.mark.slow
@@ -112,3 +114,20 @@ def test_warnings_and_failing_cells_fail_the_build_every_time(build: Build) -> N
     for _ in range(2):
         assert "ZeroDivisionError" in build(fails=True, notebooks=failing)
     build(notebooks={"baseline": notebook(markdown("# Baseline"), "1")})
+
+
+def test_plotlys_script_comes_from_the_package_and_is_not_missed_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package, out = tmp_path / "plotly", tmp_path / "html"
+    for folder in (package / "package_data", out / "_static"):
+        folder.mkdir(parents=True)
+    (package / "package_data" / "plotly.min.js").write_text("the script")
+    app: Any = SimpleNamespace(outdir=str(out), builder=SimpleNamespace(format="html"))
+    found = {"plotly": None}
+    monkeypatch.setattr(extension, "find_spec", found.get)
+    extension._ship_plotly(app, None)
+    assert not list((out / "_static").iterdir())
+    found["plotly"] = SimpleNamespace(origin=str(package / "__init__.py"))
+    extension._ship_plotly(app, None)
+    assert (out / "_static" / "plotly.min.js").read_text() == "the script"

@@ -89,7 +89,7 @@ def test_a_profile_fills_a_run_goes_on_where_it_was_stopped_and_then_does_nothin
     monkeypatch.setattr(full_size, "_time_group", None)
     monkeypatch.setattr("lib.measure.quality.open_executor", None)
     before = without_locks("everything")
-    assert everything.measure(values) == {"quality": 0, "speed": 0}
+    assert everything.measure(values) == {"quality": 0, "speed": 0, "start": 0}
     assert without_locks("everything") == before
     assert capsys.readouterr().err == "", "nothing to do is nothing to say"
 

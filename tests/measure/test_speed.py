@@ -145,7 +145,7 @@ def pair(network: SiamRPN) -> List[Any]:
 def watched(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> None:
     """What other work uses in every turn, in order; without any it is idle."""
     monkeypatch.setattr(speed, "OTHERS", 0.15)
-    monkeypatch.setattr(speed._Watch, "others", lambda self: next(shares, 0.0))
+    monkeypatch.setattr(speed.Watch, "others", lambda self: next(shares, 0.0))
 
 
 def test_candidates_take_turns_and_each_turn_is_reported(
@@ -208,9 +208,9 @@ def test_a_turn_is_disturbed_by_other_work_or_where_it_is_slower_than_the_fastes
 
 
 def test_what_other_work_uses_is_not_known_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert speed._Watch().others() >= 0
+    assert speed.Watch().others() >= 0
     monkeypatch.setattr(speed.environment, "busy_seconds", lambda: 0.0)
-    assert speed._Watch().others() == 0
+    assert speed.Watch().others() == 0
 
 
 def test_an_engine_is_warm_before_it_is_timed(network: SiamRPN) -> None:

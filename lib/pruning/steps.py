@@ -1,0 +1,56 @@
+"""The steps of `siambook prune`, from its options to files."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lib import pruning
+from lib.engines.zoo import FOLDER, weights_path
+from lib.pruning.recalibrate import recalibrate_file
+from lib.training import classify
+from lib.training.pictures import open_pictures
+
+
+def run(options: argparse.Namespace) -> str:
+    """Do the step that `options.action` names; returns what was written (lib/options.py)."""
+    steps = {"score": _score, "cut": _cut, "recalibrate": _recalibrate}
+    return steps.get(options.action, _train_classifier)(options, weights_path(options.weights))
+
+
+def _config(options: argparse.Namespace, usual: str) -> Path:
+    return Path(options.config or FOLDER / "pruning" / usual)
+
+
+def _score(options: argparse.Namespace, weights: Path) -> str:
+    scores = pruning.score_file(
+        weights,
+        classify.load_classify_config(_config(options, "head.yaml")),
+        options.pictures,
+        Path(options.out),
+        options.precision,
+        options.quick,
+        options.device,
+    )
+    return f"{options.out}: {sum(map(len, scores.values()))} scores"
+
+
+def _cut(options: argparse.Namespace, weights: Path) -> str:
+    return pruning.cut_file(
+        weights, options.scores, options.parameters, Path(options.out), multiple=options.multiple
+    )
+
+
+def _recalibrate(options: argparse.Namespace, weights: Path) -> str:
+    config = _config(options, "distilled.yaml")
+    return recalibrate_file(weights, config, options.pairs, Path(options.out))
+
+
+def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
+    config = classify.load_classify_config(_config(options, f"{options.action}.yaml"))
+    classes = len(open_pictures(config.data, config.size, config.seed).classes)
+    classifier = classify.load_classifier(weights, classes)
+    done = classify.train_classifier(
+        classifier, config, options.out, options.device, stop_after=options.stop_after
+    )
+    return str(done)
