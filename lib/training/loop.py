@@ -225,7 +225,8 @@ def _uninterrupted() -> Iterator[None]:
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, lambda *about: came.append(about[0]))
+            if signal.getsignal(number) != signal.SIG_IGN:  # under nohup nothing shall stop it
+                before[number] = signal.signal(number, lambda *about: came.append(about[0]))
     try:
         yield
     finally:

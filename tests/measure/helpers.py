@@ -52,6 +52,16 @@ def make_patches(folder: Path, frames: int = FRAMES) -> Path:
     return folder
 
 
+def make_program(path: Path, code: str) -> Path:
+    """A command that runs Python code, whose interpreter may lie in any folder."""
+    path.parent.mkdir(exist_ok=True)
+    script = path.with_suffix(".py")
+    script.write_text(code)
+    path.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{script}' \"$@\"\n")
+    path.chmod(0o755)
+    return path
+
+
 def measure(patches: Path, weights: Path, run: Path, **options: Any) -> Measurement:
     variant = Variant("tiny", str(weights))
     return quality.measure([variant], load_dataset(patches), str(run), shown=False, **options)[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator, List
@@ -29,7 +28,7 @@ from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.parts import NETWORKS
 from lib.vot.dataset import load_dataset
 
-from .helpers import FRAMES, NAMES, state
+from .helpers import FRAMES, NAMES, make_program, state
 
 pytest.importorskip("openvino")
 RUN = "full-size"
@@ -223,7 +222,7 @@ def test_a_compiled_variant_starts_with_its_own_target_network(
 
 # -- Power -----------------------------------------------------------------------------------------
 
-TEGRASTATS = """#!{python}
+TEGRASTATS = """
 import sys, time
 while True:
     print("RAM 1/2MB CPU [0%@1190] GPU@35C GPU 2534mW/2534mW CPU 310mW/310mW", flush=True)
@@ -234,10 +233,7 @@ while True:
 def test_the_full_size_networks_power_needs_a_sensor_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "bin" / "tegrastats"
-    program.parent.mkdir()
-    program.write_text(TEGRASTATS.format(python=sys.executable))
-    program.chmod(0o755)
+    program = make_program(tmp_path / "bin" / "tegrastats", TEGRASTATS)
     with monkeypatch.context() as patch:
         patch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
         patch.setattr(power, "PERIOD", 0.02)

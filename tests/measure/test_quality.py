@@ -34,6 +34,7 @@ from .helpers import (
     alive,
     children,
     make_patches,
+    make_program,
     measure,
     raw_files,
     serially,
@@ -499,7 +500,7 @@ def test_what_a_frame_in_the_middle_stops_is_kept_until_then(
 
 # -- Times and power of a pass that is alone -------------------------------------------------------
 
-TEGRASTATS = """#!{python}
+TEGRASTATS = """
 import sys, time
 assert sys.argv[1:] == ["--interval", "20"], sys.argv
 while True:
@@ -512,10 +513,7 @@ while True:
 def sensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A program named tegrastats, first on the path, whose GPU rail draws 2.534 W; passes are
     serial and alone."""
-    program = tmp_path / "bin" / "tegrastats"
-    program.parent.mkdir()
-    program.write_text(TEGRASTATS.format(python=sys.executable))
-    program.chmod(0o755)
+    program = make_program(tmp_path / "bin" / "tegrastats", TEGRASTATS)
     monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(power, "PERIOD", 0.02)
     monkeypatch.setattr(power, "IDLE_SECONDS", 0.3)
@@ -546,8 +544,7 @@ def test_power_is_sampled_while_a_variant_is_timed_and_kept(
     sensor.unlink()
     again = measure(patches, weights, run)
     assert str(again.row()) == str(row) and again.power == drawn
-    sensor.write_text(TEGRASTATS.format(python=sys.executable).replace("2534", "5000"))
-    sensor.chmod(0o755)
+    make_program(sensor, TEGRASTATS.replace("2534", "5000"))
     kept = (logs[0]).read_text()
     (run / "patches" / "tiny" / "baseline" / "third" / "third_001.txt").unlink()
     more = measure(patches, weights, run).power

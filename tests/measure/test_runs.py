@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Dict
 
@@ -25,7 +24,7 @@ from lib.report import published, tables
 from lib.report.tables import Table, Text
 from lib.vot.dataset import load_dataset
 
-from .helpers import FRAMES, NAMES, measure, start, state
+from .helpers import FRAMES, NAMES, make_program, measure, start, state
 
 XAVIER = {
     "processor": "ARMv8 Processor rev 0",
@@ -39,11 +38,8 @@ XAVIER = {
 def test_a_jetsons_power_mode_is_part_of_the_hardware(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = tmp_path / "nvpmodel"
-    program.write_text(
-        f"#!{sys.executable}\nprint('NV Fan Mode:quiet\\nNV Power Mode: MAXN\\n0')\n"
-    )
-    program.chmod(0o755)
+    code = "print('NV Fan Mode:quiet\\nNV Power Mode: MAXN\\n0')\n"
+    make_program(tmp_path / "nvpmodel", code)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     environment.power_mode.cache_clear()
     try:

@@ -14,6 +14,8 @@ import torch
 from lib.measure import power
 from lib.measure.sensors import Ina3221, Nvml, Rapl, Reading, SensorFault, parse_tegrastats
 
+from .helpers import make_program
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Lines as people posted them in public issues and test suites; the rails' order and spelling are
@@ -204,9 +206,7 @@ def test_the_sensor_is_the_one_that_fits_the_device(
     powercap(root, rapl_0=("package-0", 0))
     monkeypatch.setattr(torch.cuda, "power_draw", lambda: 1000, raising=False)
     assert [power.find_sensor(device)[1] for device in ("cpu", "cuda")] == ["RAPL", "NVML"]
-    program = tmp_path / "tegrastats"
-    program.write_text(f"#!{sys.executable}\nimport time\ntime.sleep(60)\n")
-    program.chmod(0o755)
+    make_program(tmp_path / "tegrastats", "import time\ntime.sleep(60)\n")
     assert [power.find_sensor(device)[1] for device in ("cpu", "cuda")] == ["tegrastats"] * 2
 
 

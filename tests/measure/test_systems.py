@@ -53,7 +53,7 @@ from lib import environment
 from tests.measure.helpers import measure
 if __name__ == "__main__":
     measured = measure(Path("patches"), Path("tiny.pth").resolve(), Path("run").resolve(), workers=2)
-    print(len(measured.trajectories), environment.peak_memory_gb(), environment.busy_seconds())
+    print(len(measured.trajectories), environment.memory_gb(), environment.busy_seconds())
 """
 KERNEL = """
 import nbformat
