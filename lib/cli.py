@@ -158,7 +158,7 @@ def calibrate(options: argparse.Namespace) -> None:
         pairs = training_pairs(load_config(options.data), options.pairs)
         source += "pairs as training draws them, held-out sequences left out"
     else:
-        pairs = calibration.thesis_pairs(load_dataset(options.data), options.pairs)
+        pairs = calibration.dataset_pairs(load_dataset(options.data), options.pairs)
         source += f"{len(pairs)} frames of these sequences"
     out = Path(options.out) if options.out else calibration.calibration_path(weights)
     ranges = calibration.calibrate(export_network(load_network(weights)), pairs)

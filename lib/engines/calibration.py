@@ -68,17 +68,27 @@ def frames_per_sequence(total: int, requested: int) -> int:
 
 def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
     """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter
-    one; the same for the same seed.
-
-    The exemplar is cut around the annotation of one chosen frame; the search crop out of another,
-    around the annotation of the frame before it, where a tracker that holds its target would look.
-    """
-    random = np.random.RandomState(seed)
+    one; the same for the same seed."""
     each = frames_per_sequence(sum(map(len, dataset)), requested)
+    return _pairs(dataset, [each] * len(dataset), seed)
+
+
+def dataset_pairs(dataset: Dataset, total: int, seed: int = SEED) -> List[CropPair]:
+    """So many random frames in all, or all that there are: of every sequence the same share."""
+    ends = np.cumsum([sequence.present.sum() for sequence in dataset])
+    bounds = ends * min(total, ends[-1]) // ends[-1]
+    return _pairs(dataset, np.diff(bounds, prepend=0).tolist(), seed)
+
+
+def _pairs(dataset: Dataset, counts: Sequence[int], seed: int) -> List[CropPair]:
+    """So many random frames of every sequence. The exemplar is cut around the annotation of one
+    chosen frame; the search crop out of another, around the annotation of the frame before it,
+    where a tracker that holds its target would look."""
+    random = np.random.RandomState(seed)
     pairs = []
-    for sequence in dataset:
+    for sequence, count in zip(dataset, counts):
         present = sequence.present
-        chosen = random.permutation(np.flatnonzero(present))[:each]
+        chosen = random.permutation(np.flatnonzero(present))[:count]
         for here, there in zip(chosen, np.roll(chosen, 1)):
             frame, other = sequence.frame(int(here)), sequence.frame(int(there))
             last = max(int(here) - 1, 0)

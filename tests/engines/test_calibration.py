@@ -21,6 +21,7 @@ from lib.engines.calibration import (  # noqa: E402
     calibrate,
     calibrate_ways,
     calibration_path,
+    dataset_pairs,
     frames_per_sequence,
     network_feeds,
     read_ranges,
@@ -140,6 +141,15 @@ def test_frames_of_a_sequence_are_chosen_once_and_a_short_sequence_gives_all_it_
     assert sorted(search for _, search in short) == [200, 204]
     assert all(exemplar != search for exemplar, search in chosen)
     assert all(value % 4 == 0 for pair in chosen for value in pair)
+
+
+@pytest.mark.parametrize("total", [1, 7, 21, 22, 1000])
+def test_so_many_frames_as_asked_come_from_a_dataset(numbered, total):
+    """`siambook calibrate DATASET --pairs N`; the dataset has 20 and 2 frames."""
+    chosen = numbers(dataset_pairs(numbered, total))
+    assert len(chosen) == len({search for _, search in chosen}) == min(total, 22)
+    short = sum(search >= 200 for _, search in chosen)
+    assert abs(short - min(total, 22) * 2 / 22) < 1
 
 
 def test_the_same_seed_chooses_the_same_frames_and_another_seed_others(numbered):
