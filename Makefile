@@ -37,7 +37,7 @@ book: $(STAMP)
 	$(BIN)/jupyter-book build -W --keep-going book/
 	@echo "The book: file://$(CURDIR)/book/_build/html/index.html"
 
-# The built book as book/_build/siambook.pdf; needs Chromium
+# The built book as book/_build/html/siambook.pdf, which the front page then links to; needs Chromium
 pdf: $(STAMP)
 	$(BIN)/python -m lib.book.pdf
 

@@ -20,13 +20,15 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from lib.book.notebook import open_profile
 from lib.errors import InputError
-from lib.files import ROOT
+from lib.files import ROOT, write_text
 from lib.measure import runs
 
 if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
-BUILD = ROOT / "book" / "_build"
+HTML = ROOT / "book" / "_build" / "html"
+# In the front page, where a link to the report comes to stand
+PLACE, LINK = '<p class="pdf"></p>', '<p class="pdf"><a href="../{}">The book as one PDF</a></p>'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--headless",
@@ -179,9 +181,11 @@ def _contents(body: BeautifulSoup, numbers: dict[str, int]) -> str:
 
 
 def main() -> int:
-    out = BUILD / "siambook.pdf"
+    out, front = HTML / "siambook.pdf", HTML / "notebooks" / "front.html"
     try:
-        make(BUILD / "html", out)
+        make(HTML, out)
+        page = front.read_text(encoding="utf-8")
+        write_text(front, page.replace(PLACE, LINK.format(out.name)))
     except InputError as error:
         print(f"siambook: {error}", file=sys.stderr)
         return 2

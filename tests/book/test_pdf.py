@@ -67,7 +67,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (html / "notebooks").mkdir()
     for name, article in PAGES.items():
         menu = MENU.format(up="../" if "/" in name else "")
-        style = (pdf.BUILD.parent / "_static" / "print.css").as_uri()
+        style = (pdf.HTML.parents[1] / "_static" / "print.css").as_uri()
         head = f"<head><link rel=stylesheet href='{style}'></head>"
         (html / name).write_text(f"{head}<body>{menu}<article>{article}</article></body>")
     pdf.make(html, html / "small.pdf")
@@ -101,11 +101,9 @@ def test_a_link_between_pages_leads_within_the_report(small: Path) -> None:
 
 def test_the_whole_book(tmp_path: Path) -> None:
     """Under 15 MB, and every line of the contents has the page that the outline has."""
-    if not (pdf.BUILD / "html" / "index.html").is_file() or not any(
-        map(shutil.which, pdf.BROWSERS)
-    ):
+    if not (pdf.HTML / "index.html").is_file() or not any(map(shutil.which, pdf.BROWSERS)):
         pytest.skip("the book is not built, or there is no Chromium")
-    pdf.make(pdf.BUILD / "html", tmp_path / "book.pdf")
+    pdf.make(pdf.HTML, tmp_path / "book.pdf")
     pages = texts(tmp_path / "book.pdf")
     assert len(pages) > 50
     assert (tmp_path / "book.pdf").stat().st_size < 15e6
