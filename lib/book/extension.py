@@ -92,6 +92,17 @@ def _ship_plotly(app: Sphinx, exception: Exception | None) -> None:
         shutil.copy(script, Path(app.outdir) / "_static")
 
 
+def _tell_drawings(app: Sphinx, doctree: Any, docname: str) -> None:
+    """doctree-resolved: figures without photographs or maps of colours are "drawn", and book.css
+    gives them a dark ground in the dark theme."""
+    from docutils import nodes
+
+    for image in doctree.findall(nodes.image):
+        file = Path(app.srcdir) / image["uri"].lstrip("/")
+        if file.suffix == ".svg" and b"<image" not in file.read_bytes():
+            image["classes"].append("drawn")
+
+
 def _configured(app: Sphinx, config: Any) -> None:
     """config-inited: captions name the thesis's figures, so Sphinx numbers none; with
     SIAMBOOK_REPOSITORY set, to the address of a public repository, pages get buttons that open them
@@ -145,6 +156,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", _configured, priority=900)
     app.connect("env-get-outdated", book.outdated)
     app.connect("source-read", book.read)
+    app.connect("doctree-resolved", _tell_drawings)
     app.connect("build-finished", book.finished)
     app.connect("build-finished", _ship_plotly)
     return {"version": "1", "parallel_read_safe": False}

@@ -131,3 +131,15 @@ def test_plotlys_script_comes_from_the_package_and_is_not_missed_without(
     found["plotly"] = SimpleNamespace(origin=str(package / "__init__.py"))
     extension._ship_plotly(app, None)
     assert (out / "_static" / "plotly.min.js").read_text() == "the script"
+
+
+def test_drawings_are_told_from_photographs(tmp_path: Path) -> None:
+    nodes = pytest.importorskip("docutils.nodes")
+    drawing, photograph = "<svg><path/></svg>", "<svg><image/></svg>"
+    for name, text in {"a.svg": drawing, "b.svg": photograph, "c.png": "<path/>"}.items():
+        (tmp_path / name).write_text(text)
+    tree = nodes.paragraph(
+        "", "", *(nodes.image(uri=f"/{name}") for name in ("a.svg", "b.svg", "c.png"))
+    )
+    extension._tell_drawings(SimpleNamespace(srcdir=tmp_path), tree, "page")
+    assert [image["classes"] for image in tree.findall(nodes.image)] == [["drawn"], [], []]
