@@ -43,6 +43,7 @@ COMES_WITH = {
     "PIL": "matplotlib",
     "bs4": "jupyter-book",
     "sphinx": "jupyter-book",
+    "docutils": "jupyter-book",
     "pybtex": "jupyter-book",
     "jupyter_cache": "jupyter-book",
     "jupyter_client": "ipykernel",
