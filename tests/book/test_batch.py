@@ -102,6 +102,8 @@ class Book:
             name: value for name, value in os.environ.items() if not name.startswith("SIAMBOOK_")
         }
         environ.update(PYTHONPATH=str(self.root), OMP_NUM_THREADS="1", JUPYTER_PATH=str(self.root))
+        # Where files are limited in size, compiled modules would be cut off, and stay so
+        environ.update(PYTHONDONTWRITEBYTECODE="1")
         return subprocess.Popen(
             [sys.executable, "-c", COMMAND, "--profile", str(self.profile), *options],
             cwd=self.root,
@@ -371,9 +373,7 @@ def faulty(small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Book,
     shutil.rmtree(folder / "gap" / gone)
     shutil.copy(ROOT / "data" / "demo" / "siamrpn_r50_quarter.pth", folder / "own.pth")
     data, run, own = OPEN.format(repr(str(small))) + "\n", "run = ''", str(folder / "own.pth")
-    # A worker's modules must not be cut off as they are compiled
-    limit = "import os, resource; os.environ['PYTHONDONTWRITEBYTECODE'] = '1'\n"
-    limit += "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
     notebooks = {
         "01": note("01", "run", run),
         "02_error": notebook("raise ValueError('two\\n lines')"),
