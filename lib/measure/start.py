@@ -47,7 +47,7 @@ def work(run: str, framework: str) -> float:
     """How long `started` would take, in frames of the demo tracker; 0 where the run has it."""
     networks = full_size.timed_configs()
     kept = runs.read_json(runs.run_folder(run) / f"start/{framework}.json").get("decided_by")
-    known = kept == full_size.decided_by(framework, networks) or runs.is_recorded(run, device())
+    known = runs.is_recorded(run, device()) or kept == full_size.decided_by(framework, networks)
     return 0.0 if known else COST * len(engines(framework, networks))
 
 
@@ -63,7 +63,8 @@ def started(run: str, framework: str, bar: Any = None, models: Path | None = Non
         with own as shown, full_size.models_folder(models) as folder:
             return _measure(framework, networks, folder, shown)
 
-    parts = full_size.decided_by(framework, networks)
+    recorded = runs.is_recorded(run, device())
+    parts = {} if recorded else full_size.decided_by(framework, networks)
     record = runs.kept_record(run, f"start/{framework}.json", parts, measure)
     return record or runs.absent("how engines start, and what memory they take", run)
 
