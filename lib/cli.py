@@ -250,12 +250,14 @@ def tune(options: argparse.Namespace) -> None:
 def fetch(options: argparse.Namespace) -> None:
     """VOT2018 or PySOT's weights."""
     from lib import fetch as fetching
+    from lib.files import ROOT
 
+    cache = ROOT / "data" / "cache"  # where profiles/workstation.yaml looks
     source = {"source": options.source} if options.source else {}
     if options.what == "vot2018":
-        print(fetching.fetch_vot2018(options.to or "data/cache/VOT2018", **source))
+        print(fetching.fetch_vot2018(options.to or cache / "VOT2018", **source))
     else:
-        path = options.to or "data/cache/siamrpn_r50_l234_dwxcorr.pth"
+        path = options.to or cache / "siamrpn_r50_l234_dwxcorr.pth"
         print(fetching.fetch_weights(path, **source))
 
 
@@ -315,8 +317,9 @@ def choose(options: argparse.Namespace) -> None:
 def demo_data(options: argparse.Namespace) -> None:
     """Generate the demo benchmark."""
     from lib.demo import make_benchmark
+    from lib.measure.variants import DEMO_DATASET
 
-    print(make_benchmark(options.folder, progress=True))
+    print(make_benchmark(options.folder or DEMO_DATASET, progress=True))
 
 
 COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {

@@ -303,7 +303,7 @@ def _demo_data(command: Command) -> None:
     add = command(
         "demo-data", "generate the demo benchmark in VOT layout", "data/cache/demo-benchmark"
     )
-    add("folder", nargs="?", default="data/cache/demo-benchmark", help="where to put it")
+    add("folder", nargs="?", help="where to put it (default: where the demo profile looks)")
 
 
 COMMANDS = (

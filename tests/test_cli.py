@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lib.cli import COMMANDS, main
+from lib.files import ROOT
 
 torch = pytest.importorskip("torch")
 
@@ -334,3 +335,18 @@ def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monk
 def test_what_is_not_there_is_named(capsys, tmp_path, monkeypatch, arguments, word):
     monkeypatch.chdir(tmp_path)
     assert word in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    "what, name", [("vot2018", "VOT2018"), ("weights", "siamrpn_r50_l234_dwxcorr.pth")]
+)
+def test_fetch_writes_where_profiles_look_from_any_folder(tmp_path, monkeypatch, what, name):
+    from lib import fetch
+
+    asked = []
+    for function in ("fetch_vot2018", "fetch_weights"):
+        monkeypatch.setattr(fetch, function, lambda path, **_: asked.append(path))
+    monkeypatch.chdir(tmp_path)
+    assert main(["fetch", what]) == 0
+    assert asked == [ROOT / "data" / "cache" / name]
+    assert name in (ROOT / "profiles" / "workstation.yaml").read_text()
