@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import Any, Iterator, List, Tuple, Union
 from urllib.parse import urljoin
 
-from tqdm import tqdm
-
 from lib.errors import InputError
 from lib.files import locked, write_text
+from lib.progress import progress
 from lib.reading import parse_data
 
 # Stack vot2018/shortterm of the toolkit
@@ -102,11 +101,13 @@ def fetch_vot2018(folder: Union[str, Path], source: str = VOT2018) -> Path:
     with _workplace(folder) as work:
         description = _download(source, work / "description.json")
         sequences = read_description(description.read_bytes(), source)
-        for sequence in tqdm(sequences, desc="VOT2018", unit="sequence", disable=None):
-            if not _complete(folder / sequence.name, sequence):
-                _fetch_sequence(sequence, folder / sequence.name, source, work)
-            # From the first sequence on, so that a part is not taken for the whole
-            write_text(folder / "list.txt", "".join(f"{each.name}\n" for each in sequences))
+        with progress(len(sequences), "VOT2018", late=True) as bar:
+            for sequence in sequences:
+                if not _complete(folder / sequence.name, sequence):
+                    _fetch_sequence(sequence, folder / sequence.name, source, work)
+                # From the first sequence on, so that a part is not taken for the whole
+                write_text(folder / "list.txt", "".join(f"{each.name}\n" for each in sequences))
+                bar.update(1)
         description.replace(known)
     return folder
 

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 LOG_SECONDS = 20.0  # between two lines of a log, also where nothing was finished meanwhile
 FORMAT = "{desc} {percentage:3.0f} % |{bar:20}| {elapsed} gone, about {remaining} left{postfix}"
+ENDLESS = "{desc} {n_fmt}, {elapsed} gone{postfix}"  # where nobody knows how much there is
 
 
 class _Lines:
@@ -48,31 +49,36 @@ class _Bar(tqdm):
     def format_dict(self) -> Any:
         """Of less than a hundredth, which workers spend on starting, no time left is guessed."""
         known = super().format_dict
-        return {**known, "rate": 0.0} if self.n < 0.01 * self.total else known
+        return {**known, "rate": 0.0} if self.n < 0.01 * (self.total or 0) else known
 
     def update(self, n: Optional[float] = 1) -> Optional[bool]:
-        return super().update(min(n or 0.0, self.total - self.n))
+        return super().update(min(n or 0, self.total - self.n) if self.total else n)
 
     def close(self) -> None:
         self._ended.set()
         super().close()
 
 
-def progress(total: float, what: str, shown: bool = True) -> Any:
-    """A tqdm bar over `total` units of work; `set_description` says what is being done, `update`
-    counts.
+def progress(
+    total: Optional[float], what: str, shown: bool = True, done: float = 0, late: bool = False
+) -> Any:
+    """A tqdm bar over `total` units of work (None: not known), of which `done` are done already;
+    `set_description` says what is being done, `update` counts.
 
     The time left follows from the mean speed so far. shown: False gives a bar that prints nothing.
+    late: a log gets its first line after 20 s, so work of a moment leaves none.
     """
     terminal = sys.stderr.isatty()
     return _Bar(
-        total=max(total, 1e-9),
+        total=max(total, 1e-9) if total is not None else None,
+        initial=done,
+        delay=LOG_SECONDS if late and not terminal else 0,
         desc=what,
         disable=not shown,
         smoothing=0,
         mininterval=0.2 if terminal else LOG_SECONDS,
         file=sys.stderr if terminal else _Lines(sys.stderr),
-        bar_format=FORMAT,
+        bar_format=FORMAT if total is not None else ENDLESS,
         ascii=None if terminal else True,
         ncols=None if terminal else 110,
         seconds=1.0 if terminal else LOG_SECONDS,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from lib.engines.zoo import open_tracker
 from lib.environment import memory_gb, threads
+from lib.progress import progress
 from lib.siamrpn.contract import describe_executed
 from lib.siamrpn.tracker import TrackResult, check_box
 from lib.video import FrameSource, Window, draw_box, write_track
@@ -40,17 +41,19 @@ def track(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         tracker.init(first, box)
         writer.add(first, TrackResult(box, 1.0, 0, 1.0), 0.0)
         try:
-            for frame in tqdm(frames, total=total, initial=1, unit="frame", disable=None):
-                begin = time.perf_counter()
-                result = tracker.track(frame)
-                times.append(time.perf_counter() - begin)
-                image = writer.add(frame, result, times[-1], source.seconds)
-                if result.lost != lost:
-                    lost = result.lost
-                    what = "lost" if lost else "found again"
-                    tqdm.write(f"frame {writer.number}: target {what}", file=sys.stderr)
-                if window and not window.show(image):
-                    break
+            with progress(total, "frames", done=1, late=True) as bar:
+                for frame in frames:
+                    begin = time.perf_counter()
+                    result = tracker.track(frame)
+                    times.append(time.perf_counter() - begin)
+                    image = writer.add(frame, result, times[-1], source.seconds)
+                    bar.update(1)
+                    if result.lost != lost:
+                        lost = result.lost
+                        what = "lost" if lost else "found again"
+                        tqdm.write(f"frame {writer.number}: target {what}", file=sys.stderr)
+                    if window and not window.show(image):
+                        break
         except KeyboardInterrupt:
             say("stopped: the frames so far are written")
     if writer.fault and not options.no_video:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.files import digest, write_text
+from lib.progress import progress
 from lib.pruning.choice import SUM, Scores, mask_layers
 from lib.reading import read_text
 from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm
@@ -227,7 +227,7 @@ def score_file(
     done = read_scores(out, classifier.config, origin, whole=False) if out.exists() else {}
     scorer = Scorer(classifier, some, precision)
     cost = {name: scorer.work([name]).flop for name in scorer.layers if name not in done}
-    with tqdm(total=sum(cost.values()), unit="FLOP", unit_scale=True, disable=None) as bar:
+    with progress(sum(cost.values()), "scores", late=True) as bar:
         for name in sorted(cost, key=lambda name: cost[name]):
             done[name] = scorer.score(name)
             write_scores(out, done, origin)

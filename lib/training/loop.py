@@ -21,10 +21,10 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from lib.errors import InputError
 from lib.files import whole_file
+from lib.progress import progress
 from lib.siamrpn.checkpoint import read_plain, save_weights, save_whole
 from lib.training import distributed
 
@@ -179,8 +179,7 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
         start_log(out / "log.csv", training)
     total = training.bounds[-1][1]
     stop = total if stop_after is None else min(total, stop_after)
-    shown = {"unit": training.unit, "smoothing": 0.05, "disable": None if first else True}
-    with tqdm(total=total, initial=training.done, **shown) as bar:
+    with progress(total, f"{training.unit}s", first, done=training.done, late=True) as bar:
         try:
             for phase, (begin, end) in enumerate(training.bounds):
                 if begin <= training.done < min(end, stop):
@@ -197,7 +196,7 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
 
 
 def run_phase(
-    training: Training, phase: int, begin: int, end: int, stop: int, out: Path, bar: tqdm
+    training: Training, phase: int, begin: int, end: int, stop: int, out: Path, bar: Any
 ) -> None:
     """Train to the end of the phase, or to the end of the batch that reaches sample `stop`."""
     config, data = training.config, training.begin(phase)
@@ -250,7 +249,7 @@ def start_log(path: Path, training: Training) -> None:
         csv.writer(stream).writerows([training.columns, *rows])
 
 
-def write_row(training: Training, phase: int, rate: float, path: Path, bar: tqdm) -> None:
+def write_row(training: Training, phase: int, rate: float, path: Path, bar: Any) -> None:
     """Append the mean losses since the last row, of the first process's share of the batches."""
     steps, training.unlogged = training.unlogged, []
     if distributed.is_first():
