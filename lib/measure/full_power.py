@@ -42,12 +42,9 @@ def full_size_power(
     device, name = environment.device(), f"full_size_power_{framework}"
     sensor, about = power.find_sensor(device)
     frameworks = dict.fromkeys(["pytorch", framework])
-    recorded, kept = is_recorded(run, device), read_json(run_folder(run) / f"{name}.json")
-    # A recorded run's framework need not be here
-    parts = (
-        {}
-        if recorded
-        else {
+
+    def parts() -> Dict[str, str]:
+        return {
             "width": str(width),
             "seconds": str(seconds),
             "machine": to_json(environment.hardware(device)),
@@ -56,7 +53,6 @@ def full_size_power(
             ),
             "code": CODE,
         }
-    )
 
     def draw() -> Dict[str, Any]:
         network, rows = full_size_network(width), []
@@ -67,7 +63,8 @@ def full_size_power(
             give_back_memory()
         return {"rows": rows, "sensor": about}
 
-    if sensor is None and not recorded and kept.get("decided_by") != parts:
+    recorded, kept = is_recorded(run, device), read_json(run_folder(run) / f"{name}.json")
+    if sensor is None and not recorded and kept.get("decided_by") != parts():
         return FullSizePower([], about)
     record = kept_record(run, f"{name}.json", parts, draw)
     if record is None:

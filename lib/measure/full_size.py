@@ -282,9 +282,7 @@ def _record(run: str, group: str, models: Path, bar: Any) -> dict[str, Any] | No
         give_back_memory()
         return found
 
-    # A recorded run's framework need not be here
-    parts = {} if is_recorded(run, device()) else decided_by(group, networks)
-    return kept_record(run, f"speed/{group}.json", parts, measure)
+    return kept_record(run, f"speed/{group}.json", lambda: decided_by(group, networks), measure)
 
 
 def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[str, Any]:

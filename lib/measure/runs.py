@@ -177,18 +177,23 @@ def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.Da
 
 
 def kept_record(
-    run: str, name: str, parts: Mapping[str, str], measure: Callable[[], dict[str, Any]]
+    run: str,
+    name: str,
+    decided_by: Callable[[], Mapping[str, str]],
+    measure: Callable[[], dict[str, Any]],
 ) -> dict[str, Any] | None:
     """A record of the run, with its environment; measured unless the run has one under the same
-    parts (`lib.measure.keys`). A recorded run gives what it has, or None."""
+    parts (`lib.measure.keys`). A recorded run gives what it has, or None, and is asked for no
+    parts: its framework need not be here."""
     if is_recorded(run, device()):
         return read_json(run_folder(run) / name) or None
     folder = run_folder(run)
+    parts = dict(decided_by())
     with locked(folder / LOCK):
         record = read_json(folder / name)
         if record.get("decided_by") != parts:
             record = {
-                "decided_by": dict(parts),
+                "decided_by": parts,
                 "environment": environment.record(device()),
                 **measure(),
             }

@@ -63,9 +63,12 @@ def started(run: str, framework: str, bar: Any = None, models: Path | None = Non
         with own as shown, full_size.models_folder(models) as folder:
             return _measure(framework, networks, folder, shown)
 
-    recorded = runs.is_recorded(run, device())
-    parts = {} if recorded else full_size.decided_by(framework, networks)
-    record = runs.kept_record(run, f"start/{framework}.json", parts, measure)
+    record = runs.kept_record(
+        run,
+        f"start/{framework}.json",
+        lambda: full_size.decided_by(framework, networks),
+        measure,
+    )
     return record or runs.absent("how engines start, and what memory they take", run)
 
 
