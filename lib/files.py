@@ -97,7 +97,7 @@ def locked(path: Union[str, Path], busy: str = "", waiting: str = "") -> Iterato
     try:
         import fcntl
     except ImportError:
-        raise InputError("Windows has no locks as they are used here; run this in WSL") from None
+        raise InputError("this needs file locks that Windows lacks; run it in WSL") from None
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

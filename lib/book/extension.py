@@ -99,7 +99,7 @@ def _tell_drawings(app: Sphinx, doctree: Any, docname: str) -> None:
 
     for image in doctree.findall(nodes.image):
         file = Path(app.srcdir) / image["uri"].lstrip("/")
-        if file.suffix == ".svg" and b"<image" not in file.read_bytes():
+        if file.suffix == ".svg" and file.is_file() and b"<image" not in file.read_bytes():
             image["classes"].append("drawn")
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 HTML = ROOT / "book" / "_build" / "html"
-# In the front page, where a link to the report comes to stand
+# The front page's place for a link to the report, and the link
 PLACE, LINK = '<p class="pdf"></p>', '<p class="pdf"><a href="../{}">The book as one PDF</a></p>'
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [

@@ -74,16 +74,16 @@ def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> L
 
 
 def dataset_pairs(dataset: Dataset, total: int, seed: int = SEED) -> List[CropPair]:
-    """So many random frames in all, or all that there are: of every sequence the same share."""
+    """`total` random frames, or all where there are fewer; the same share of every sequence."""
     ends = np.cumsum([sequence.present.sum() for sequence in dataset])
     bounds = ends * min(total, ends[-1]) // ends[-1]
     return _pairs(dataset, np.diff(bounds, prepend=0).tolist(), seed)
 
 
 def _pairs(dataset: Dataset, counts: Sequence[int], seed: int) -> List[CropPair]:
-    """So many random frames of every sequence. The exemplar is cut around the annotation of one
-    chosen frame; the search crop out of another, around the annotation of the frame before it,
-    where a tracker that holds its target would look."""
+    """As many random frames of each sequence as `counts` says. The exemplar is cut around the
+    annotation of one chosen frame, the search crop out of another one, around the annotation of the
+    frame before it: a tracker that holds its target would look there."""
     random = np.random.RandomState(seed)
     pairs = []
     for sequence, count in zip(dataset, counts):

@@ -342,7 +342,7 @@ def load_model(path: Union[str, Path]) -> onnx.ModelProto:
 
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
     """Write a model, whole or not at all. Raises InputError where it cannot be written, or where
-    a file stands that is none of `load_model`'s."""
+    `path` is a file that `load_model` would not read."""
     if Path(path).exists():
         try:
             load_model(path)

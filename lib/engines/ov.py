@@ -111,7 +111,7 @@ class OpenVINOEngine:
         except InputError:
             if wanted == "f32":
                 raise
-            # bf16 without matrix units has no kernel for correlation kernels of a scale a channel
+            # Without matrix units, bf16 has no kernel for correlations with a scale per channel
             self._compile_in("f32", model, cache)
 
     def _compile_in(self, numbers: str, model: bytes, cache: Optional[Path]) -> None:

@@ -219,12 +219,12 @@ def run_phase(
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C and SIGTERM wait for the end of the block, which is a state to go on from."""
+    """Let Ctrl-C and SIGTERM wait for the end of the block: a training can go on from there."""
     came: List[int] = []
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # under nohup nothing shall stop it
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
                 before[number] = signal.signal(number, lambda *about: came.append(about[0]))
     try:
         yield

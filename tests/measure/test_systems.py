@@ -127,4 +127,4 @@ def test_windows_evaluates_raw_results_and_says_that_it_does_not_measure(
     assert done.returncode == 0, done.stderr
     assert "1.000" in done.stdout
     done = system("-m", "lib.cli", "evaluate", "--weights", "tiny.pth", "--dataset", "patches")
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("run this in WSL")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].endswith("run it in WSL")
