@@ -133,6 +133,24 @@ def test_lower_precisions_are_near_fp32_and_not_equal_to_it(
     assert 1e-6 < max(errors) < share
 
 
+def test_what_has_no_kernel_in_16_bits_is_compiled_in_fp32_and_says_so(files, monkeypatch):
+    """As OpenVINO refuses some networks on processors with bf16 and without matrix units."""
+    asked, compile_in = [], ov.OpenVINOEngine._compile_in
+
+    def refuses_bf16(self, numbers, model, cache):
+        asked.append(numbers)
+        if numbers == "bf16":
+            raise InputError("no implementation")
+        compile_in(self, numbers, model, cache)
+
+    monkeypatch.setattr(ov.OpenVINOEngine, "_compile_in", refuses_bf16)
+    monkeypatch.setattr(ov, "hint", lambda precision: "bf16")
+    engine = ov.build(files["xcorr", "fp16"], "xcorr", "fp16")
+    assert asked == ["bf16", "f32"] and set(engine.executed()) == {"fp32"}
+    with pytest.raises(InputError, match="cannot compile"):
+        ov.build(b"no model", "xcorr", "fp16")
+
+
 @pytest.mark.slow
 def test_boxes_over_a_real_sequence_are_pytorchs_within_a_twentieth_of_a_pixel(shared, tmp_path):
     network = load_network(DEMO_WEIGHTS)

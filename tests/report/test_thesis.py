@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from lib.errors import InputError
+from lib.files import ROOT
 from lib.report import audit, thesis
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
@@ -502,3 +503,51 @@ def test_a_cell_is_found_by_its_row_s_name() -> None:
     assert thesis.cell("table_4_5/12 M PyTorch FP32/fps") == "26.6"
     assert thesis.cell("table_4_5/30 M TensorRT FP16/fps") == "52.0", "as printed, zeros kept"
     assert thesis.cell("table_4_3/INT8 FP32 FP16/eao") == "0.398"
+
+
+def in_short() -> dict[str, list[str]]:
+    """Page -> the numbers of the thesis that its first sentence has to have, from the tables."""
+    paper, xavier = thesis.table("table_4_1").to_dict("records")
+    engines = {row["precision"]: row for row in thesis.table("table_4_2").to_dict("records")}
+    shares, pruned = thesis.table("table_4_4"), thesis.table("table_4_5")
+    power = thesis.table("table_4_6")
+    fp16, int8 = engines["FP16"], engines["INT8"]
+    smallest = pruned[pruned["precision"] == "INT8"].sort_values("parameters_m").iloc[0]
+    frozen = pruned[pruned["framework"] == "PyTorch"].sort_values("parameters_m").iloc[-1]
+    first, second = (
+        power[power["precision"] == precision].sort_values("power_w").iloc[-1]
+        for precision in ("FP32", "FP16")
+    )
+    assert 1.28 < int8["fps"] / fp16["fps"] < 1.38, "a third faster still"
+    return {
+        "04_1_baseline": [f"{xavier['eao']:.3f}", f"{paper['eao']:.3f}", f"{xavier['fps']:.0f} fr"],
+        "04_2_engines": [
+            f"{fp16['fps'] / xavier['fps']:.1f} times",
+            f"{xavier['eao'] - fp16['eao']:.3f}",
+            f"{xavier['eao'] - int8['eao']:.3f}",
+        ],
+        "04_2_2_pruned_backbone": [
+            f"{shares['top1'][1:].min():.0f} to {shares['top1'][1:].max():.0f} %",
+            f"{shares['top1'][0]:.0f} %",
+        ],
+        "04_2_3_pruned_engines": [
+            f"{smallest['fps']:.0f} frames",
+            f"{smallest['eao']:.3f} instead of {xavier['eao']:.3f}",
+            f"{xavier['eao']:.3f} to {frozen['eao']:.3f}",
+        ],
+        "04_3_power": [
+            f"{100 * (1 - second['power_w'] / first['power_w']):.0f} % less power",
+            f"{100 * (1 - second['energy_kj'] / first['energy_kj']):.0f} % less energy",
+        ],
+    }
+
+
+def test_the_first_sentence_of_a_page_has_the_thesiss_own_numbers() -> None:
+    for page, numbers in in_short().items():
+        cells = json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text())["cells"]
+        told = " ".join(
+            "".join(cells[0]["source"]).split("**You will**")[0].replace("> ", "").split()
+        )
+        assert "In short" in told and "In the thesis" in told
+        for number in numbers:
+            assert number in told, (page, number, told)
