@@ -162,7 +162,7 @@ def test_the_profile_looks_where_fetch_puts_things(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(fetch, name, lambda path: fetched.append(str(path)))
     assert [cli.main(["fetch", what]) for what in ("vot2018", "weights")] == [0, 0]
     profile = yaml.safe_load(PROFILE.read_text())
-    assert fetched == [profile["dataset"], profile["weights"]]
+    assert fetched == [str(ROOT / profile[name]) for name in ("dataset", "weights")]
 
 
 # -- The image -------------------------------------------------------------------------------------
