@@ -12,6 +12,7 @@
       const colours = { 'font.color': ink, paper_bgcolor: ground, plot_bgcolor: ground, 'hoverlabel.bgcolor': ground, 'hoverlabel.font.color': ink }
       for (const axis of ['xaxis', 'yaxis']) Object.assign(colours, { [`${axis}.gridcolor`]: line, [`${axis}.linecolor`]: ink })
       layout.updatemenus?.forEach((_, n) => Object.assign(colours, { [`updatemenus[${n}].bgcolor`]: ground, [`updatemenus[${n}].bordercolor`]: line }))
+      layout.sliders?.forEach((_, n) => Object.assign(colours, { [`sliders[${n}].bgcolor`]: line, [`sliders[${n}].bordercolor`]: line }))
       return colours
     }
     figure.classList.add('live')

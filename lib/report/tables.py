@@ -66,16 +66,19 @@ class Table:
 
     def _repr_html_(self) -> str:
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
-        rows = "".join(
-            f"<tr>{''.join(_cell(i, cell, self.plain) for i, cell in enumerate(row))}</tr>"
-            for row in self.rows
-        )
+        rows = "".join(f"<tr>{self._cells(row)}</tr>" for row in self.rows)
+        kind = "table cards" if len(self.heads) > 3 else "table"
         data = b64encode(self.csv().encode()).decode()
         link = f'<a download="{_slug(self.caption)}.csv" href="data:text/csv;charset=utf-8;base64,{data}">CSV</a>'
         return (
             f'<figure style="margin: 0"><figcaption style="text-align: left">{escape(self.caption)} {link}</figcaption>'
-            f'<div style="overflow-x: auto; font-size: 80%"><table class="table"><thead><tr>{heads}</tr></thead>'
+            f'<div style="overflow-x: auto; font-size: 80%"><table class="{kind}"><thead><tr>{heads}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div></figure>"
+        )
+
+    def _cells(self, row: Seq[Any]) -> str:
+        return "".join(
+            _cell(head, cell, self.plain) for head, cell in zip(["", *self.heads[1:]], row)
         )
 
     def _frame(self) -> pd.DataFrame:
@@ -174,7 +177,8 @@ def _slug(caption: str, words: int = 4) -> str:
     return "-".join(re.findall(r"[\w.]*\w", caption.lower())[:words]) or "table"
 
 
-def _cell(column: int, cell: Any, plain: bool) -> str:
+def _cell(head: str, cell: Any, plain: bool) -> str:
+    """head: of the column; "" for the first one, which names the row."""
     text, *lines = cell if isinstance(cell, tuple) else (cell,)
     under = ""
     for line in filter(None, lines):
@@ -182,13 +186,13 @@ def _cell(column: int, cell: Any, plain: bool) -> str:
         wrap = "nowrap" if interval else "normal"
         if not (plain and interval):
             under += f'<br><span style="font-size: 90%; font-weight: normal; white-space: {wrap}">{escape(str(line))}</span>'
-    tag, width = (
-        ('th scope="row"', "8em")
-        if column == 0
-        else ("td", "8em" if column == 1 and lines else "0")
-    )
+    content = f"<div>{escape(str(text))}{under}</div>"
+    width = "8em" if not head or (lines and not plain) else "0"
     style = f"text-align: left; vertical-align: top; min-width: {width}"
-    return f'<{tag} style="{style}">{escape(str(text))}{under}</{tag[:2]}>'
+    if not head:
+        return f'<th scope="row" style="{style}">{content}</th>'
+    # On a phone the head stands beside the content (book.css)
+    return f'<td data-head="{escape(head, quote=True)}" style="{style}">{content}</td>'
 
 
 def is_known(value: Any) -> bool:

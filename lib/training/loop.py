@@ -57,6 +57,7 @@ class Training:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.log_every, self.decay, self.clip_norm = log_every, decay, clip_norm
         self.device = next(network.parameters()).device
+        self.low = config.precision == "bf16"  # the convolutions' arithmetic
         state = network.state_dict() if decay else {}
         self.average = {key: value.clone() for key, value in state.items()}
         ends = list(accumulate(lengths))
@@ -130,26 +131,40 @@ class Training:
         """One step on this process's part of a batch of `size` samples."""
         for group, rate in zip(self.optimizer.param_groups, rates):
             group["lr"] = rate
-        low = self.config.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=low):
-            losses = self.losses(batch)
-        values = {key: float(value.detach()) for key, value in losses.items()}
-        if not isfinite(values["sum"]):
+        buffers = [b for module in self.modules().values() for b in module.buffers()]
+        before = [buffer.clone() for buffer in buffers]
+        values, finite = self._gradients(batch)
+        if self.low and not finite:
+            # oneDNN's weight gradient of some dilated convolutions on processors without matrix units
+            print(f"bf16 gives no finite gradient here: FP32 from {self.unit} {self.done} on")
+            self.low = False
+            with torch.no_grad():
+                for buffer, value in zip(buffers, before):
+                    buffer.copy_(value)
+            values, finite = self._gradients(batch)
+        if not finite:
             raise InputError(
-                f"the loss is not finite after {self.done} {self.unit}s; lower lr, or take another precision"
+                f"the loss or its gradient is not finite after {self.done} {self.unit}s; lower lr, or take another precision"
             )
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["sum"].backward()
-        distributed.average([p.grad for p in parameters if p.grad is not None])
-        if self.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         self.optimizer.step()
         distributed.average([b for b in self.network.buffers() if b.is_floating_point()])
         self.done += size
         self.unlogged.append(values)
         if self.average:
             self.move_average()
+
+    def _gradients(self, batch: Any) -> Tuple[Dict[str, float], bool]:
+        """Gradients of a batch, averaged over the processes and clipped; returns the losses, and
+        whether loss and gradients are finite."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
+            losses = self.losses(batch)
+        values = {key: float(value.detach()) for key, value in losses.items()}
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["sum"].backward()
+        distributed.average([p.grad for p in parameters if p.grad is not None])
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or float("inf"))
+        return values, isfinite(values["sum"]) and isfinite(float(norm))
 
     def move_average(self) -> None:
         """Move the averaged weights (and batch statistics) towards the present ones; faster at the

@@ -385,6 +385,45 @@ def test_the_chart_loads_nothing_from_elsewhere_and_follows_the_theme(
     assert not any("plotly.min.js" in url for url in loaded), "only where there is a chart"
 
 
+@pytest.mark.parametrize("page", ["03_5_tensorrt", "03_6_pruning"])
+def test_a_slider_moves_what_it_names(browser: Any, address: str, page: str) -> None:
+    address = f"{address}notebooks/{page}.html"
+    open_page(browser, address, WIDTHS[0])
+    said = "return document.querySelector('figure.chart .annotation-text')?.textContent"
+    for _ in range(600):
+        if browser.execute_script(said):
+            break
+        time.sleep(0.1)
+    browser.execute_script(
+        "document.querySelector('figure.chart .slider-group').scrollIntoView({behavior: 'instant', block: 'center'})"
+    )
+    before = browser.execute_script(said)
+    rail = browser.execute_script(
+        "const r = document.querySelector('figure.chart .slider-rail-touch-rect').getBoundingClientRect();"
+        "return [r.left, r.top, r.width, r.height]"
+    )
+    for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+        point_at(browser, rail[0] + 0.9 * rail[2], rail[1] + rail[3] / 2, kind)
+    time.sleep(1.0)
+    assert browser.execute_script(said) != before
+
+
+def test_a_row_of_a_wide_table_is_a_card_on_a_phone(browser: Any, address: str) -> None:
+    page = address + "notebooks/04_2_engines.html"
+    shown = {}
+    for width in WIDTHS:
+        open_page(browser, page, width)
+        shown[width] = browser.execute_script(
+            "const cell = document.querySelector('table.cards td');"
+            "return [getComputedStyle(cell, '::before').content, cell.dataset.head,"
+            "cell.getBoundingClientRect().top > cell.previousElementSibling.getBoundingClientRect().top]"
+        )
+    wide, narrow = (shown[width] for width in sorted(WIDTHS, reverse=True)[:1] + [min(WIDTHS)])
+    assert wide[0] == "none" and not wide[2]
+    assert narrow[0] == "attr(data-head)" or narrow[1] in narrow[0]
+    assert narrow[2], "cells stand under each other"
+
+
 def test_a_reader_finds_pages_by_searching(browser: Any, address: str) -> None:
     open_page(browser, address + "search.html?q=tracking", WIDTHS[0])
     found = "return document.querySelectorAll('#search-results li a').length"

@@ -224,6 +224,25 @@ def test_the_sum_is_drawn_as_the_sum_and_the_methods_where_they_are(
     assert sorted(line.get_xdata()[0] for line in below.lines) == pytest.approx(methods)
 
 
+def test_the_slider_tells_the_errors_of_its_range(quantised: Page) -> None:
+    [chart] = [shown for _, shown in quantised.cells_shown if isinstance(shown, quantised.Chart)]
+    [slider] = chart.chart["layout"]["sliders"]
+    assert len(slider["steps"]) == len(quantised.grid)
+    x = np.abs(quantised.values)
+    for step in slider["steps"][::10]:
+        moved = step["args"][1]
+        bound, said = moved["shapes[0].x0"], moved["annotations[0].text"]
+        assert float(step["label"]) == pytest.approx(bound, rel=5e-3)
+        rounding, clipping, together, cut = map(
+            float, re.findall(r"(?<= )[\d.e-]+(?=[,; ])", said)[-4:]
+        )
+        difference = (np.clip(np.rint(x / scale(bound)), 0, 127) * scale(bound) - x) ** 2
+        assert rounding == pytest.approx(difference[x <= bound].sum() / x.size, rel=0.06)
+        assert clipping == pytest.approx(difference[x > bound].sum() / x.size, rel=0.06)
+        assert together == pytest.approx(difference.mean(), rel=0.06)
+        assert cut == pytest.approx(100 * (x > bound).mean(), rel=0.06)
+
+
 def test_steps_are_as_high_as_the_scale_and_end_at_the_range(quantised: Page) -> None:
     [axis] = quantised.rounding(6.35, "A note.").axes
     [line] = [line for line in axis.lines if line.get_label() == "quantised"]

@@ -72,6 +72,23 @@ def test_other_ways_to_score_keep_the_order(method: Page) -> None:
     assert quick > 0.9 and exact > 0.99
 
 
+def test_the_slider_shows_what_a_number_of_channels_keeps(method: Page) -> None:
+    [chart] = [shown for _, shown in method.cells_shown if isinstance(shown, method.Chart)]
+    [slider] = chart.chart["layout"]["sliders"]
+    labels = [int(step["label"]) for step in slider["steps"]]
+    assert set(method.chosen.values()) < set(labels) and labels == sorted(labels)
+    assert slider["steps"][slider["active"]]["label"] == str(method.chosen[0.5])
+    first, *_, last = slider["steps"]
+    assert set(last["args"][0]["y"][0]) == {100.0} and "1.00 of all" in str(last["args"][1])
+    assert min(first["args"][0]["y"][0]) >= 30
+    k, kept = labels[12], slider["steps"][12]["args"][0]["y"][0]
+    every = np.concatenate([*method.scores.values()])
+    floor = np.sort(every)[-k]
+    for values, share in zip(method.scores.values(), kept):
+        stays = max(int((values >= floor).sum()), int(np.ceil(0.3 * len(values))))
+        assert share == pytest.approx(100 * stays / len(values), abs=0.06)
+
+
 def test_the_page_chooses_for_a_budget_as_the_library_does(method: Page) -> None:
     assert method.ranks(np.array([0.1, 0.3, 0.2, 0.3])).tolist() == [3, 0, 2, 1]
     whole = pruning.backbone_parameters(pruned.demo_config())

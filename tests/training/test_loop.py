@@ -24,7 +24,7 @@ from lib.siamrpn.checkpoint import load_network, read_state, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training import tune
 from lib.training.pairs import PairConfig, PairDataset, Sample, load_clips, paste
-from lib.training.tracker import load_config, train
+from lib.training.tracker import TrackerTraining, load_config, train
 
 
 @pytest.fixture(scope="module")
@@ -303,9 +303,43 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path, manifest):
         clip_norm=1e9,
         phases=[{"pairs": 80, "search_size": 191, "lr": [900.0, 900.0]}],
     )
-    with pytest.raises(InputError, match="the loss is not finite after"):
+    with pytest.raises(InputError, match="the loss or its gradient is not finite after"):
         train(load_config(path), tmp_path / "out")
     assert not (tmp_path / "out" / "weights.pth").exists()
+
+
+class NoGradient(torch.autograd.Function):
+    """Passes a number on, and NaN back."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+def test_without_finite_gradients_in_bf16_a_run_goes_on_in_fp32(
+    tmp_path, manifest, monkeypatch, capsys
+):
+    """As PyTorch has none of some convolutions on processors without matrix units. The step that
+    found it leaves no trace, in batch statistics either."""
+    losses = TrackerTraining.losses
+
+    def broken(self, batch):
+        found = losses(self, batch)
+        if torch.is_autocast_cpu_enabled():
+            found["sum"] = NoGradient.apply(found["sum"])
+        return found
+
+    monkeypatch.setattr(TrackerTraining, "losses", broken)
+    states = {}
+    for precision in ("fp32", "bf16"):
+        path = configuration(tmp_path, manifest, precision=precision)
+        states[precision] = read_state(train(load_config(path), tmp_path / precision))
+    assert "FP32 from pair 0 on" in capsys.readouterr().out
+    assert all(torch.equal(value, states["bf16"][key]) for key, value in states["fp32"].items())
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", {"state_dict": {}}])
