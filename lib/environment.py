@@ -20,6 +20,7 @@ from typing import Any, Mapping
 
 from lib.files import ROOT
 
+SPEED_THREADS = "SIAMBOOK_SPEED_THREADS"
 PACKAGES = ("torch", "numpy", "cv2")
 # Named in a record where they are installed
 DISTRIBUTIONS = ("openvino", "onnx", "onnxruntime", "tensorrt", "tensorrt-rtx-cu13-bindings")
@@ -37,6 +38,12 @@ def threads() -> int:
     import torch
 
     return int(torch.get_num_threads())
+
+
+def speed_threads() -> int:
+    """How many threads speed is measured with: this process's. The kernels of pages, several of
+    which run at once, compute with one and are told the number by a variable."""
+    return int(os.environ.get(SPEED_THREADS) or threads())
 
 
 def use_threads(count: int) -> None:
@@ -88,6 +95,8 @@ def label(record: Mapping[str, Any], framework: str = "") -> str:
     PyTorch's unless given."""
     machine = record["hardware"]
     where = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'} {machine['processor']}"
+    if record.get("threads", machine["cores"]) != machine["cores"]:
+        where = f"{record['threads']} threads on {where}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
     mode = f", mode {machine['power_mode']}" if machine.get("power_mode") else ""
     return f"{where}, {framework}, {machine['gpu'] or 'CPU'}{mode}"

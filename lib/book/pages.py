@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Mapping
 
 from lib.book.notebook import code_cells, execute
-from lib.environment import cores
+from lib.environment import SPEED_THREADS, cores, threads
 from lib.progress import progress
 
 
@@ -40,14 +40,16 @@ def fill_cache(
         notebook = nbformat.reads(json.dumps(page), as_version=4)
         if not _is_cached(cache, notebook):
             stale[path] = notebook
+    variables = {"OMP_NUM_THREADS": "1"}
     if any("lib.measure" in code for notebook in stale.values() for code in code_cells(notebook)):
         _measure(root)
+        variables[SPEED_THREADS] = str(threads())
     done = []
     with progress(len(stale), "pages", shown=bool(stale)) as bar:
         for turn in sorted({_turn(notebook) for notebook in stale.values()}):
             with ThreadPoolExecutor(cores() or 1) as pool:
                 jobs = {
-                    pool.submit(_execute, notebook, root, timeout): path
+                    pool.submit(_execute, notebook, root, timeout, variables): path
                     for path, notebook in stale.items()
                     if _turn(notebook) == turn
                 }
@@ -79,13 +81,13 @@ def _is_cached(cache: Any, notebook: Any) -> bool:
     return True
 
 
-def _execute(notebook: Any, root: Path, timeout: int) -> bool:
+def _execute(notebook: Any, root: Path, timeout: int, variables: Mapping[str, str]) -> bool:
     """Execute a notebook in place; returns whether all its cells could be."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     with tempfile.TemporaryFile() as log:
         try:
-            execute(notebook, root, log, timeout, OMP_NUM_THREADS="1")
+            execute(notebook, root, log, timeout, **variables)
         # The last: of kernels that die, or never start
         except (CellExecutionError, CellTimeoutError, RuntimeError):
             return False

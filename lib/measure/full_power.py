@@ -48,6 +48,7 @@ def full_size_power(
             "width": str(width),
             "seconds": str(seconds),
             "machine": to_json(environment.hardware(device)),
+            "threads": str(environment.speed_threads()),
             "frameworks": ", ".join(
                 f"{key} {framework_module(key).version()}" for key in frameworks
             ),

@@ -259,6 +259,7 @@ def decided_by(group: str, networks: Networks) -> dict[str, str]:
         "networks": runs.to_json([config.to_dict() for _, config in networks]),
         "rounds": str(ROUNDS),
         "machine": runs.to_json(environment.hardware(device())),
+        "threads": str(environment.speed_threads()),
         "frameworks": ", ".join(
             f"{name} {framework_module(name).version()}" for name in frameworks
         ),

@@ -192,11 +192,13 @@ def kept_record(
     with locked(folder / LOCK):
         record = read_json(folder / name)
         if record.get("decided_by") != parts:
-            record = {
-                "decided_by": parts,
-                "environment": environment.record(device()),
-                **measure(),
-            }
+            threads, now = environment.threads(), environment.record(device())
+            now["threads"] = environment.speed_threads()
+            environment.use_threads(now["threads"])
+            try:
+                record = {"decided_by": parts, "environment": now, **measure()}
+            finally:
+                environment.use_threads(threads)
             write_text(folder / name, to_json(record))
             write_environment(run, record["environment"])
     return record

@@ -84,7 +84,8 @@ def _measure(
                 pool.executor.submit(_memory)  # its process imports PyTorch meanwhile
                 network = speed.random_network(networks[place][1])
                 _prepare(Path(folder), network, name, precision, models / str(place))
-                [(_, row)] = pool.answers([(start, Path(folder), name, precision)])
+                task = (start, Path(folder), name, precision, environment.threads())
+                [(_, row)] = pool.answers([task])
             rows.append({**about, **row})
         except InputError as error:
             missing.append(f"{FRAMEWORKS[name].title} {precision.upper()}: {error}")
@@ -106,7 +107,7 @@ def _prepare(folder: Path, network: SiamRPN, framework: str, precision: str, mod
     give_back_memory()
 
 
-def start(folder: Path, framework: str, precision: str) -> dict[str, float]:
+def start(folder: Path, framework: str, precision: str, threads: int) -> dict[str, float]:
     """Start an engine from the files in `folder` and track frames with it.
 
     MB above what the process had before: memory_mb while it runs, peak_mb with loading, device_mb on
@@ -114,6 +115,7 @@ def start(folder: Path, framework: str, precision: str) -> dict[str, float]:
     frame_ms, frame_ms_99: median and 99th percentile of the frames after it. others: cores that
     other work used meanwhile.
     """
+    environment.use_threads(threads)
     framework_module(framework).version()  # loads the library
     frames, before = speed.random_frames(), _memory()
     with suppress(OSError):  # from now on, the peak is of what follows

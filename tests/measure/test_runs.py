@@ -289,3 +289,24 @@ def test_section_4_3_runs_without_a_sensor_and_a_recorded_run_is_shown_as_it_is(
     assert {path: path.stat().st_mtime_ns for path in there.rglob("*")} == before, (
         "nothing was measured or written"
     )
+
+
+def test_speed_is_measured_with_the_process_s_threads_and_again_with_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pages' kernels compute with one, and are told the number."""
+    before, seen = environment.threads(), []
+
+    def measure() -> dict[str, Any]:
+        seen.append(environment.threads())
+        return {}
+
+    for count in (2, 2, 3):
+        monkeypatch.setenv(environment.SPEED_THREADS, str(count))
+        record = runs.kept_record(
+            "threads", "a.json", lambda: {"threads": str(environment.speed_threads())}, measure
+        )
+        assert record and record["environment"]["threads"] == count
+    assert seen == [2, 3] and environment.threads() == before
+    record["environment"]["hardware"]["cores"] = 4
+    assert environment.label(record["environment"]).startswith("3 threads on 4 cores")
