@@ -16,8 +16,8 @@ Whether a notebook runs again is then a comparison of its code cells. What decid
 - runs that no notebook writes here: the one that is shown, where it was recorded on another
   machine, and all others for a page that shows runs side by side;
 - the metadata of its code cells (captions and tags, which Jupyter Book's cache would bring back);
-- Python, the packages that pyproject.toml names as dependencies and those of the engines, processor
-  and GPU: the book shows measurements.
+- Python, the packages that pyproject.toml names as dependencies and those of the engines, processor,
+  its threads (OMP_NUM_THREADS) and GPU: the book shows measurements.
 """
 
 from __future__ import annotations
@@ -204,6 +204,7 @@ def _environment() -> dict[str, str]:
     names = [re.split(r"[^\w.-]", line)[0] for line in required]
     parts = {"Python": platform.python_version(), "GPU": ", ".join(gpus())}
     parts["processor"] = f"{os.cpu_count()} x {processor()}"
+    parts["threads"] = os.environ.get("OMP_NUM_THREADS", "")
     for name in (*names, *DISTRIBUTIONS):
         # A requirement of another Python version, an engine that is not there
         with suppress(metadata.PackageNotFoundError):
