@@ -15,6 +15,7 @@ import io
 import json
 import warnings
 from collections import Counter
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Mapping, Sequence, Tuple, Union
@@ -72,7 +73,7 @@ def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
     for value in [value for value in model.graph.input if value.name in weights]:
         model.graph.input.remove(value)
         model.graph.initializer.append(_initializer(value.name, weights[value.name].numpy()))
-    config = json.dumps(network.config.to_dict())
+    config = json.dumps(asdict(network.config))
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": config})
     check(model)
     return model

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence, Tuple, cast
 
@@ -256,7 +256,7 @@ def decided_by(group: str, networks: Networks) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     frameworks = dict.fromkeys(["pytorch", group.partition("-")[0]])
     return {
-        "networks": runs.to_json([config.to_dict() for _, config in networks]),
+        "networks": runs.to_json([asdict(config) for _, config in networks]),
         "rounds": str(ROUNDS),
         "machine": runs.to_json(environment.hardware(device())),
         "threads": str(environment.speed_threads()),

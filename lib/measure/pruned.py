@@ -35,6 +35,7 @@ DISTILLED = "distilled"  # channels taken out of the trained tracker, all of it 
 # Channels taken out, batch normalisation measured again, nothing trained
 RECALIBRATED = "recalibrated"
 CUT = "cut"  # channels taken out, nothing else
+STEMS = {DISTILLED: "distilled_as_frozen"}  # of files that are not named after the training
 ENGINES = {
     FROZEN: ("fp32", "fp16", "int8"),
     DISTILLED: ("fp32", "fp16", "int8"),
@@ -53,7 +54,8 @@ class Tracker:
     @property
     def weights(self) -> str:
         """Its file, relative to the repository."""
-        return str((FOLDER / f"{self.training}_{round(100 * self.share)}.pth").relative_to(ROOT))
+        stem = STEMS.get(self.training, self.training)
+        return str((FOLDER / f"{stem}_{round(100 * self.share)}.pth").relative_to(ROOT))
 
     @property
     def is_there(self) -> bool:
@@ -71,8 +73,9 @@ class Tracker:
 
 def tracker_of(variant: Variant) -> Tracker:
     """The tracker that a variant of `variants` runs."""
-    training, share = Path(variant.weights).stem.rsplit("_", 1)
-    return Tracker(int(share) / 100, training)
+    stem, share = Path(variant.weights).stem.rsplit("_", 1)
+    trainings = {stem: training for training, stem in STEMS.items()}
+    return Tracker(int(share) / 100, trainings.get(stem, stem))
 
 
 def place(variant: Variant) -> int:

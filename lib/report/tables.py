@@ -191,8 +191,9 @@ def _cell(head: str, cell: Any, plain: bool) -> str:
     style = f"text-align: left; vertical-align: top; min-width: {width}"
     if not head:
         return f'<th scope="row" style="{style}">{content}</th>'
-    # On a phone the head stands beside the content (book.css)
-    return f'<td data-head="{escape(head, quote=True)}" style="{style}">{content}</td>'
+    # On a phone the head stands beside the content, unless that is a dash (book.css)
+    kind = ' class="absent"' if text == ABSENT and not under else ""
+    return f'<td{kind} data-head="{escape(head, quote=True)}" style="{style}">{content}</td>'
 
 
 def is_known(value: Any) -> bool:

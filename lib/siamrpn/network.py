@@ -9,15 +9,13 @@ key. Shapes in comments are those of the full network on a search crop.
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Tuple
+from dataclasses import dataclass
+from typing import List, Mapping, Tuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-
-from lib.errors import InputError
 
 EXEMPLAR_FEATURE = 7  # side of the exemplar's feature after the neck's centre crop
 
@@ -55,24 +53,6 @@ class NetworkConfig:
             for depth, planes in depth_and_planes
         )
         return NetworkConfig(stem=scaled(64), stages=stages, rpn=scaled(256))
-
-    def to_dict(self) -> Dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
-
-    @staticmethod
-    def from_dict(data: Mapping[str, Any]) -> NetworkConfig:
-        """The inverse of `to_dict`; an unknown or missing key raises InputError."""
-        expected = {"stem", "stages", "rpn", "anchors"}
-        if set(data) != expected:
-            raise InputError(
-                f"network configuration: keys {sorted(data)} where {sorted(expected)} are expected"
-            )
-        stages = tuple(
-            StageConfig(int(s["channels"]), tuple((int(a), int(b)) for a, b in s["blocks"]))
-            for s in data["stages"]
-        )
-        return NetworkConfig(int(data["stem"]), stages, int(data["rpn"]), int(data["anchors"]))
 
     @staticmethod
     def from_state_dict(state: Mapping[str, Tensor]) -> NetworkConfig:

@@ -144,7 +144,7 @@ def test_what_was_timed_is_loaded_and_other_code_or_networks_are_timed_again(
     assert row["fps_tracked_low"] <= row["fps_tracked"] <= row["fps_tracked_high"]
     assert {path: told for path, told in state(run_folder(RUN)).items() if path in before} == before
     assert full_size.work(RUN, "openvino") == 0
-    other = [TINY[0], (1, NetworkConfig.resnet50(1 / 32).from_dict(TINY[0][1].to_dict()))]
+    other = [TINY[0], (1, replace(TINY[0][1]))]
     every = full_size.work("none yet", "openvino")
     with monkeypatch.context() as patch:
         patch.setattr(full_size, "timed_configs", lambda: other)

@@ -163,7 +163,7 @@ STARTED = {
 
 def few(weights: str, framework: str) -> List[Variant]:
     """Of everything that is measured: enough for a front, and a calibration that is left out."""
-    one = engines("data/demo/distilled_26.pth", framework)[-1]
+    one = engines("data/demo/distilled_as_frozen_26.pth", framework)[-1]
     calibrated = mixture(
         weights,
         framework,
@@ -269,7 +269,7 @@ def test_every_command_is_one_that_the_command_line_takes(page: Page) -> None:
         assert program == "siambook" and taken.command == "track"
         levels = one.title.partition(",")[0].split()[1].lower().split("/")
         assert taken.precision == (levels if len(levels) == 3 else levels * 3)
-    assert "--weights data/demo/distilled_26.pth" in page.found[-1].command
+    assert "--weights data/demo/distilled_as_frozen_26.pth" in page.found[-1].command
 
 
 def test_what_a_recorded_run_lacks_is_said(made_up: Any, small: Path, small_run: str) -> None:
