@@ -42,8 +42,8 @@ NO_RANGE = 6.0  # the bound of every activation where INT8 is only timed
 INITIAL_BOX = (200.0, 150.0, 60.0, 50.0)  # x, y, w, h in the 480x360 frames that are tracked
 # Seconds before another framework's turn: OpenMP's threads wait actively for 0.2 s
 REST = 0.3
-TURN_SECONDS = 0.25  # that the frames of a turn fill, where more than one fits
-MOST_CALLS = 50
+TURN_SECONDS = 0.25  # that the frames of a turn fill, where more than the fewest fit
+FEWEST_CALLS, MOST_CALLS = 3, 50
 OTHERS = 0.15  # cores that other work may use before a turn counts as disturbed
 SLOWER = 1.25  # than the fastest turn of the same candidate: disturbed
 TRIES = 3  # of a turn that is disturbed
@@ -220,7 +220,7 @@ class _Player:
         self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
         self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
         seconds = self.tracker.timed(self.frames[0])["frame"]
-        self.calls = int(np.clip(TURN_SECONDS / seconds, 1, MOST_CALLS))
+        self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
         self.turns: list[Turn] = []
 
     def play(self, patience: int) -> int:
@@ -245,8 +245,7 @@ class _Player:
 
     def _turn(self) -> Turn:
         watch = Watch()
-        if self.calls > 1:  # caches are cold; of a frame that takes long this is a small part
-            self.tracker.timed(self.frames[0])
+        self.tracker.timed(self.frames[0])  # caches are cold
         calls = [
             self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
         ]

@@ -25,6 +25,8 @@ from lib.report.quantities import QUANTITIES
 from lib.report.tables import ABSENT, Table, Text
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
+# Units of whole numbers, which nobody rounds
+COUNTED = ("mixtures", "pruned networks", "sizes", "steps to a smaller backbone")
 HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 
 
@@ -66,7 +68,8 @@ def _claim(row: Mapping[str, str], differ: Mapping[str, audit.Finding]) -> Claim
     text, digit = f"{number:.3g}", 0.0
     if row["formula"] == "same":
         text = thesis.cell(row["inputs"])
-        digit = 2 * audit.half_digit(text)
+        exact = number == 0 or row["unit"] in COUNTED
+        digit = 0.0 if exact else 2 * audit.half_digit(text)
     rule, accepted = accept(row["rule"], number, row["allowed"], digit, text)
     return Claim(
         row["id"],
@@ -95,7 +98,8 @@ def accept(
         return f"{text} ± {float(allowed):g}", (number - float(allowed), number + float(allowed))
     limit, slack = (float(allowed), 0.0) if allowed else (number, digit)
     ranges = {"at least": (limit - slack, inf), "at most": (-inf, limit + slack)}
-    return f"{rule} {allowed or text}", ranges[rule]
+    less = {"at least": -slack, "at most": slack}[rule]
+    return f"{rule} {allowed or (f'{limit + less:g}' if slack else text)}", ranges[rule]
 
 
 # -- Verdicts --------------------------------------------------------------------------------------

@@ -32,19 +32,14 @@ def fps_head(measured: Seq[Measurement]) -> str:
 
 
 def difference(value: float, low: float, high: float) -> Any:
-    """A difference and its interval: ("+0.012 *", "(+0.003 to +0.021)"); with more digits where a
-    bound that is not 0 would be printed as 0, which a marked interval must not show."""
+    """A difference and its interval: ("+0.012 *", "(+0.003 to +0.021)"). Where a bound of a marked
+    interval is printed as 0, the mark is (*)."""
     if not is_known(low):
         return signed(value, 3) if is_known(value) else ABSENT
-    real, digits = leaves_out_0(low, high), 3
-    while digits < (6 if real else 4) and any(
-        bound and not round(bound, digits) for bound in (low, high)
-    ):
-        digits += 1
-    return (
-        f"{signed(value, digits)}{' *' if real else ''}",
-        f"({signed(low, digits)} to {signed(high, digits)})",
-    )
+    ends, mark = (signed(low, 3), signed(high, 3)), ""
+    if leaves_out_0(low, high):
+        mark = " (*)" if "0.000" in ends else " *"
+    return f"{signed(value, 3)}{mark}", f"({ends[0]} to {ends[1]})"
 
 
 def signed(value: float, digits: int) -> str:

@@ -180,14 +180,15 @@ def forest(
     for axis, whose in zip(axes[0], ("Here", "Thesis")):
         axis.axvline(at, color=GREY, lw=1)
         axis.set(title=whose, xlabel=title)
-        axis.locator_params(axis="x", nbins=3 if len(theirs) else 5)
+        axis.locator_params(axis="x", nbins=2 if len(theirs) else 5)
+        axis.margins(x=0.08)
         axis.tick_params(axis="x", labelsize=9)
     axes[0, 0].set_yticks(range(len(rows)), [*rows], fontsize=9)
     axes[0, 0].set(ylim=(len(rows) - 0.5, -0.5))
     handles = [
         plt.Line2D([], [], **{**MEASURED, "markerfacecolor": fill}) for fill in (BLUE, "white")
     ]
-    names = [f"interval leaves out {at:g}", "cannot be told"]
+    names = [f"interval excludes {at:g}", "cannot be told"]
     figure.legend(handles, names, loc="outside upper left", ncols=2, fontsize=9)
     return finished(figure, note)
 

@@ -77,9 +77,9 @@ class Table:
         )
 
     def _cells(self, row: Seq[Any]) -> str:
-        return "".join(
-            _cell(head, cell, self.plain) for head, cell in zip(["", *self.heads[1:]], row)
-        )
+        tags = ('th scope="row"', *["td"] * len(self.heads))
+        cells = zip(tags, self.heads, row)
+        return "".join(_cell(tag, head, cell, self.plain) for tag, head, cell in cells)
 
     def _frame(self) -> pd.DataFrame:
         texts = [
@@ -177,8 +177,9 @@ def _slug(caption: str, words: int = 4) -> str:
     return "-".join(re.findall(r"[\w.]*\w", caption.lower())[:words]) or "table"
 
 
-def _cell(head: str, cell: Any, plain: bool) -> str:
-    """head: of the column; "" for the first one, which names the row."""
+def _cell(tag: str, head: str, cell: Any, plain: bool) -> str:
+    """tag: of the element. head: of the column; on a phone it stands beside the content, unless
+    that is a dash (book.css)."""
     text, *lines = cell if isinstance(cell, tuple) else (cell,)
     under = ""
     for line in filter(None, lines):
@@ -186,14 +187,13 @@ def _cell(head: str, cell: Any, plain: bool) -> str:
         wrap = "nowrap" if interval else "normal"
         if not (plain and interval):
             under += f'<br><span style="font-size: 90%; font-weight: normal; white-space: {wrap}">{escape(str(line))}</span>'
-    content = f"<div>{escape(str(text))}{under}</div>"
-    width = "8em" if not head or (lines and not plain) else "0"
-    style = f"text-align: left; vertical-align: top; min-width: {width}"
-    if not head:
-        return f'<th scope="row" style="{style}">{content}</th>'
-    # On a phone the head stands beside the content, unless that is a dash (book.css)
     kind = ' class="absent"' if text == ABSENT and not under else ""
-    return f'<td{kind} data-head="{escape(head, quote=True)}" style="{style}">{content}</td>'
+    width = "8em" if tag != "td" or (lines and not plain) else "0"
+    style = f"text-align: left; vertical-align: top; min-width: {width}"
+    return (
+        f'<{tag}{kind} data-head="{escape(head, quote=True)}" style="{style}">'
+        f"<div>{escape(str(text))}{under}</div></{tag[:2]}>"
+    )
 
 
 def is_known(value: Any) -> bool:

@@ -108,7 +108,9 @@ def test_rows_say_what_ran_with_the_same_columns_in_each(
         assert (row["repeated"], row["disturbed"]) == (0, 0)
         for times in (one.times, one.reference):
             assert set(times) == {*PARTS, *NETWORKS, "frame"}
-            assert {part.shape for part in times.values()} == {(2, 1)}, "rounds and calls"
+            assert {part.shape for part in times.values()} == {(2, speed.FEWEST_CALLS)}, (
+                "rounds and calls"
+            )
     assert table[0]["ratio_low"] == table[0]["ratio"] == table[0]["ratio_high"] == 1
 
 
@@ -158,7 +160,7 @@ def test_candidates_take_turns_and_each_turn_is_reported(
     )
     first, second = time_group(pair, 3, lambda: order.append("done"))
     assert order == [pair[0], "done", pair[1], "done"] * 3
-    assert first.times["frame"].shape == second.times["frame"].shape == (3, 1)
+    assert first.times["frame"].shape == second.times["frame"].shape == (3, speed.FEWEST_CALLS)
     assert second.reference is first.reference
     assert set(NETWORKS) <= set(first.times) and not set(NETWORKS) & set(second.times)
     assert "copies_ms" not in second.row() and "search_ms" not in second.row()

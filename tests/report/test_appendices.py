@@ -94,7 +94,7 @@ def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:
     (local, xavier) = every.rows
     assert local[0] == ("local", "this machine's own") and "read only" in xavier[0][1]
     assert xavier[2] == ("1 variants", "demo") and [local[-1], xavier[-1]] == ["–", "yes"]
-    assert "No run holds" in times
+    assert "No run here" in times
     log = "notebook,status,seconds,started,message\n04_1,done,12.5,now,\n04_2,failed,3,now,no GPU\n"
     (folder / "local" / runs.NOTEBOOKS).write_text(log)
     *_, times = (shown for _, shown in Page(*executed("B_runs")).cells_shown)

@@ -234,7 +234,7 @@ def test_the_slider_tells_the_errors_of_its_range(quantised: Page) -> None:
         bound, said = moved["shapes[0].x0"], moved["annotations[0].text"]
         assert float(step["label"]) == pytest.approx(bound, rel=5e-3)
         rounding, clipping, together, cut = map(
-            float, re.findall(r"(?<= )[\d.e-]+(?=[,; ])", said)[-4:]
+            float, re.findall(r"(?<= )[\d.e+-]+(?=[,; ])", said)[-4:]
         )
         difference = (np.clip(np.rint(x / scale(bound)), 0, 127) * scale(bound) - x) ** 2
         assert rounding == pytest.approx(difference[x <= bound].sum() / x.size, rel=0.06)

@@ -128,7 +128,7 @@ def test_numbers_that_the_audit_corrects_say_so() -> None:
 )
 def test_at_least_3_8_is_judged_by_the_whole_interval(measured: Measured, verdict: str) -> None:
     words, accepted = claims.accept("at least", 3.8, "", 0.05, "3.8")
-    assert words == "at least 3.8" and claims.judge(measured, accepted) == verdict
+    assert words == "at least 3.75" and claims.judge(measured, accepted) == verdict
 
 
 def test_the_other_rules() -> None:

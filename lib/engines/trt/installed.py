@@ -26,6 +26,8 @@ else:
     trt = _Installed()
 
 Result = TypeVar("Result")
+# Of NVIDIA's drivers: on PCs, on Jetsons, in WSL
+GPU_FILES = ("/dev/nvidiactl", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu", "/dev/dxg")
 
 # The first one that is installed is taken
 MODULES = {
@@ -98,7 +100,8 @@ def missing() -> Optional[str]:
     try:
         cuda.device(), flavour()
     except InputError as error:
-        return str(error)
+        there = any(Path(path).exists() for path in GPU_FILES)
+        return str(error) if there else "this machine has no NVIDIA GPU"
     return None
 
 
