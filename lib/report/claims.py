@@ -174,7 +174,7 @@ def table(verdicts: Seq[Verdict], caption: str) -> Table:
                 (one.verdict, one.reason),
             ]
         )
-    heads = ["The thesis says", "Its number", "This run, in the same unit", "Holds if", "Verdict"]
+    heads = ["The thesis says", "In numbers", "This run, in the same unit", "Holds if", "Verdict"]
     return Table(heads, rows, caption)
 
 
