@@ -348,7 +348,9 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault (`lib.guard`)."""
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)  # as Ctrl-C: what was begun is ended or taken away
+        for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
+                signal.signal(number, _stop)  # as Ctrl-C: what was begun is ended or taken away
     if getattr(options, "threads", None):
         from lib.environment import use_threads
 

@@ -15,7 +15,24 @@ from lib.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent  # the repository
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+PICTURES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp"),
+    *(".ppm", ".pgm", ".pnm", ".tif", ".tiff", ".jp2"),
+)
+
+
+def pictures_of(folder: Path) -> List[Path]:
+    """The frames of a video's folder: pictures in its color/ or img/, or beside these. Raises
+    InputError where two have one name but for their endings."""
+    for inside in (folder / "color", folder / "img", folder):
+        if inside.is_dir():
+            pictures = pictures_in(inside)
+            for one, other in zip(pictures, pictures[1:]):
+                if one.stem == other.stem:  # a picture and its mask?
+                    raise InputError(f"{inside}: {one.name} and {other.name} are one frame or two.")
+            if pictures:
+                return pictures
+    return []
 
 
 def pictures_in(folder: Path) -> List[Path]:

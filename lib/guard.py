@@ -4,10 +4,11 @@ spared, and whatever goes wrong is one sentence."""
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Callable, Iterator, Optional
 
 from lib.errors import InputError
@@ -26,6 +27,7 @@ MARKS = {
 def run(command: Callable[[argparse.Namespace], Optional[int]], options: argparse.Namespace) -> int:
     """Run a command; returns its exit status: 2, with one sentence on standard error, for a fault.
     With `--debug` exceptions come through, and libraries may talk."""
+    _mend_streams()
     try:
         _check_names(options)
         if options.debug:
@@ -44,6 +46,17 @@ def run(command: Callable[[argparse.Namespace], Optional[int]], options: argpars
         return 2
 
 
+def _mend_streams() -> None:
+    """Give a daemon, whose streams are closed, places to write to; and escape letters that a
+    stream's encoding lacks."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+            setattr(sys, name, open(number, "w", closefd=False))  # noqa: SIM115 stays open
+        with suppress(AttributeError, ValueError):  # a notebook's, a closed one
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
 def _check_names(options: argparse.Namespace) -> None:
     """Raise InputError for text that can be no path, and for an output that others made."""
     for values in vars(options).values():
@@ -51,6 +64,8 @@ def _check_names(options: argparse.Namespace) -> None:
             if not isinstance(text, str):
                 continue
             parts = os.fsencode(text).split(b"/")
+            if not text:
+                raise InputError("an empty name")
             if "\0" in text or not text.isprintable():
                 raise InputError(f"{text!a}: a name that is not printable, or not UTF-8")
             if max(map(len, parts)) > 255 or sum(map(len, parts)) > 4000:
@@ -65,6 +80,8 @@ def _sentence(error: Exception) -> InputError:
         return error
     if isinstance(error, OSError) and error.filename is not None:
         return InputError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return InputError("the output cannot be written (no space left)")
     lines = str(error).strip().splitlines() or ["no more is known"]
     return InputError(f"{type(error).__name__}: {lines[0]} (unforeseen; --debug shows where)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from lib.engines.zoo import open_tracker
 from lib.environment import memory_gb, threads
+from lib.errors import InputError
 from lib.progress import progress
 from lib.siamrpn.contract import describe_executed
 from lib.siamrpn.tracker import TrackResult, check_box
@@ -26,7 +28,9 @@ def track(options: argparse.Namespace, say: Callable[[str], None]) -> None:
 
     options: those of `siambook track` (lib/options.py). say: takes remarks.
     """
-    source = FrameSource(options.source, say)
+    source, film = FrameSource(options.source, say), Path(options.out) / "tracked.mp4"
+    if film.exists() and os.path.exists(options.source) and film.samefile(options.source):
+        raise InputError(f"{film}: is the source; name another --out")
     frames = islice(source, options.frames)
     first = next(frames)
     box = check_box(options.init if options.init is not None else draw_box(first), first)

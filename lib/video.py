@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import pictures_in, refuse_others
+from lib.files import pictures_of, refuse_others
 from lib.siamrpn.tracker import TrackResult
 from lib.vot.dataset import read_frame
 
@@ -40,12 +40,14 @@ class FrameSource:
         self._files: list[Path] = []
         self._capture: Any = None
         if os.path.isdir(source):
-            path = Path(source)
-            inside = (path / name for name in ("color", "img") if (path / name).is_dir())
-            self._files = pictures_in(next(inside, path))
+            self._files = pictures_of(Path(source))
             if not self._files:
-                raise InputError(f"{path}: no images in this folder")
+                raise InputError(f"{source}: no images in this folder")
             return
+        if source.lower().endswith((".tif", ".tiff")) and cv2.imcount(source) > 1:
+            raise InputError(
+                f"{source}: {cv2.imcount(source)} pictures in one file; give a folder of pictures"
+            )
         camera = source.isascii() and source.isdigit() and len(source) < 5
         self._capture = cv2.VideoCapture(int(source) if camera else source)
         if not self._capture.isOpened():
@@ -113,7 +115,10 @@ class FrameSource:
         finally:
             self._capture.release()
         # By time: of a varying rate a container knows the length, and guesses the count
-        if read and self.seconds + 1 / self.rate < 0.9 * announced / self.rate:
+        if (
+            0 < read < announced
+            and start + self.seconds + 1 / self.rate < 0.9 * announced / self.rate
+        ):
             self._note(
                 f"{self.name}: {announced} frames announced, {read} could be read (damaged, or cut "
                 "without re-encoding)"
@@ -139,6 +144,10 @@ class TrackWriter:
         self.number, self.lost, self.fault = 0, 0, "" if video else "--no-video"
         self._partial = folder / f".tracked.{os.getpid()}.mp4"
         refuse_others(self.boxes, COLUMNS[:13].encode())
+        if video and self.video.exists() and not self.boxes.exists():
+            raise InputError(
+                f"{self.video}: is there already, and was not made by this command; name another --out"
+            )
         self._before = self.boxes.read_bytes() if self.boxes.is_file() else None
         self._rate = rate
         self._rows: Any = None
@@ -181,6 +190,7 @@ class TrackWriter:
     def drop_video(self, fault: str) -> None:
         self.fault, self._encoder = fault or "the encoder failed", None
         with suppress(OSError):
+            os.truncate(self._partial, 0)  # it may be open still
             self._partial.unlink()
 
     def close(self, keep: bool) -> None:
@@ -194,7 +204,11 @@ class TrackWriter:
             except Exception as error:
                 self.drop_video(" ".join(str(error).split()))
         if self._rows is not None:
-            self._rows.close()
+            try:
+                self._rows.close()
+            except OSError:  # what is left to write has no room
+                if keep:
+                    raise
             if not keep:
                 self.boxes.unlink()
                 if self._before is not None:

@@ -6,6 +6,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -350,3 +352,13 @@ def test_fetch_writes_where_profiles_look_from_any_folder(tmp_path, monkeypatch,
     assert main(["fetch", what]) == 0
     assert asked == [ROOT / "data" / "cache" / name]
     assert name in (ROOT / "profiles" / "workstation.yaml").read_text()
+
+
+def test_a_daemon_without_standard_streams_does_its_work(tmp_path):
+    command = f"'{sys.executable}' -m lib.cli demo-data '{tmp_path}/made' >&- 2>&-"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, timeout=300)
+    assert done.returncode == 0 and (tmp_path / "made" / "list.txt").is_file()
+
+
+def test_an_empty_name_is_refused(capsys):
+    assert "an empty name" in refused(capsys, "export", "--out", "")

@@ -211,6 +211,32 @@ def test_boxes_that_are_not_of_this_command_are_spared(clip, tmp_path, capsys):
     assert (tmp_path / "boxes.csv").read_text() == "my notes\n"
 
 
+def test_the_source_and_films_of_others_are_spared(clip, track, tmp_path, capsys):
+    _, film, _ = track(clip, BOX)
+    content = film.read_bytes()
+    assert main(["track", str(film), "--init", BOX, "--out", str(film.parent)]) == 2
+    assert "is the source" in capsys.readouterr().err and film.read_bytes() == content
+    (film.parent / "boxes.csv").unlink()
+    assert main(["track", str(clip), "--init", BOX, "--out", str(film.parent)]) == 2
+    assert "not made by this command" in capsys.readouterr().err and film.read_bytes() == content
+
+
+def test_a_stack_of_pictures_is_refused(clip, tmp_path):
+    frames = [cv2.imread(str(file)) for file in sorted(clip.iterdir())]
+    assert cv2.imwritemulti(str(tmp_path / "stack.tif"), frames)
+    with pytest.raises(InputError, match="12 pictures in one file"):
+        FrameSource(str(tmp_path / "stack.tif"))
+
+
+def test_where_boxes_have_no_room_those_of_an_earlier_run_come_back(clip, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "boxes.csv").write_text("frame,x,y,w,h,score\n")
+    _, said = (done := start(clip, out, SMALL_DISK.replace("3000", "100"))).communicate(timeout=300)
+    assert done.returncode == 2 and b"cannot be written" in said
+    assert (out / "boxes.csv").read_text() == "frame,x,y,w,h,score\n"
+
+
 SMALL_DISK = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)); "
 
 

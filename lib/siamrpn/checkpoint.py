@@ -15,12 +15,20 @@ from torch import Tensor, nn
 
 from lib.errors import InputError
 from lib.files import whole_file
+from lib.reading import read_bytes
 from lib.siamrpn.anchors import RATIOS
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 
 MARK = "siambook"  # in weights that are made here, which may be replaced (`files.refuse_others`)
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # keys around a state dict
 LARGEST = 1e9  # a weight that is larger makes a network's answer overflow
+# What other files begin with that are named .pth
+OTHER_FILES = {
+    b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` brings the file)",
+    b"<": "a page in HTML or XML",
+    b"\x08": "perhaps an ONNX model",
+    b"\x1f\x8b": "packed by gzip",
+}
 # NumPy's numbers are plain data: PySOT's optimiser has its learning rate as one
 NUMBERS = [
     np.dtype,
@@ -58,7 +66,13 @@ def read_plain(path: Union[str, Path]) -> Any:
             content = torch.load(str(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
+    except PermissionError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
     except pickle.UnpicklingError:
+        beginning = read_bytes(path)[:40].lstrip()
+        for mark, kind in OTHER_FILES.items():
+            if beginning.startswith(mark):
+                raise InputError(f"{path}: {kind}, no PyTorch checkpoint") from None
         raise InputError(
             f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
         ) from None
@@ -143,7 +157,9 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
             if own[key].shape != state[key].shape
         },
         "with NaN, infinity or no real numbers": {
-            key for key, value in state.items() if key in own and not _is_usable(value, own[key])
+            key
+            for key, value in state.items()
+            if key in set(own) - optional and not _is_usable(value, own[key])
         },
     }
     found = [
@@ -153,7 +169,7 @@ def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[st
     ]
     if found:
         raise InputError(f"{source}: keys do not match this network: {'; '.join(found)}")
-    network.load_state_dict({**{key: own[key] for key in optional}, **state})
+    network.load_state_dict({**state, **{key: own[key] for key in optional}})
 
 
 def _is_usable(value: Tensor, own: Tensor) -> bool:

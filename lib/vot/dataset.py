@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -19,7 +20,7 @@ from typing import Sequence as Seq
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import pictures_in
+from lib.files import pictures_of
 from lib.reading import read_bytes, read_mapping, read_text
 from lib.vot.overlap import region_corners
 
@@ -31,6 +32,14 @@ VOT2018_SEQUENCES = 60
 # OTB's sequences that are annotated from a later frame on (the benchmark's page), by its number
 OTB_STARTS = {"David": 300, "BlurCar1": 247, "BlurCar3": 3, "BlurCar4": 18, "Tiger1": 6}
 FARTHEST = 1e6  # px, no corner of a target is as far away
+DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+# Files that say in which frames there is no target to see, and the number that says so: LaSOT's, GOT-10k's
+VISIBILITY = {
+    "full_occlusion.txt": 1,
+    "out_of_view.txt": 1,
+    "absence.label": 1,
+    "cover.label": 0,
+}
 ABSENT = np.full(4, np.nan)  # the region of a frame without target
 
 
@@ -182,7 +191,7 @@ def load_dataset(path: str | Path, leave_out: bool = False) -> Dataset:
     path = Path(path)
     if not os.path.exists(path):  # False also for what can be no path
         raise InputError(f"Dataset {path} does not exist.")
-    described = path / f"{path.resolve().name}.json" if path.is_dir() else path
+    described = path / f"{_name(path)}.json" if path.is_dir() else path
     sequences, faults = [], []
     for load in _in_json(described) if described.is_file() else _in_folder(path):
         try:
@@ -215,7 +224,9 @@ def _first(folder: Path, *names: str) -> Path | None:
 def _annotations(folder: Path) -> list[Path]:
     """The annotation files of a sequence; OTB has one per target where there are two."""
     alone = _first(folder, "groundtruth.txt", "groundtruth_rect.txt")
-    return [alone] if alone else sorted(folder.glob("groundtruth_rect.[0-9]*.txt"))
+    numbered = sorted(folder.glob("groundtruth_rect.[0-9]*.txt"))
+    filled = [file for file in numbered if file.stat().st_size]  # Human4's first one is empty
+    return [alone] if alone else filled or numbered
 
 
 def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
@@ -236,16 +247,24 @@ def _load_folder(source: Path) -> Sequence:
     """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in
     img/), by its annotations. OTB annotates parts of some videos; surplus frames are at the end."""
     regions, folder = read_numbers(source), source.parent
-    frames = pictures_in(_first(folder, "color", "img") or folder)
+    frames = pictures_of(folder)
     if not frames:
         raise InputError(f"Sequence folder {folder} has no frames.")
-    name, target, unused = folder.resolve().name, source.stem.partition(".")[2], 0
+    name, target, unused = _name(folder), source.stem.partition(".")[2], 0
     if source.stem.startswith("groundtruth_rect") and 0 < len(regions) < len(frames):
         start = OTB_STARTS.get(name, 0)
         late = [one for one in frames if one.stem.isdecimal() and int(one.stem) >= start]
         frames = late if len(late) >= len(regions) else frames
         unused = max(len(frames) - len(regions), 0)
         frames = frames[: len(regions)]
+        numbers = [int(one.stem) for one in frames if one.stem.isdecimal()]
+        if unused and len(numbers) == len(frames) != numbers[-1] - numbers[0] + 1:
+            raise InputError(
+                f"{source}: {len(regions)} boxes for {len(frames) + unused} frames, between which some are missing."
+            )
+    for label, gone in VISIBILITY.items():
+        if (folder / label).is_file():
+            regions = _hidden(regions, folder / label, gone)
     tags = {}
     for tag, label in TAG_FILES.items():
         file = _first(folder, f"{label}.tag", f"{label}.label")
@@ -253,6 +272,19 @@ def _load_folder(source: Path) -> Sequence:
     size = read_frame(frames[0]).shape[1::-1]
     name += f"-{target}" if target else ""
     return replace(_checked(str(source), name, frames, regions, tags, size), unused=unused)
+
+
+def _hidden(regions: list[list[float]], file: Path, gone: int) -> list[list[float]]:
+    """The regions, `ABSENT` where the file says so."""
+    values = [value for row in read_numbers(file) for value in row]
+    if len(values) != len(regions):
+        raise InputError(f"{file} has {len(values)} values for {len(regions)} frames.")
+    return [ABSENT.tolist() if value == gone else box for box, value in zip(regions, values)]
+
+
+def _name(folder: Path) -> str:
+    """Of a folder as it was given: a link has its own."""
+    return os.path.basename(os.path.abspath(folder))
 
 
 def _in_json(path: Path) -> list[Callable[[], Sequence]]:
@@ -273,6 +305,9 @@ def _load_json(path: Path, name: str, video: Any) -> Sequence:
             if not os.path.exists(frames[0]) and os.path.exists(deeper[0]):
                 frames = deeper
         regions = [[float(value) for value in region] for region in video["gt_rect"]]
+        if "absent" in video:  # LaSOT's json: 1 where the target is there
+            there = [*video["absent"], *[1] * len(regions)]
+            regions = [box if seen == 1 else ABSENT.tolist() for box, seen in zip(regions, there)]
         tags = {
             tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()
         }
@@ -326,9 +361,9 @@ def _checked(
 
 def _is_absent(region: Seq[float]) -> bool:
     """Whether a region says that its frame has no target: NaN (UAV123), 0,0,0,0 (LaSOT), -1,-1,-1,-1,
-    the toolkit's code 0, or a box without width and height."""
+    the toolkit's code 0, or a box without width or height (GOT-10k)."""
     values = np.asarray(region, float)
-    empty = values.size == 4 and not values[2:].any()
+    empty = values.size == 4 and values[2:].min() == 0
     nothing = empty or np.isnan(values).all() or (values <= 0).all()
     return values.size in (1, 4, 8) and bool(nothing)
 
@@ -338,8 +373,16 @@ def read_numbers(path: Path) -> list[list[float]]:
     Raises InputError naming a bad line."""
     rows: list[list[float]] = []
     for number, line in enumerate(read_text(path).rstrip().splitlines(), 1):
+        words = line.split()
+        if len(words) == 4 and all(DECIMAL_COMMA.fullmatch(word) for word in words):
+            raise InputError(
+                f"{path}: line {number} can be four numbers with decimal commas, or eight numbers; "
+                "write decimal points, or commas between all numbers."
+            )
         try:
             rows.append([float(value) for value in line.replace(",", " ").split()])
+            if "_" in line:  # which Python allows between digits
+                raise ValueError
         except ValueError:
             raise InputError(f"{path}: line {number} is not a list of numbers.") from None
     return rows

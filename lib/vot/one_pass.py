@@ -94,6 +94,8 @@ def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
     """AO of a one-pass run: the mean over all frames with a target after the first of the exact
     overlap of prediction and annotation."""
     seen = np.flatnonzero(sequence.present[1:]) + 1
+    if not len(seen):
+        raise InputError(f"'{sequence.name}' has no frame with a target after the first.")
     predicted, annotated = ([of[i] for i in seen] for of in (trajectory.entries, sequence.regions))
     overlaps = area_overlap(region_corners(predicted), region_corners(annotated))
     return float(np.nan_to_num(overlaps).mean())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 import struct
 from pathlib import Path
 
@@ -95,6 +96,8 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
     many lines.
     """
     results = {}
+    if not Path(folder).is_dir():
+        raise InputError(f"Results {folder} are no folder that exists.")
     for sequence in dataset:
         files = _files(Path(folder), sequence.name)
         if not files:
@@ -113,11 +116,13 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
 
 def _files(folder: Path, name: str) -> list[Path]:
     for parent in (folder / "baseline" / name, folder / name):
-        for suffix in (".txt", ".bin"):
-            found = sorted(parent.glob(f"{name}_[0-9][0-9][0-9]{suffix}"))
-            if found:
-                return found
-    return [folder / f"{name}.txt"] if (folder / f"{name}.txt").is_file() else []
+        every = sorted(parent.glob(f"{name}_[0-9][0-9][0-9].*"))
+        found = {file.stem: file for file in every if file.suffix in (".bin", ".txt")}
+        if found:
+            return [*found.values()]
+    # got10k's toolkit has Jogging.1.txt for OTB's first target there
+    names = (name, re.sub(r"-(\d+)$", r".\1", name))
+    return [folder / f"{each}.txt" for each in names if (folder / f"{each}.txt").is_file()][:1]
 
 
 def _time_path(path: Path) -> Path:

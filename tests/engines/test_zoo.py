@@ -20,7 +20,7 @@ def test_the_track_part_of_pysots_config_is_read(tmp_path):
     assert settings(tmp_path, head + own) == TrackerConfig()
     # What a file does not say is PySOT's pysot/core/config.py
     assert settings(tmp_path, head + "  INSTANCE_SIZE: 255\n") == TrackerConfig(0.04, 0.44, 0.4)
-    for other in ("  INSTANCE_SIZE: 287\n", "  TYPE: SiamRPNLTTracker\n"):
+    for other in ("  INSTANCE_SIZE: 287\n", "  TYPE: SiamRPNLTTracker\n", "  PENALTYK: 0.2\n"):
         with pytest.raises(InputError, match=other.split(":", maxsplit=1)[0].strip()):
             settings(tmp_path, head + other)
 

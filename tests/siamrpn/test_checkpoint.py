@@ -208,3 +208,25 @@ def test_a_backbone_alone_loads_with_and_without_its_prefix(tmp_path, small):
         )
     with pytest.raises(InputError, match="of another shape"):
         load_backbone(SiamRPN(NetworkConfig.resnet50(0.25)), tmp_path / "resnet50.model")
+
+
+def test_weights_that_were_halved_with_their_counters_are_read(small, tmp_path):
+    state = {key: value.half() for key, value in small.state_dict().items()}
+    torch.save(state, tmp_path / "w.pth")
+    network = load_network(tmp_path / "w.pth")
+    key = "backbone.conv1.weight"
+    assert torch.equal(network.state_dict()[key], small.state_dict()[key].half().float())
+
+
+@pytest.mark.parametrize(
+    "content, kind",
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Git LFS"),
+        (b"\n<!DOCTYPE html><html>404</html>", "HTML"),
+        (b"\x1f\x8b\x08\x00abc", "gzip"),
+    ],
+)
+def test_other_files_under_the_name_of_weights_are_named(tmp_path, content, kind):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(InputError, match=kind):
+        load_network(tmp_path / "w.pth")

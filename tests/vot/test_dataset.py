@@ -124,7 +124,7 @@ def test_corners_run_clockwise_from_the_top_left():
         ("50,40,30,20\n" * 4, ["4 boxes for 3 frames"]),
         ("50,40,30,20\n50,nan,30,20\n50,40,30,20\n", ["frame 2", "finite"]),
         ("50,40,30,20\n50,40,30,20\n50,40,-30,20\n", ["frame 3", "no positive size"]),
-        ("50,40,30,0\n" * 3, ["frame 1", "no positive size"]),
+        ("50,40,30,0\n" * 3, ["frame 1", "absent"]),
         ("10,10,30,10,50,10,20,10\n" * 3, ["frame 1", "no positive size"]),
         ("-40,40,30,20\n" * 3, ["frame 1", f"outside its {WIDTH} x {HEIGHT} image"]),
         ("nan,nan,nan,nan\n" * 3, ["frame 1", "absent"]),
@@ -234,3 +234,79 @@ def test_frames_come_in_natural_order_without_hidden_files(tmp_path):
     (images / "._1.webp").write_bytes(b"a Mac was here")
     names = [frame.name for frame in load_dataset(folder).sequences[0].frames]
     assert names == [f"{number}.webp" for number in range(1, 12)]
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("full_occlusion.txt", "0,0,0,1,1,0"),  # LaSOT
+        ("out_of_view.txt", "0,0,0,1,1,0\n"),
+        ("absence.label", "0\n0\n0\n1\n1\n0\n"),  # GOT-10k
+        ("cover.label", "8\n8\n3\n0\n0\n1\n"),
+    ],
+)
+def test_files_of_visibility_say_where_there_is_no_target(tmp_path, file, text):
+    folder = write_vot(tmp_path / "seq", count=6)
+    (folder / file).write_text(text)
+    [sequence] = load_dataset(folder)
+    assert sequence.present.tolist() == [True, True, True, False, False, True]
+    (folder / file).write_text("0,1")
+    refused(folder, file, "2 values for 6 frames")
+
+
+def test_a_lasot_json_says_where_the_target_is_present(tmp_path):
+    write_vot(tmp_path / "a", count=3)
+    (tmp_path / "d.json").write_text(describe(absent=[1, 0, 1]))
+    assert load_dataset(tmp_path / "d.json").sequences[0].present.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("line", ["20,5 30,5 40,0 40,0", "20,5\t30,5\t40,0\t40,0", "1_0,20,30,30"])
+def test_numbers_that_can_be_read_in_two_ways_are_refused(tmp_path, line):
+    folder = write_vot(tmp_path / "seq", count=2)
+    (folder / "groundtruth.txt").write_text(f"50,40,30,20\n{line}\n")
+    refused(folder, "groundtruth.txt", "line 2")
+
+
+def otb(folder, count, boxes, numbered=()):
+    write_vot(folder, count)
+    (folder / "color").rename(folder / "img")
+    (folder / "groundtruth.txt").unlink()
+    for ending in numbered or [""]:
+        (folder / f"groundtruth_rect{ending}.txt").write_text("50\t40\t30\t20\n" * boxes)
+    return folder
+
+
+def test_frames_that_are_missing_before_the_surplus_are_refused(tmp_path):
+    folder = otb(tmp_path / "seq", 8, 6)
+    assert load_dataset(folder).sequences[0].unused == 2
+    (folder / "img" / "00000003.jpg").unlink()
+    refused(folder, "6 boxes for 7 frames")
+
+
+def test_an_empty_annotation_beside_a_filled_one_is_no_target(tmp_path):
+    """As in OTB's Human4."""
+    folder = otb(tmp_path / "Human4", 3, 3, (".1", ".2"))
+    assert [each.name for each in load_dataset(folder)] == ["Human4-1", "Human4-2"]
+    (folder / "groundtruth_rect.1.txt").write_text("")
+    assert [each.name for each in load_dataset(folder)] == ["Human4-2"]
+
+
+def test_a_picture_and_its_mask_are_not_two_frames(tmp_path):
+    folder = write_vot(tmp_path / "seq", count=3)
+    shutil.copy(folder / "color" / "00000002.jpg", folder / "color" / "00000002.png")
+    refused(folder, "00000002.jpg and 00000002.png")
+
+
+def test_a_linked_sequence_has_its_own_name_and_an_empty_folder_is_passed_over(tmp_path):
+    real = write_vot(tmp_path / "store" / "x93f", count=3, flat=True, suffix=".jpe")
+    (real / "img").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "ball").symlink_to(real)
+    [sequence] = load_dataset(tmp_path / "set")
+    assert (sequence.name, len(sequence)) == ("ball", 3)
+
+
+def test_a_box_without_width_is_no_target(tmp_path):
+    folder = write_vot(tmp_path / "seq", count=3)
+    (folder / "groundtruth.txt").write_text("50,40,30,20\n50,40,0,20\n50,40,30,20\n")
+    assert load_dataset(folder).sequences[0].present.tolist() == [True, False, True]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -86,8 +87,8 @@ def test_bad_results_are_refused_with_file_and_line(tmp_path, text, words):
 def test_results_of_another_dataset_are_refused(tmp_path):
     dataset = dataset_of(still_sequence("a", 3), still_sequence("b", 3))
     write_trajectory(result_path(tmp_path, "c"), entries(1, BOX, BOX))
-    for folder in (tmp_path / "nowhere", tmp_path):
-        with pytest.raises(InputError, match="lacks sequence 'a' of test"):
+    for folder, words in ((tmp_path / "nowhere", "no folder"), (tmp_path, "lacks sequence 'a'")):
+        with pytest.raises(InputError, match=words):
             read_results(folder, dataset)
     write_trajectory(result_path(tmp_path, "a"), entries(1, BOX, BOX))
     with pytest.raises(InputError, match="lacks sequence 'b' of test"):
@@ -102,3 +103,14 @@ def test_a_place_that_cannot_be_written_is_named_and_left_as_it_was(tmp_path):
     with pytest.raises(InputError, match=r"taken\.txt: cannot be written"):
         write_trajectory(tmp_path / "taken.txt", entries(1, BOX))
     assert sorted(os.listdir(str(tmp_path))) == ["file", "taken.txt"]
+
+
+def test_repetitions_of_both_kinds_count_and_got10ks_names_are_found(tmp_path):
+    dataset = dataset_of(still_sequence("Jogging-1", 3))
+    (tmp_path / "Jogging.1.txt").write_text("50,40,30,20\n" * 3)
+    assert len(read_results(tmp_path, dataset)["Jogging-1"]) == 1
+    write_trajectory(result_path(tmp_path, "Jogging-1", 2), entries(1, BOX, BOX))
+    binary = struct.pack("<hI", 1, 3) + struct.pack("<BI", 0, 1) + 2 * struct.pack("<B4f", 1, *BOX)
+    result_path(tmp_path, "Jogging-1").with_suffix(".bin").write_bytes(binary)
+    one, two = read_results(tmp_path, dataset)["Jogging-1"]
+    assert all(np.allclose(a, b) for a, b in zip(one.entries, two.entries))
