@@ -67,6 +67,7 @@ def above(text: str, y: float = 1.02) -> dict[str, Any]:
     return {
         "text": text,
         "showarrow": False,
+        "align": "left",
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
