@@ -108,7 +108,7 @@ def test_make_knows_every_target_of_the_page(words: list[str]) -> None:
     for target in targets:
         assert re.search(rf"^{re.escape(target)}:", makefile, re.MULTILINE), f"no target {target}"
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    assert set(given) <= {"EXTRAS", "PROFILE", "RUN"}
+    assert set(given) <= {"EXTRAS", "LOCK", "PROFILE", "RUN"}
     assert set(given.get("EXTRAS", "board").split(",")) <= set(EXTRAS)
     assert given.get("PROFILE") in (None, MINE) or (ROOT / given["PROFILE"]).is_file()
 
