@@ -81,14 +81,20 @@ def _is_cached(cache: Any, notebook: Any) -> bool:
     return True
 
 
-def _execute(notebook: Any, root: Path, timeout: int, variables: Mapping[str, str]) -> bool:
-    """Execute a notebook in place; returns whether all its cells could be."""
+def _execute(
+    notebook: Any, root: Path, timeout: int, variables: Mapping[str, str], again: bool = True
+) -> bool:
+    """Execute a notebook in place; returns whether all its cells could be. again: a second time
+    where the kernel did not start."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
     with tempfile.TemporaryFile() as log:
         try:
             execute(notebook, root, log, timeout, **variables)
         # The last: of kernels that die, or never start
-        except (CellExecutionError, CellTimeoutError, RuntimeError):
+        except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
+            # Of two kernels that took the same port, one starts no more
+            if again and "before replying" in str(error):
+                return _execute(notebook, root, timeout, variables, again=False)
             return False
     return True

@@ -156,3 +156,19 @@ def test_a_run_is_measured_once_before_the_pages_and_not_for_pages_that_are_know
 
 def test_a_book_without_stale_pages_starts_nothing(tmp_path: Path, measured: list[Path]) -> None:
     assert Book(tmp_path, {}).fill() == [] and not measured
+
+
+def test_a_kernel_that_did_not_start_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two that start at once may take the same port."""
+    execute, faults = pages.execute, [RuntimeError("Kernel died before replying to kernel_info")]
+
+    def first_fails(*arguments: Any, **variables: str) -> None:
+        if faults:
+            raise faults.pop()
+        execute(*arguments, **variables)
+
+    monkeypatch.setattr(pages, "execute", first_fails)
+    book = Book(tmp_path, {"one": notebook(NOTE.format("one"))})
+    assert book.fill() == ["one"] and book.order() == ["one"]
