@@ -95,8 +95,9 @@ def label(record: Mapping[str, Any], framework: str = "") -> str:
     PyTorch's unless given."""
     machine = record["hardware"]
     where = f"{machine['cores']} core{'' if machine['cores'] == 1 else 's'} {machine['processor']}"
-    if record.get("threads", machine["cores"]) != machine["cores"]:
-        where = f"{record['threads']} threads on {where}"
+    count = record.get("threads", machine["cores"])
+    if count != machine["cores"]:
+        where = f"{count} thread{'' if count == 1 else 's'} on {where}"
     framework = framework or f"PyTorch {record['versions']['torch'].split('+')[0]}"
     mode = f", mode {machine['power_mode']}" if machine.get("power_mode") else ""
     return f"{where}, {framework}, {machine['gpu'] or 'CPU'}{mode}"

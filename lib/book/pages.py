@@ -93,7 +93,7 @@ def _execute(
             execute(notebook, root, log, timeout, **variables)
         # The last: of kernels that die, or never start
         except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
-            # Of two kernels that took the same port, one starts no more
+            # Two that start at once may have taken the same port
             if again and "before replying" in str(error):
                 return _execute(notebook, root, timeout, variables, again=False)
             return False

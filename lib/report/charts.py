@@ -62,8 +62,8 @@ def slider(name: str, steps: Mapping[str, Seq[Mapping[str, Any]]], active: int) 
     }
 
 
-def above(text: str, y: float = 1.02) -> dict[str, Any]:
-    """A line of text for `annotations` of a layout, over the panel that ends at y (0..1)."""
+def above(text: str) -> dict[str, Any]:
+    """Text for `annotations` of a layout, above its panels."""
     return {
         "text": text,
         "showarrow": False,
@@ -71,7 +71,7 @@ def above(text: str, y: float = 1.02) -> dict[str, Any]:
         "x": 0,
         "xref": "paper",
         "xanchor": "left",
-        "y": y,
+        "y": 1.02,
         "yref": "paper",
         "yanchor": "bottom",
     }

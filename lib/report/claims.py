@@ -96,10 +96,10 @@ def accept(
         return f"{text} ± {100 * float(allowed):g} %", (low, high)
     if rule == "within":
         return f"{text} ± {float(allowed):g}", (number - float(allowed), number + float(allowed))
-    limit, slack = (float(allowed), 0.0) if allowed else (number, digit)
-    ranges = {"at least": (limit - slack, inf), "at most": (-inf, limit + slack)}
-    less = {"at least": -slack, "at most": slack}[rule]
-    return f"{rule} {allowed or (f'{limit + less:g}' if slack else text)}", ranges[rule]
+    least = rule == "at least"
+    limit = float(allowed) if allowed else number - digit if least else number + digit
+    shown = allowed or (f"{limit:g}" if digit else text)
+    return f"{rule} {shown}", (limit, inf) if least else (-inf, limit)
 
 
 # -- Verdicts --------------------------------------------------------------------------------------

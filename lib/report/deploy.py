@@ -125,9 +125,7 @@ def sentence(candidates: Seq[Candidate], budget: Budget) -> str:
         return f"nothing measured meets it; the fastest is {_said(quickest)}"
     text, (recommended, best, alike, loss) = _said(advice.recommended), advice
     if alike > 1:
-        rank = (
-            "smallest" if budget.smallest else "fastest"
-        )  # memory: of those where it was measured
+        rank = "smallest" if budget.smallest else "fastest"
         how = "that cannot be told from" if is_known(loss.low) else f"within {ALIKE} EAO of"
         text += f"; the {rank} of {alike} {how} the best"
     if best is recommended:

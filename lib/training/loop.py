@@ -132,7 +132,7 @@ class Training:
         for group, rate in zip(self.optimizer.param_groups, rates):
             group["lr"] = rate
         buffers = [b for module in self.modules().values() for b in module.buffers()]
-        before = [buffer.clone() for buffer in buffers]
+        before = [buffer.clone() for buffer in buffers] if self.low else []
         values, finite = self._gradients(batch)
         if self.low and not finite:
             # oneDNN's weight gradient of some dilated convolutions on processors without matrix units

@@ -306,7 +306,9 @@ def _load_json(path: Path, name: str, video: Any) -> Sequence:
                 frames = deeper
         regions = [[float(value) for value in region] for region in video["gt_rect"]]
         if "absent" in video:  # LaSOT's json: 1 where the target is there
-            there = [*video["absent"], *[1] * len(regions)]
+            there = video["absent"]
+            if len(there) != len(regions):
+                raise ValueError
             regions = [box if seen == 1 else ABSENT.tolist() for box, seen in zip(regions, there)]
         tags = {
             tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()
