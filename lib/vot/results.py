@@ -97,7 +97,7 @@ def read_results(folder: str | Path, dataset: Dataset) -> dict[str, list[Traject
     """
     results = {}
     if not Path(folder).is_dir():
-        raise InputError(f"Results {folder} are no folder that exists.")
+        raise InputError(f"Results folder {folder} does not exist, or is a file.")
     for sequence in dataset:
         files = _files(Path(folder), sequence.name)
         if not files:
