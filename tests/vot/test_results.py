@@ -87,7 +87,10 @@ def test_bad_results_are_refused_with_file_and_line(tmp_path, text, words):
 def test_results_of_another_dataset_are_refused(tmp_path):
     dataset = dataset_of(still_sequence("a", 3), still_sequence("b", 3))
     write_trajectory(result_path(tmp_path, "c"), entries(1, BOX, BOX))
-    for folder, words in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "lacks sequence 'a'")):
+    for folder, words in (
+        (tmp_path / "nowhere", "does not exist"),
+        (tmp_path, "lacks sequence 'a'"),
+    ):
         with pytest.raises(InputError, match=words):
             read_results(folder, dataset)
     write_trajectory(result_path(tmp_path, "a"), entries(1, BOX, BOX))
