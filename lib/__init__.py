@@ -4,7 +4,7 @@ small library.
 Notebooks import from here; nothing in this package reads global configuration. Imports point
 downwards only, line by line and within a line from left to right (tests/test_setup.py):
 
-    cli, guard, options   the command line
+    cli, guard, options, values   the command line
     book                  the Sphinx extension; notebooks as a batch
     report                what several pages show: tables, figures, claims, the thesis's numbers
     doctor                what a machine has for a profile, and what it lacks

@@ -213,9 +213,28 @@ def train(options: argparse.Namespace) -> None:
 def prune(options: argparse.Namespace) -> None:
     """CURL's steps: a classification layer, scores of channels, the network without the worst,
     fine-tuning."""
+    from lib.measure import latency
     from lib.pruning import steps
 
-    print(steps.run(options))
+    print(latency.cut(options) if options.latency is not None else steps.run(options))
+
+
+def layers(options: argparse.Namespace) -> None:
+    """Which groups of layers need 16 bits."""
+    from lib.measure import layers as searching
+
+    asked = options.weights, options.engine, options.sequences
+    found = searching.sensitivity(*asked, options.workers or 0)
+    searching.write(Path(options.out), found, *asked)
+    print(found.to_string(index=False, float_format="{:.4f}".format))
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Predicted and measured time of networks pruned by parameters and by milliseconds."""
+    from lib.measure import latency as timing
+
+    for row in timing.record(options.engine, options.precision, Path(options.out)):
+        print("{by} {target}: predicted {predicted_ms:.1f} ms, measured {ms:.1f}".format(**row))
 
 
 def tune(options: argparse.Namespace) -> None:
@@ -330,6 +349,8 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
     "bench": bench,
     "train": train,
     "prune": prune,
+    "layers": layers,
+    "latency": latency,
     "tune": tune,
     "fetch": fetch,
     "measure": measure,

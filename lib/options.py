@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 from importlib import metadata
-from math import isfinite
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence
 
-PRECISIONS = ("fp32", "fp16", "int8")
+from lib.values import PRECISIONS, above_0, box, milliseconds, of_networks, positive, precisions
+
 FRAMEWORKS = ("pytorch", "openvino", "tensorrt")
 NEGATIVE = re.compile(r"-[.\d]")  # how a value begins that is no option
 
@@ -17,50 +17,8 @@ NEGATIVE = re.compile(r"-[.\d]")  # how a value begins that is no option
 Command = Callable[..., Callable[..., Any]]
 
 
-# -- Values ----------------------------------------------------------------------------------------
-
-
-def _box(text: str) -> List[float]:
-    try:
-        x, y, w, h = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not x,y,w,h") from None
-    return [x, y, w, h]
-
-
-def _precisions(text: str) -> List[str]:
-    names = text.lower().split(",")
-    if not set(names) <= set(PRECISIONS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of {', '.join(PRECISIONS)}")
-    return names
-
-
-def _of_networks(text: str) -> List[str]:
-    """The precisions of target, search and xcorr network; one stands for all three."""
-    names = _precisions(text)
-    if len(names) not in (1, 3):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither one precision nor three")
-    return names if len(names) == 3 else names * 3
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
-def _above_0(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not (isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
 OF_NETWORKS: Dict[str, Any] = {
-    "type": _of_networks,
+    "type": of_networks,
     "default": "fp32",
     "metavar": "P[,P,P]",
     "help": "fp32, fp16 or int8, for all networks or for target,search,xcorr",
@@ -69,13 +27,13 @@ SHARED: Dict[str, Dict[str, Any]] = {
     "--weights": {"default": "demo", "help": "`demo`, or a checkpoint of a SiamRPN++ (ResNet-50)"},
     "--device": {"default": "cpu", "help": "cpu or cuda"},
     "--threads": {
-        "type": _positive,
+        "type": positive,
         "metavar": "N",
         "help": "of every framework alike (default: PyTorch's choice, OMP_NUM_THREADS)",
     },
     "--json": {"action": "store_true", "help": "print everything as JSON"},
     "--stop-after": {
-        "type": _positive,
+        "type": positive,
         "metavar": "N",
         "help": "stop with a checkpoint after this many pairs, or pictures of classes",
     },
@@ -90,7 +48,7 @@ SHARED: Dict[str, Dict[str, Any]] = {
         "(the default on a CPU)",
     },
     "--workers": {
-        "type": _positive,
+        "type": positive,
         "metavar": "N",
         "help": "processes of this machine (default: one per core)",
     },
@@ -109,7 +67,7 @@ def _track(command: Command) -> None:
         "--threads",
     )
     add("source", metavar="SOURCE", help="a video, a folder, an address, or a camera's number")
-    add("--init", type=_box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
+    add("--init", type=box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
     add("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
     add("--no-video", action="store_true", help="write boxes.csv alone")
     add("--show", action="store_true", help="also show the frames in a window; closing it ends")
@@ -117,7 +75,7 @@ def _track(command: Command) -> None:
     add("--precision", **OF_NETWORKS)
     add("--device", help="cpu or cuda (default: the engine's)")
     add("--settings", metavar="YAML", help="of the tracker (default: the demo model's, or PySOT's)")
-    add("--frames", type=_positive, metavar="N", help="stop after N frames (a camera has no end)")
+    add("--frames", type=positive, metavar="N", help="stop after N frames (a camera has no end)")
 
 
 def _evaluate(command: Command) -> None:
@@ -148,7 +106,7 @@ def _export(command: Command) -> None:
         "--weights",
     )
     add("--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on")
-    add("--precision", type=_precisions, default="fp32", metavar="P,..", help="of fp32, fp16, int8")
+    add("--precision", type=precisions, default="fp32", metavar="P,..", help="of fp32, fp16, int8")
 
 
 def _calibrate(command: Command) -> None:
@@ -160,7 +118,7 @@ def _calibrate(command: Command) -> None:
         "--threads",
     )
     add("data", metavar="YAML|DATASET", help="a training configuration, or a VOT or OTB folder")
-    add("--pairs", type=_positive, default=192, help="training pairs, or frames of a dataset")
+    add("--pairs", type=positive, default=192, help="training pairs, or frames of a dataset")
     add("--out", metavar="FILE", help="default: beside the weights")
 
 
@@ -180,7 +138,7 @@ def _bench(command: Command) -> None:
         choices=("demo", "thesis"),
         help="the network of --weights, or the full-size one with random weights",
     )
-    add("--rounds", type=_positive, default=5, help="how often two variants take turns")
+    add("--rounds", type=positive, default=5, help="how often two variants take turns")
 
 
 def _train(command: Command) -> None:
@@ -219,12 +177,49 @@ def _prune(command: Command) -> None:
     add("--weights", required=True, help="`demo`, a tracker's, a backbone's or a classifier's")
     add("--out", required=True, metavar="PATH", help="folder of a training, CSV, or weights")
     add("--scores", metavar="CSV", help="cut: what `score` wrote")
-    add("--parameters", type=_above_0, help="cut: that stay, a share (0.26) or a number (12e6)")
-    add("--multiple", type=_positive, default=1, help="cut: of channels that every layer keeps")
-    add("--pictures", type=_positive, default=32, help="score: how many")
-    add("--pairs", type=_positive, default=480, help="recalibrate: how many")
-    add("--precision", default="fp32", choices=("fp32", "bf16"), help="score: of the convolutions")
+    add("--parameters", type=above_0, help="cut: that stay, a share (0.26) or a number (12e6)")
+    add(
+        "--latency",
+        type=milliseconds,
+        metavar="MS",
+        help="cut: of a frame of the full-size network with such channels, e.g. 40ms",
+    )
+    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="cut: whose latency")
+    add("--grid", metavar="JSON", help="cut: what `latency` wrote, in place of measuring layers")
+    add("--multiple", type=positive, default=1, help="cut: of channels that every layer keeps")
+    add("--pictures", type=positive, default=32, help="score: how many")
+    add("--pairs", type=positive, default=480, help="recalibrate: how many")
+    add(
+        "--precision",
+        default="fp32",
+        choices=("bf16", *PRECISIONS),
+        help="score: of the convolutions, fp32 or bf16; cut: of the engine",
+    )
     add("--quick", action="store_true", help="score: first-order estimates, in seconds")
+
+
+def _layers(command: Command) -> None:
+    add = command(
+        "layers",
+        "which groups of layers need 16 bits: overlap lost in INT8 and FP16, milliseconds gained",
+        "--out layers.csv",
+        "--weights",
+        "--workers",
+    )
+    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="what runs INT8")
+    add("--sequences", type=positive, default=120, metavar="N", help="generated ones to track")
+    add("--out", required=True, metavar="CSV", help="gets a row per group")
+
+
+def _latency(command: Command) -> None:
+    add = command(
+        "latency",
+        "channels by the millisecond: predicted and measured time of pruned networks",
+        "--precision int8 --out latency.json",
+    )
+    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="what runs the networks")
+    add("--precision", default="int8", choices=PRECISIONS, help="of all three networks")
+    add("--out", required=True, metavar="JSON", help="gets the grid of layers and the networks")
 
 
 def _tune(command: Command) -> None:
@@ -293,9 +288,9 @@ def _choose(command: Command) -> None:
         "--profile",
         "--run",
     )
-    add("--fps", type=_above_0, help="at least so many frames per second")
-    add("--latency", type=_above_0, metavar="MS", help="of 99 %% of the frames, at most")
-    add("--memory", type=_above_0, metavar="MB", help="at its peak, at most")
+    add("--fps", type=above_0, help="at least so many frames per second")
+    add("--latency", type=above_0, metavar="MS", help="of 99 %% of the frames, at most")
+    add("--memory", type=above_0, metavar="MB", help="at its peak, at most")
     add("--smallest", action="store_true", help="of equal quality the smallest, not the fastest")
 
 
@@ -314,6 +309,8 @@ COMMANDS = (
     _bench,
     _train,
     _prune,
+    _layers,
+    _latency,
     _tune,
     _fetch,
     _measure,

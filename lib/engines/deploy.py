@@ -24,7 +24,7 @@ from lib.engines.export import (
     to_fp16,
     with_constant_kernels,
 )
-from lib.engines.quantize import METHODS, XCORR_KEPT, to_int8
+from lib.engines.quantize import GROUPS, METHODS, XCORR_KEPT, to_int8
 from lib.errors import InputError
 from lib.files import ROOT
 from lib.siamrpn.contract import Engine, EngineNetwork
@@ -84,19 +84,24 @@ CALIBRATIONS = ("training", "benchmark")
 class Quantisation:
     """How INT8 engines come about. calibration: "training" (ranges kept beside the weights) or
     "benchmark" (the thesis's way, from the sequences that are tested). method: of quantize.METHODS.
-    recipe: of RECIPES."""
+    recipe: of RECIPES. kept: groups of layers (quantize.GROUPS) that stay in floating point besides
+    what the recipe keeps."""
 
     calibration: str = "training"
     method: str = METHOD
     recipe: str = "standard"
+    kept: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        known = {"calibration": CALIBRATIONS, "method": METHODS, "recipe": tuple(RECIPES)}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                raise InputError(
-                    f"quantisation: unknown '{getattr(self, name)}' (there are {', '.join(values)})"
-                )
+        asked = {
+            CALIBRATIONS: [self.calibration],
+            METHODS: [self.method],
+            tuple(RECIPES): [self.recipe],
+            tuple(GROUPS): self.kept,
+        }
+        for known, names in asked.items():
+            for name in set(names) - set(known):
+                raise InputError(f"quantisation: unknown '{name}' (there are {', '.join(known)})")
 
 
 USUAL = Quantisation()
@@ -175,7 +180,8 @@ class Deployment:
         if self._ranges is None:
             raise InputError("INT8 needs a calibration; `siambook calibrate` makes one")
         recipe, ranges = RECIPES[quantisation.recipe], self._ranges(quantisation)
-        return to_int8(plain, ranges[name][quantisation.method], recipe.kept, recipe.fixed)
+        kept = (*recipe.kept, *quantisation.kept)
+        return to_int8(plain, ranges[name][quantisation.method], kept, recipe.fixed)
 
     def _exported(self, name: str) -> onnx.ModelProto:
         if name in self._plain:

@@ -148,8 +148,8 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in graph.node:
         node.input[:] = [inside.get(tensor, tensor) for tensor in node.input]
         node.output[:] = [inside.get(tensor, tensor) for tensor in node.output]
-    down = [_cast(value.name, inside[value.name], types.FLOAT16) for value in graph.input]
-    up = [_cast(inside[value.name], value.name, types.FLOAT) for value in graph.output]
+    down = [cast(value.name, inside[value.name], types.FLOAT16) for value in graph.input]
+    up = [cast(inside[value.name], value.name, types.FLOAT) for value in graph.output]
     set_nodes(half, [*down, *graph.node, *up])
     set_property(half, "precision", "fp16")
     check(half)
@@ -165,7 +165,7 @@ def _half(weight: onnx.TensorProto) -> onnx.TensorProto:
     return _initializer(weight.name, values.astype(np.float16))
 
 
-def _cast(source: str, target: str, to: int) -> Any:
+def cast(source: str, target: str, to: int) -> Any:
     return need_onnx().helper.make_node("Cast", [source], [target], name=f"cast_{target}", to=to)
 
 

@@ -15,6 +15,7 @@ measures what each choice costs.
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import (
     TYPE_CHECKING,
@@ -54,6 +55,17 @@ PERCENTILE = 99.99
 METHODS = ("minmax", "entropy", "percentile")
 # Layers of the xcorr network that stay in floating point, see `kind`
 XCORR_KEPT = ("correlation", "sum")
+
+# Groups of layers (section 4.2.4): name -> how the names of their nodes begin, in all networks
+GROUPS = {
+    "stem": "/backbone/(conv1|relu|maxpool)",
+    **{f"stage {number}": f"/backbone/layer{number}/" for number in (1, 2, 3, 4)},
+    "neck": "/neck/",
+    "branches": "/conv_(kernel|search)",
+    "correlation": "/Conv",
+    "heads": "/head",
+    "sum": "/(Add|Mul)",
+}
 
 Bounds = Dict[str, float]  # tensor -> largest absolute value that it is quantised for
 
@@ -227,6 +239,11 @@ def kind(node: onnx.NodeProto, model: onnx.ModelProto) -> str:
     return "last" if xcorr and node.output[0] not in followed else "convolution"
 
 
+def group(node: str) -> str:
+    """The group of layers that a node of this name belongs to, of GROUPS; "" for none."""
+    return next((name for name, begin in GROUPS.items() if re.match(begin, node)), "")
+
+
 def _read_by(node: onnx.NodeProto, what: str, constants: Collection[str]) -> List[str]:
     """The activations that a node of this `kind` reads as integers. Of a shortcut's sum only the
     shortcut: the other one stays where it is computed."""
@@ -258,7 +275,8 @@ def to_int8(
     kept: Iterable[str] = XCORR_KEPT,
     fixed_kernels: bool = False,
 ) -> onnx.ModelProto:
-    """The model with QDQ nodes, so that its nodes run in INT8, but those whose `kind` is in `kept`.
+    """The model with QDQ nodes, so that its nodes run in INT8, but those whose `kind` or `group` is
+    in `kept`.
 
     bounds: tensor -> largest absolute value (`activation_bounds`). fixed_kernels: a correlation
     kernel gets a scale for every channel, whose bound is bounds["kernel_cls2[0]"] and so on
@@ -269,7 +287,7 @@ def to_int8(
     constants, sizes, qdq = _constants(int8), shapes(model.graph.input), _QDQ(int8.graph)
     for node in list(int8.graph.node):
         what = kind(node, model)
-        if what and what not in kept:
+        if what and what not in kept and group(node.name) not in kept:
             read = _read_by(node, what, constants)
             for tensor in read:
                 channels = sizes[tensor][0] if fixed_kernels and tensor in KERNELS else 0

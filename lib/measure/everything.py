@@ -7,19 +7,21 @@ import sys
 from typing import Any, Mapping
 
 from lib.environment import device
-from lib.measure import full_power, full_size, pruned, quality, runs, start
+from lib.measure import full_power, full_size, latency, layers, pruned, quality, runs, start
 from lib.measure import variants as lists
 from lib.measure.variants import Variant
 from lib.progress import progress
 
 
 def variants(weights: str, framework: str) -> list[Variant]:
-    """Every variant of chapters 3 and 4, each once."""
+    """Every variant of chapter 4, each once."""
     every = [
         *lists.baseline(weights),
         *lists.mixtures(weights, framework),
         *lists.xcorr_recipes(weights, framework),
         *lists.calibrations(weights, framework),
+        *layers.steps(weights, framework),
+        *latency.trackers(framework),
     ]
     for tracker in pruned.trackers():
         every += pruned.variants(tracker, framework)

@@ -7,10 +7,11 @@ memory, and each kept as data/runs/<run>/speed/<group>.json:
 
     pytorch                        the whole network and the pruned ones in PyTorch FP32
     <framework>-mixtures           all 27 mixtures of the whole network, layers, initialising again
+    <framework>-layers             the whole network with some groups of layers in INT8
     <framework>-fp32, -fp16, ...   the whole network and the pruned ones in one precision
 
 Each speed comes from one group, and so is the same on every page: the whole network's from the
-first two.
+first three.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from lib.errors import InputError
 from lib.measure import pruned, runs
 from lib.measure.absent import Absent
 from lib.measure.keys import CODE
+from lib.measure.layers import STEPS, kept, steps
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import timed_configs
 from lib.measure.runs import is_recorded, kept_record, run_note
@@ -59,7 +61,7 @@ from lib.vot.protocol import INIT, SKIPPED
 
 ROUNDS = 3
 # Of a turn in a group, in frames of the demo tracker in PyTorch FP32; for the time left alone.
-COST = {"pytorch": 28, "mixtures": 15, "fp32": 25, "fp16": 17, "int8": 15}
+COST = {"pytorch": 28, "mixtures": 15, "layers": 12, "fp32": 25, "fp16": 17, "int8": 15}
 Networks = Sequence[Tuple[int, NetworkConfig]]  # as `pruned.timed_configs`
 Row = Mapping[str, Any]
 
@@ -123,10 +125,11 @@ class EngineSpeed:
 
     def row_for(self, variant: Variant) -> Row:
         """The full-size network's row for a variant of any size; {} where it was not timed."""
-        wanted = pruned.place(variant), variant.framework, variant.precisions
+        wanted = pruned.place(variant), variant.framework, variant.precisions, kept(variant)
         for row in self.rows:
             framework = row["group"].partition("-")[0]
-            if wanted == (row["place"], framework, {name: row[name] for name in NETWORKS}):
+            precisions = {name: row[name] for name in NETWORKS}
+            if wanted == (row["place"], framework, precisions, row.get("kept")):
                 return row
         return {}
 
@@ -156,20 +159,23 @@ def _timed_as(one: Measurement, speed: EngineSpeed) -> Measurement:
 
 def groups(framework: str) -> list[str]:
     """The groups of a framework, in the order in which they are timed."""
-    kinds = ("mixtures", *FRAMEWORKS[framework].precisions) if framework != "pytorch" else ()
+    kinds = ("mixtures", "layers", *FRAMEWORKS[framework].precisions)
+    if framework == "pytorch":
+        kinds = ()
     return ["pytorch", *(f"{framework}-{kind}" for kind in kinds)]
 
 
 def engine_speed(
     run: str, framework: str, bar: Any = None, models: Path | None = None
 ) -> EngineSpeed:
-    """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some.
+    """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some (but
+    the layers, which are no part of the thesis).
 
     bar: a progress bar to count on (units of `work`). models: of `models_folder`.
     """
     with models_folder(models) as folder:
         found = {group: _record(run, group, folder, bar) for group in groups(framework)}
-    if None in found.values():
+    if any(record is None for group, record in found.items() if _kind(group) != "layers"):
         title = FRAMEWORKS[framework].title
         return cast(
             EngineSpeed, runs.absent(f"the speed of the full-size networks with {title}", run)
@@ -244,7 +250,7 @@ def work(run: str, framework: str) -> float:
 
 def _work(group: str, networks: Networks) -> float:
     kind = _kind(group)
-    candidates = 28 if kind == "mixtures" else 1 + len(networks)
+    candidates = {"mixtures": 28, "layers": 1 + len(STEPS)}.get(kind, 1 + len(networks))
     return ROUNDS * candidates * COST[kind]
 
 
@@ -255,8 +261,12 @@ def _kind(group: str) -> str:
 def decided_by(group: str, networks: Networks) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     frameworks = dict.fromkeys(["pytorch", group.partition("-")[0]])
+    chosen = (
+        [one.name for one in steps("", group.partition("-")[0])] if _kind(group) == "layers" else []
+    )
     return {
         "networks": runs.to_json([asdict(config) for _, config in networks]),
+        **({"layers": ", ".join(chosen)} if chosen else {}),
         "rounds": str(ROUNDS),
         "machine": runs.to_json(environment.hardware(device())),
         "threads": str(environment.speed_threads()),
@@ -329,6 +339,8 @@ def _wanted(group: str, networks: Networks) -> list[tuple[int, list[Variant]]]:
         return [(place, baseline("")) for place in places[1:]]
     if kind == "mixtures":
         return [(0, mixtures("", framework))]
+    if kind == "layers":
+        return [(0, steps("", framework))]
     return [(place, [mixture("", framework, [kind] * 3)]) for place in places]
 
 
@@ -340,13 +352,14 @@ def _rows(networks: Networks, timed: Sequence[Timed], group: str) -> list[dict[s
         {
             **one.row(),
             "group": group,
+            "kept": kept(one.candidate.variant),
             "place": one.candidate.place,
             "multiple": networks[one.candidate.place][0],
             "parameters": backbone_parameters(networks[one.candidate.place][1]),
             **ratios(one.times, (whole if one.candidate.place else one).times, "whole_ratio"),
         }
         for one in own
-        if one.candidate.place or _kind(group) in ("pytorch", "mixtures")
+        if one.candidate.place or _kind(group) in ("pytorch", "mixtures", "layers")
     ]
 
 

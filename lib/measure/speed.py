@@ -102,7 +102,7 @@ class Candidate:
 
 def candidate(place: int, deployment: Deployment, variant: Variant) -> Candidate:
     """Build the engines. Raises InputError where the framework lacks a precision."""
-    return Candidate(place, variant, deployment.network(variant.precisions))
+    return Candidate(place, variant, deployment.network(variant.precisions, variant.quantisation))
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,8 @@ def mixture(
         for part in parts
         if getattr(quantisation, part) != getattr(USUAL, part)
     ]
-    name = "-".join((framework, *_once(precisions), *unusual))
+    kept = ["keeps", *quantisation.kept] if quantisation.kept else []
+    name = "-".join((framework, *_once(precisions), *unusual, *kept)).replace(" ", "")
     target, search, xcorr = precisions
     return Variant(name, weights, framework, target, search, xcorr, quantisation)
 

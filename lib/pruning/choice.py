@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Dict, Mapping, NamedTuple
+from typing import Callable, Dict, Mapping, NamedTuple
 
 import numpy as np
 
@@ -54,11 +54,11 @@ def wider(config: NetworkConfig, times: int) -> NetworkConfig:
 
 class Choice(NamedTuple):
     """The k best channels and those that the minimum of every layer adds: the channels that stay,
-    and the number of the backbone's parameters."""
+    and their size: the number of the backbone's parameters, or what `choose` was asked for."""
 
     k: int
     keep: Keep
-    parameters: int
+    size: float
 
 
 def counts(keep: Keep) -> Dict[str, int]:
@@ -84,34 +84,37 @@ def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE, multiple: i
 def choose(
     config: NetworkConfig,
     scores: Scores,
-    target: int,
+    target: float,
     minimum: float = MINIMUM_RATE,
     times: int = 1,
     multiple: int = 1,
+    size: Callable[[NetworkConfig], float] = backbone_parameters,
+    unit: str = "parameters",
 ) -> Choice:
-    """Find k by bisection so that the number of the backbone's parameters is as close as possible
-    to `target`.
+    """Find k by bisection so that the size of the network, the number of the backbone's parameters
+    unless `size` says otherwise, is as close as possible to `target`.
 
     times: counts every channel so often, to size a wider network by the scores of a narrow one.
     multiple: of channels that every layer keeps; processors compute 16 or more at once, and an odd
-    number wastes the rest. Raises InputError for a target that is impossible with the minimum.
+    number wastes the rest. unit: of sizes. Raises InputError for a target that is impossible with
+    the minimum.
     """
 
     def at(k: int) -> Choice:
         keep = keep_best(scores, k, minimum, multiple)
-        return Choice(k, keep, backbone_parameters(wider(cut_config(config, counts(keep)), times)))
+        return Choice(k, keep, size(wider(cut_config(config, counts(keep)), times)))
 
     low, high = 0, sum(map(len, scores.values()))
-    smallest, largest = at(low).parameters, at(high).parameters
+    smallest, largest = at(low).size, at(high).size
     if not smallest <= target <= largest:
         raise InputError(
-            f"{target:,} parameters cannot be reached: keeping at least {minimum:.0%} of every layer, the backbone "
+            f"{target:,} {unit} cannot be reached: keeping at least {minimum:.0%} of every layer, the network "
             f"has {smallest:,} to {largest:,}"
         )
     while high - low > 1:
         middle = (low + high) // 2
-        if at(middle).parameters < target:
+        if at(middle).size < target:
             low = middle
         else:
             high = middle
-    return min(at(low), at(high), key=lambda choice: abs(choice.parameters - target))
+    return min(at(low), at(high), key=lambda choice: abs(choice.size - target))

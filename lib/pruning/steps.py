@@ -7,7 +7,9 @@ from pathlib import Path
 
 from lib import pruning
 from lib.engines.zoo import FOLDER, weights_path
+from lib.errors import InputError
 from lib.pruning.recalibrate import recalibrate_file
+from lib.siamrpn.network import NetworkConfig
 from lib.training import classify
 from lib.training.pictures import open_pictures
 
@@ -36,9 +38,16 @@ def _score(options: argparse.Namespace, weights: Path) -> str:
 
 
 def _cut(options: argparse.Namespace, weights: Path) -> str:
-    return pruning.cut_file(
-        weights, options.scores, options.parameters, Path(options.out), multiple=options.multiple
-    )
+    target = options.parameters
+    if options.scores is None or target is None:
+        raise InputError("cutting needs --scores, and --parameters or --latency")
+
+    def choose(config: NetworkConfig, scores: pruning.Scores) -> pruning.Choice:
+        whole = pruning.backbone_parameters(config)
+        wanted = round(target * whole if target <= 1 else target)
+        return pruning.choose(config, scores, wanted, multiple=options.multiple)
+
+    return pruning.cut_file(weights, options.scores, choose, Path(options.out))
 
 
 def _recalibrate(options: argparse.Namespace, weights: Path) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Union
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.errors import InputError
-from lib.pruning.choice import MINIMUM_RATE, SUM, Keep, choose, counts, cut_config, mask_layers
+from lib.pruning.choice import SUM, Choice, Keep, Scores, counts, cut_config, mask_layers
 from lib.pruning.scores import read_scores
 from lib.siamrpn.checkpoint import load_network, read_state, save_weights
 from lib.siamrpn.network import Backbone, NetworkConfig, SiamRPN, backbone_parameters
@@ -101,30 +101,20 @@ def largest_difference(
 
 def cut_file(
     weights: Path,
-    scores: Optional[str],
-    target: Optional[float],
+    scores: str,
+    choose: Callable[[NetworkConfig, Scores], Choice],
     out: Path,
-    minimum: float = MINIMUM_RATE,
-    multiple: int = 1,
 ) -> str:
     """Write a tracker's or a classifier's weights without the channels that go; returns a sentence
-    on what is left.
-
-    target: parameters of the backbone, a share if it is at most 1. minimum, multiple: as in
-    `choose`. Raises InputError.
-    """
-    if scores is None or target is None:
-        raise InputError("cutting needs --scores and --parameters")
+    on what is left. choose: says which channels of a network stay, from their scores."""
     tracker = any(key.startswith("rpn_head.") for key in read_state(weights))
     network: Any = load_network(weights) if tracker else load_classifier(weights)
-    before = backbone_parameters(network.config)
-    wanted = round(target * before if target <= 1 else target)
-    found = read_scores(scores, network.config)
-    choice = choose(network.config, found, wanted, minimum, multiple=multiple)
+    choice = choose(network.config, read_scores(scores, network.config))
     small = (cut_tracker if tracker else cut_classifier)(network, choice.keep)
     save_weights(out, small.state_dict())
+    before, after = (backbone_parameters(one.config) for one in (network, small))
     total, kept = (sum(map(function, choice.keep.values())) for function in (len, np.sum))
     return (
-        f"{out}: backbone of {choice.parameters:,} parameters ({choice.parameters / before:.3f} of {before:,}), "
+        f"{out}: backbone of {after:,} parameters ({after / before:.3f} of {before:,}), "
         f"k = {choice.k}, {total - kept} of {total} channels removed"
     )

@@ -191,7 +191,7 @@ def bootstrap(
     photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
     samples = evaluation.scores(resample(evaluation.sequences, n, groups), attribute)
-    return {measure: _interval(samples[measure], level) for measure in evaluation.measures}
+    return {measure: percentiles(samples[measure], level) for measure in evaluation.measures}
 
 
 def paired_bootstrap(a: Any, b: Any, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
@@ -211,7 +211,7 @@ def paired_bootstrap(a: Any, b: Any, level: float = 0.95) -> dict[str, tuple[flo
     ours, theirs = a.scores(counts), b.scores(counts)
     own, other = a.scores(once), b.scores(once)
     return {
-        name: (float((own[name] - other[name])[0]), *_interval(ours[name] - theirs[name], level))
+        name: (float((own[name] - other[name])[0]), *percentiles(ours[name] - theirs[name], level))
         for name in a.measures
     }
 
@@ -334,7 +334,7 @@ def resample(
     return drawn[:, member].astype(float)
 
 
-def _interval(samples: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
     samples = samples[np.isfinite(samples)]
     if not samples.size:
         return float("nan"), float("nan")

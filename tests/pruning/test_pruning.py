@@ -136,8 +136,8 @@ def test_the_best_k_stay_and_the_minimum_of_every_layer():
 @pytest.mark.parametrize("target", [30e6, 22.5e6, 12e6])
 def test_bisection_reaches_the_thesiss_sizes_within_one_percent(target):
     choice = pruning.choose(FULL, random_scores(FULL), int(target))
-    assert choice.parameters == pytest.approx(target, rel=0.01)
-    assert choice.parameters == pruning.backbone_parameters(
+    assert choice.size == pytest.approx(target, rel=0.01)
+    assert choice.size == pruning.backbone_parameters(
         pruning.cut_config(FULL, pruning.counts(choice.keep))
     )
     assert min(stays.mean() for stays in choice.keep.values()) >= 0.3

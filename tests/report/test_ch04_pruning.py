@@ -97,8 +97,8 @@ def test_the_page_chooses_for_a_budget_as_the_library_does(method: Page) -> None
         assert {name: keep.tolist() for name, keep in method.keeps[share].items()} == {
             name: keep.tolist() for name, keep in choice.keep.items()
         }
-        assert choice.parameters == pytest.approx(share * whole, rel=0.01)
-        assert method.parameters(choice.k) == choice.parameters
+        assert choice.size == pytest.approx(share * whole, rel=0.01)
+        assert method.parameters(choice.k) == choice.size
     nothing, least = method.keep_best(0), pruning.keep_best(method.scores, 0)
     assert all(np.array_equal(nothing[layer], least[layer]) for layer in least)
 
