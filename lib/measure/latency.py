@@ -231,23 +231,26 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     """Write the grid and a row per network to a JSON file; returns the rows.
 
     by: "parameters" (the thesis's sizes, then the same in multiples of VECTOR) or "milliseconds".
-    target: what was asked for. parameters: of the backbone. predicted_ms; ms, low, high: of a
-    frame, median, fastest and slowest round, all networks in turns.
+    multiple: of channels that every layer keeps. target: what was asked for. parameters: of the
+    backbone. predicted_ms; ms, low, high: of a frame, median, fastest and slowest round, all
+    networks in turns.
     """
     model = latency(RUN, framework, precision)
     config, scores = pruned.demo_config(), pruned.scores()
-    networks = [("parameters", FULL_SIZE, FULL)]
+    networks = [("parameters", 1, FULL_SIZE, FULL)]
     for multiple in (1, VECTOR):
-        networks += [("parameters", *each) for each in pruned.full_configs(multiple).items()]
+        sizes = pruned.full_configs(multiple).items()
+        networks += [("parameters", multiple, *each) for each in sizes]
     # As fast as the thesis's smallest, as it is and not as it is predicted
     _, smallest = _times(pruned.full_configs()[FULL_SIZES[-1]], framework, precision)
     for target in (*(share * model.predict(FULL) for share in TARGETS), smallest):
         choice = choose(config, scores, target, model)
         cut = pruning.cut_config(config, pruning.counts(choice.keep))
-        networks.append(("milliseconds", target, pruning.wider(cut, FULL.stem // config.stem)))
+        wide = pruning.wider(cut, FULL.stem // config.stem)
+        networks.append(("milliseconds", VECTOR, target, wide))
     variant, device = mixture("", framework, [precision] * 3), environment.device()
     built = []
-    for place, (_, _, network) in enumerate(networks):
+    for place, (*_, network) in enumerate(networks):
         own = random_network(network)
         built.append(candidate(place, timing_deployment(own, framework, device), variant))
         give_back_memory()
@@ -271,11 +274,12 @@ def read(path: Path = FILE) -> Tuple[Latency, Dict[str, Any]]:
 
 
 def _row(
-    by: str, target: float, network: NetworkConfig, model: Latency, timed: Timed
+    by: str, multiple: int, target: float, network: NetworkConfig, model: Latency, timed: Timed
 ) -> Dict[str, Any]:
     ms = 1000 * np.median(timed.times["frame"], 1)
     return {
         "by": by,
+        "multiple": multiple,
         "target": target,
         "parameters": backbone_parameters(network),
         "predicted_ms": model.predict(network),

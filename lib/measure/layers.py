@@ -33,6 +33,7 @@ from lib.measure.speed import full_size_network, timing_deployment
 from lib.measure.variants import Variant, mixture
 from lib.measure.worker import one_thread, open_executor
 from lib.progress import progress
+from lib.reading import read_mapping
 from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.parts import NETWORKS
@@ -92,10 +93,11 @@ def overlaps(
         }
         engines = EngineNetwork(halves)
     tracker = SiamRPNTracker(engines, tracker_config(weights))
-    return np.array([_overlap(tracker, COUNT + 1 + index) for index in range(count)])
+    return np.array([overlap_in(tracker, COUNT + 1 + index) for index in range(count)])
 
 
-def _overlap(tracker: SiamRPNTracker, number: int) -> float:
+def overlap_in(tracker: SiamRPNTracker, number: int) -> float:
+    """Mean overlap in one pass over the generated sequence of a number."""
     pictures, polygons = _sequence(number)
     frames = [np.asarray(cv2.imdecode(picture, cv2.IMREAD_COLOR)) for picture in pictures]
     tracker.init(frames[0], axis_aligned_box(polygons[0]))
@@ -189,3 +191,8 @@ def read(path: Path = FILE) -> Tuple[pd.DataFrame, str]:
         raise InputError(f"{path}: no such table; `siambook layers` makes it")
     lines = path.read_text(encoding="utf-8").splitlines()
     return pd.read_csv(path, comment="#"), lines[1].lstrip("# ")
+
+
+def beside_nncf() -> Dict[str, Any]:
+    """What tests/benchmarks/bench_nncf.py has recorded of NNCF's accuracy control."""
+    return read_mapping(FOLDER / "nncf.json")
