@@ -221,9 +221,11 @@ def prune(options: argparse.Namespace) -> None:
 
 def layers(options: argparse.Namespace) -> None:
     """Which groups of layers need 16 bits."""
+    from lib.engines import deploy
     from lib.measure import layers as searching
 
-    asked = options.weights, options.engine, options.sequences
+    engine = deploy.usable_framework(options.engine)
+    asked = _place(options.weights), engine, options.sequences
     found = searching.sensitivity(*asked, options.workers or 0)
     searching.write(Path(options.out), found, *asked)
     print(found.to_string(index=False, float_format="{:.4f}".format))
@@ -231,9 +233,11 @@ def layers(options: argparse.Namespace) -> None:
 
 def latency(options: argparse.Namespace) -> None:
     """Predicted and measured time of networks pruned by parameters and by milliseconds."""
+    from lib.engines import deploy
     from lib.measure import latency as timing
 
-    for row in timing.record(options.engine, options.precision, Path(options.out)):
+    engine = deploy.usable_framework(options.engine)
+    for row in timing.record(engine, options.precision, Path(options.out)):
         print("{by} {target}: predicted {predicted_ms:.1f} ms, measured {ms:.1f}".format(**row))
 
 

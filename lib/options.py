@@ -184,7 +184,7 @@ def _prune(command: Command) -> None:
         metavar="MS",
         help="cut: of a frame of the full-size network with such channels, e.g. 40ms",
     )
-    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="cut: whose latency")
+    add("--engine", default="auto", choices=("auto", *FRAMEWORKS[1:]), help="cut: whose latency")
     add("--grid", metavar="JSON", help="cut: what `latency` wrote, in place of measuring layers")
     add("--multiple", type=positive, default=1, help="cut: of channels that every layer keeps")
     add("--pictures", type=positive, default=32, help="score: how many")
@@ -206,7 +206,7 @@ def _layers(command: Command) -> None:
         "--weights",
         "--workers",
     )
-    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="what runs INT8")
+    add("--engine", default="auto", choices=("auto", *FRAMEWORKS[1:]), help="what runs INT8")
     add("--sequences", type=positive, default=120, metavar="N", help="generated ones to track")
     add("--out", required=True, metavar="CSV", help="gets a row per group")
 
@@ -217,7 +217,7 @@ def _latency(command: Command) -> None:
         "channels by the millisecond: predicted and measured time of pruned networks",
         "--precision int8 --out latency.json",
     )
-    add("--engine", default="openvino", choices=FRAMEWORKS[1:], help="what runs the networks")
+    add("--engine", default="auto", choices=("auto", *FRAMEWORKS[1:]), help="what runs networks")
     add("--precision", default="int8", choices=PRECISIONS, help="of all three networks")
     add("--out", required=True, metavar="JSON", help="gets the grid of layers and the networks")
 

@@ -17,7 +17,12 @@ from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
 import numpy as np
 
 from lib import environment, pruning
-from lib.engines.deploy import FRAMEWORKS, framework_module, give_back_memory
+from lib.engines.deploy import (
+    FRAMEWORKS,
+    framework_module,
+    give_back_memory,
+    usable_framework,
+)
 from lib.engines.export import random_feeds
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
@@ -215,7 +220,7 @@ def cut(options: argparse.Namespace) -> str:
     if options.grid:
         model, _ = read(Path(options.grid))
     else:
-        model = latency(RUN, options.engine, options.precision)
+        model = latency(RUN, usable_framework(options.engine), options.precision)
     return pruning.cut_file(
         weights_path(options.weights),
         options.scores,
