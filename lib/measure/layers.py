@@ -73,12 +73,11 @@ def kept(variant: Variant) -> Optional[List[str]]:
 def overlaps(
     weights: str, framework: str, groups: Tuple[str, ...], how: str, count: int
 ) -> Overlaps:
-    """Track `count` sequences with some groups of layers in the precision `how`, one thread.
+    """Track `count` sequences with some groups of layers in the precision `how`.
 
     "int8": the others run as the framework runs what INT8 leaves out (OpenVINO in 16 bits). "fp16":
     the others run in FP32, in ONNX Runtime. weights: relative to the repository, or "demo".
     """
-    one_thread()
     path = weights_path(weights, ROOT)
     network = load_network(path)
     if how == "int8":
@@ -94,6 +93,11 @@ def overlaps(
         engines = EngineNetwork(halves)
     tracker = SiamRPNTracker(engines, tracker_config(weights if weights == DEMO else str(path)))
     return np.array([overlap_in(tracker, COUNT + 1 + index) for index in range(count)])
+
+
+def _in_worker(*arguments: Any) -> Overlaps:
+    one_thread()
+    return overlaps(*arguments)
 
 
 def overlap_in(tracker: SiamRPNTracker, number: int) -> float:
@@ -148,7 +152,7 @@ def sensitivity(weights: str, framework: str, count: int, workers: int = 0) -> p
     """
     ms = milliseconds(framework)
     wanted = [(groups, how) for how in ("int8", "fp16") for groups in [(), *((g,) for g in GROUPS)]]
-    tasks = [(overlaps, weights, framework, groups, how, count) for groups, how in wanted]
+    tasks = [(_in_worker, weights, framework, groups, how, count) for groups, how in wanted]
     found: Dict[Any, Overlaps] = {}
     with progress(len(tasks), "layers") as bar, open_executor("local", workers) as pool:
         for (_, _, _, groups, how, _), answer in pool.answers(tasks):

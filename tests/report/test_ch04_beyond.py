@@ -47,7 +47,7 @@ def few(weights: str) -> list[Any]:
 
 
 def test_the_groups_of_the_page_hold_all_convolutions(by_layer: Page) -> None:
-    shown = shown_in(by_layer, "Search network")
+    shown = shown_in(by_layer, "Xcorr network")
     assert [row[0] for row in shown.rows] == [*GROUPS]
     # 53 convolutions of a ResNet-50 (four of them shortcuts), three of the neck, six branches
     assert sum(row[2] for row in shown.rows) == 53 + 16 + 3 + 6
@@ -79,6 +79,14 @@ def test_steps_of_the_search_are_compared_with_fp16(by_layer: Page) -> None:
     assert "Keep in 16 bits here: " in said
 
 
+def test_nncf_is_beside_this_books_int8(by_layer: Page) -> None:
+    shown, recorded = shown_in(by_layer, "Mean overlap"), layers.beside_nncf()
+    assert [row[0] for row in shown.rows] == ["FP16", "INT8, this book", "INT8, NNCF"]
+    for row, kept in zip(shown.rows, recorded["rows"]):
+        assert row[1] == f"{kept['overlap']:.3f}" and row[3][0] == f"{kept['ms'][0]:.1f}"
+    assert "NNCF" in shown.caption
+
+
 @pytest.fixture(scope="module")
 def by_time(small: Path, small_run: str) -> Page:
     given: dict[str, Any] = {"dataset": str(small), "run": small_run, "framework": "openvino"}
@@ -88,7 +96,7 @@ def by_time(small: Path, small_run: str) -> Page:
 def test_predicted_and_measured_times_are_beside_each_other(by_time: Page) -> None:
     shown, (model, recorded) = shown_in(by_time, "Predicted, ms"), latency.read()
     assert len(shown.rows) == len(recorded["networks"])
-    errors = [float(row[-1]) for row in shown.rows if row[0] == "milliseconds"]
+    errors = [float(row[-1]) for row in shown.rows if row[0][0] == "milliseconds"]
     assert len(errors) == 6 and f"{max(map(abs, errors)):.1f} %" in " ".join(
         str(each) for _, each in by_time.cells_shown
     )
