@@ -90,7 +90,8 @@ class EngineSpeed:
     @property
     def whole(self) -> list[Row]:
         """The whole network with one precision throughout, PyTorch's first."""
-        return [row for row in self.rows if row["place"] == 0 and "/" not in row["precision"]]
+        pure = [row for row in self.rows if "/" not in row["precision"] and not row["place"]]
+        return [row for row in pure if row.get("kept") is None]
 
     @property
     def compared(self) -> list[Row]:
@@ -352,7 +353,7 @@ def _rows(networks: Networks, timed: Sequence[Timed], group: str) -> list[dict[s
         {
             **one.row(),
             "group": group,
-            "kept": kept(one.candidate.variant),
+            "kept": kept(one.candidate.variant) if _kind(group) == "layers" else None,
             "place": one.candidate.place,
             "multiple": networks[one.candidate.place][0],
             "parameters": backbone_parameters(networks[one.candidate.place][1]),

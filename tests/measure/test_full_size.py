@@ -16,7 +16,7 @@ from lib import environment
 from lib.engines import deploy
 from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import full_power, full_size, power, pruned, quality, runs
+from lib.measure import full_power, full_size, layers, power, pruned, quality, runs
 from lib.measure import speed as timing
 from lib.measure.full_size import EngineSpeed, engine_speed, with_speed
 from lib.measure.measurement import Measurement
@@ -62,9 +62,11 @@ def speed(framework: None) -> EngineSpeed:
 
 def test_groups_are_files_of_the_run_and_every_speed_is_there_once(speed: EngineSpeed) -> None:
     files = sorted(path.stem for path in (run_folder(RUN) / "speed").iterdir())
-    assert files == ["openvino-fp32", "openvino-int8", "openvino-mixtures", "pytorch"]
-    keys = [(row["group"], row["place"], row["precision"]) for row in speed.rows]
-    assert len(set(keys)) == len(keys) == 2 + 8 + 2
+    assert files == [f"openvino-{kind}" for kind in ("fp32", "int8", "layers", "mixtures")] + [
+        "pytorch"
+    ]
+    keys = [(row["group"], row["place"], row["precision"], str(row["kept"])) for row in speed.rows]
+    assert len(set(keys)) == len(keys) == 2 + 8 + 3 + 2
     whole = [(row["group"], row["precision"]) for row in speed.whole]
     pure = [("openvino-mixtures", "FP32"), ("openvino-mixtures", "INT8")]
     assert whole == [("pytorch", "FP32"), *pure]
@@ -108,6 +110,9 @@ def test_a_row_is_found_by_name_and_for_a_variant_of_any_size(speed: EngineSpeed
     assert speed.row_for(mixed)["precision"] == "INT8/FP32/INT8"
     assert speed.row_for(mixture("demo", "openvino", ["fp16"] * 3)) == {}
     assert speed.row_for(baseline("demo")[0]) is speed.whole[0]
+    for variant in layers.steps("demo", "openvino"):
+        row = speed.row_for(variant)
+        assert (row["group"], row["kept"]) == ("openvino-layers", layers.kept(variant))
     tracker = pruned.Tracker(pruned.SHARES[0])
     if not tracker.is_there:
         pytest.skip(f"{tracker.weights} is not there")
