@@ -82,18 +82,34 @@ def test_a_budget_that_cannot_be_reached_says_what_can() -> None:
         latency.choose(pruned.demo_config(), pruned.scores(), 5.1, made_up())
 
 
-def test_the_commands_measure_predict_and_cut(
+def test_layers_and_a_frame_are_timed_in_a_real_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino")
+    narrow = NetworkConfig.resnet50(1 / 8)
+    layers, frame = latency._times(narrow, "openvino", "fp32")
+    assert frame > 0 and all(ms >= 0 for ms in layers.values())
+    assert sum(layers[name] > 0 for name in products(narrow)) > 50, "of 55"
+
+
+def times(config: NetworkConfig, *_: str) -> tuple[dict[str, float], float]:
+    """In place of the clock: what `made_up` says, so that no budget depends on the machine."""
+    model = made_up(config)
+    layers = {name: model.layer_ms[name][-1] for name in model.products}
+    return layers, 5.0 + 1.2 * sum(layers.values())
+
+
+def test_the_commands_predict_time_and_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("openvino")
     narrow = NetworkConfig.resnet50(1 / 4)
+    monkeypatch.setattr(latency, "_times", times)
     monkeypatch.setattr(latency, "FULL", narrow)
     monkeypatch.setattr(latency, "VECTOR", 8)
     monkeypatch.setattr(latency, "GRID", (0.5, 1.0))
     monkeypatch.setattr(latency, "TARGETS", (0.9,))
     monkeypatch.setattr(latency, "RUN", str(tmp_path / "run"))
-    half = {pruned.FULL_SIZES[-1]: latency.at_width(0.5)}
-    monkeypatch.setattr(pruned, "full_configs", lambda multiple=1: half)
+    sizes = {pruned.FULL_SIZES[-1]: latency.at_width(0.75)}
+    monkeypatch.setattr(pruned, "full_configs", lambda multiple=1: sizes)
     out = tmp_path / "latency.json"
     assert cli.main(["latency", "--precision", "fp32", "--out", str(out)]) == 0
     found = json.loads(out.read_text())
@@ -101,6 +117,7 @@ def test_the_commands_measure_predict_and_cut(
     assert all(row["low"] <= row["ms"] <= row["high"] for row in found["networks"])
     model = Latency(**found["grid"])
     assert set(model.products) == set(products(narrow))
+    assert (model.base_ms, model.factor) == pytest.approx((5.0, 1.2))
     assert all(ms >= 0 for own in model.layer_ms.values() for ms in own)
     target = f"{model.predict(latency.at_width(0.75)):.4f}ms"
     arguments = ["--weights", "demo", "--scores", str(pruned.SCORES), "--precision", "fp32"]
