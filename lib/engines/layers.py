@@ -32,16 +32,17 @@ def fp16_in(model: Any, groups: Collection[str]) -> Any:
         nodes.append(cast(f"{tensor}_fp16", to, types.FLOAT))
 
     for node in mixed.graph.node:
-        nodes.append(node)
-        if node.op_type in COMPUTE and group(node.name) in groups:
-            nodes.pop()
-            for tensor in set(node.input) - set(rounded):
+        if node.op_type not in COMPUTE or group(node.name) not in groups:
+            nodes.append(node)
+            continue
+        for tensor in node.input:
+            if tensor not in rounded:
                 rounded[tensor] = f"{tensor}_rounded"
                 round_to_fp16(tensor, rounded[tensor])
-            node.input[:] = [rounded[tensor] for tensor in node.input]
-            output, node.output[0] = node.output[0], f"{node.output[0]}_exact"
-            nodes.append(node)
-            round_to_fp16(node.output[0], output)
+        node.input[:] = [rounded[tensor] for tensor in node.input]
+        output, node.output[0] = node.output[0], f"{node.output[0]}_exact"
+        nodes.append(node)
+        round_to_fp16(node.output[0], output)
     set_nodes(mixed, nodes)
     check(mixed)
     return mixed

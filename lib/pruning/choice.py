@@ -108,8 +108,8 @@ def choose(
     smallest, largest = at(low).size, at(high).size
     if not smallest <= target <= largest:
         raise InputError(
-            f"{target:,} {unit} cannot be reached: keeping at least {minimum:.0%} of every layer, the network "
-            f"has {smallest:,} to {largest:,}"
+            f"{round(target, 1):,} {unit} cannot be reached: keeping at least {minimum:.0%} of every layer, the network "
+            f"has {round(smallest, 1):,} to {round(largest, 1):,}"
         )
     while high - low > 1:
         middle = (low + high) // 2
