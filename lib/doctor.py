@@ -49,7 +49,7 @@ def _python(_: Parameters) -> Iterator[Finding]:
     old = sys.version_info < (3, 9)
     yield Finding("Python", sys.version.split()[0], "make book PYTHON=python3.x" if old else "")
     lock = "requirements-board.lock" if old else "requirements.lock"
-    here = {
+    here: Mapping[str, str] = {
         canonicalize_name(each.metadata["Name"]): each.version for each in metadata.distributions()
     }
     differs = ", ".join(differences((ROOT / lock).read_text(), here))
