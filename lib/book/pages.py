@@ -38,7 +38,9 @@ def fill_cache(
     for path, page in pages.items():
         # Read, since files keep a cell's lines as a list
         notebook = nbformat.reads(json.dumps(page), as_version=4)
-        if not _is_cached(cache, notebook):
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
             stale[path] = notebook
     variables = {"OMP_NUM_THREADS": "1"}
     if any("lib.measure" in code for notebook in stale.values() for code in code_cells(notebook)):
@@ -73,28 +75,17 @@ def _turn(notebook: Any) -> int:
     return int(notebook["metadata"].get("siambook", {}).get("turn", 0))
 
 
-def _is_cached(cache: Any, notebook: Any) -> bool:
-    try:
-        cache.match_cache_notebook(notebook)
-    except KeyError:
-        return False
-    return True
-
-
-def _execute(
-    notebook: Any, root: Path, timeout: int, variables: Mapping[str, str], again: bool = True
-) -> bool:
-    """Execute a notebook in place; returns whether all its cells could be. again: a second time
-    where the kernel did not start."""
+def _execute(notebook: Any, root: Path, timeout: int, variables: Mapping[str, str]) -> bool:
+    """Execute a notebook in place; returns whether all its cells could be."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    with tempfile.TemporaryFile() as log:
+    for _ in range(2):
         try:
-            execute(notebook, root, log, timeout, **variables)
+            with tempfile.TemporaryFile() as log:
+                execute(notebook, root, log, timeout, **variables)
+            return True
         # The last: of kernels that die, or never start
         except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
-            # Two that start at once may have taken the same port
-            if again and "before replying" in str(error):
-                return _execute(notebook, root, timeout, variables, again=False)
-            return False
-    return True
+            if "before replying" not in str(error):
+                break  # else another that started at once may have taken the same port
+    return False
