@@ -17,7 +17,6 @@ from lib.errors import InputError
 from lib.options import (
     COMPILED,
     FRAMEWORKS,
-    OF_NETWORKS,
     PARSER,
     PRECISIONS,
     above_0,
@@ -39,14 +38,13 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-@command("clip.mp4 --init 120,80,64,48 --out clip-tracked", "--weights", "--threads")
+@command("clip.mp4 --init 120,80,64,48 --out clip-tracked", "--weights", "--precision", "--threads")
 @option("source", metavar="SOURCE", help="a video, a folder, an address, or a camera's number")
 @option("--init", type=box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
 @option("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
 @option("--no-video", action="store_true", help="write boxes.csv alone")
 @option("--show", action="store_true", help="also show the frames in a window; closing it ends")
 @option("--engine", default="auto", choices=("auto", *FRAMEWORKS), help="what runs the networks")
-@option("--precision", **OF_NETWORKS)
 @option("--device", help="cpu or cuda (default: the engine's)")
 @option("--settings", metavar="YAML", help="of the tracker (default: the demo model's, or PySOT's)")
 @option("--frames", type=positive, metavar="N", help="stop after N frames (a camera has no end)")
@@ -60,6 +58,7 @@ def track(options: argparse.Namespace) -> None:
 @command(
     "results/SiamRPNpp_R50 --dataset VOT2018.json --json",
     "--weights",
+    "--precision",
     "--json",
     "--scheduler",
     "--workers",
@@ -71,7 +70,6 @@ def track(options: argparse.Namespace) -> None:
 @option("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
 @option("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
 @option("--engine", default="pytorch", choices=FRAMEWORKS, help="what runs the networks")
-@option("--precision", **OF_NETWORKS)
 def evaluate(options: argparse.Namespace) -> None:
     """Accuracy, robustness and expected average overlap, of results or of a tracker."""
     from lib.vot import metrics, one_pass, printed

@@ -66,14 +66,14 @@ def milliseconds(text: str) -> float:
 
 # -- Shared options --------------------------------------------------------------------------------
 
-OF_NETWORKS: Dict[str, Any] = {
-    "type": of_networks,
-    "default": "fp32",
-    "metavar": "P[,P,P]",
-    "help": "fp32, fp16 or int8, for all networks or for target,search,xcorr",
-}
 SHARED: Dict[str, Dict[str, Any]] = {
     "--weights": {"default": "demo", "help": "`demo`, or a checkpoint of a SiamRPN++ (ResNet-50)"},
+    "--precision": {
+        "type": of_networks,
+        "default": "fp32",
+        "metavar": "P[,P,P]",
+        "help": "fp32, fp16 or int8, for all networks or for target,search,xcorr",
+    },
     "--device": {"default": "cpu", "help": "cpu or cuda"},
     "--threads": {
         "type": positive,

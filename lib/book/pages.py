@@ -24,8 +24,8 @@ from lib.progress import progress
 
 def fill_cache(
     folder: Path, pages: Mapping[Path, Mapping[str, Any]], root: Path, timeout: int
-) -> list[str]:
-    """Execute the pages that Jupyter Book's cache lacks; returns the names of those without fault.
+) -> None:
+    """Execute the pages that Jupyter Book's cache lacks, and put those without fault into it.
 
     folder: of the cache. pages: notebooks with all their cells, by file. timeout: of a cell, s.
     """
@@ -46,7 +46,6 @@ def fill_cache(
     if any("lib.measure" in code for notebook in stale.values() for code in code_cells(notebook)):
         _measure(root)
         variables[SPEED_THREADS] = str(threads())
-    done = []
     with progress(len(stale), "pages", shown=bool(stale)) as bar:
         for turn in sorted({_turn(notebook) for notebook in stale.values()}):
             with ThreadPoolExecutor(cores() or 1) as pool:
@@ -58,12 +57,10 @@ def fill_cache(
                 for job in as_completed(jobs):
                     path = jobs[job]
                     if job.result():
-                        done.append(path.stem)
                         bundle = CacheBundleIn(stale[path], str(path))
                         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
                     bar.set_description(f"pages: {path.stem}", refresh=False)
                     bar.update(1)
-    return done
 
 
 def _measure(root: Path) -> None:
