@@ -400,7 +400,7 @@ def demo_data(options: argparse.Namespace) -> None:
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault (`lib.guard`)."""
-    options = PARSER.parse_args(arguments)
+    options = PARSER.parse_args(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for

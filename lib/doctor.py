@@ -10,24 +10,28 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterator, List, Mapping, NamedTuple
 
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+import numpy as np
 
 from lib import environment
 from lib.engines import deploy, zoo
 from lib.engines.calibration import training_ranges
 from lib.errors import InputError
 from lib.files import ROOT, digest
-from lib.measure import runs, variants
+from lib.measure import everything, full_size, quality, runs, start, variants
 from lib.measure.power import find_sensor
 from lib.siamrpn.checkpoint import load_network
 
 MEMORY, DISK = 8, 4  # GB that `make book` takes at most
-JETSON = Path("/etc/nv_tegra_release")
+# What decides speed, as Linux names it: x86, then aarch64
+INSTRUCTIONS = (
+    *("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16", "amx_int8"),
+    *("asimd", "fphp", "asimddp", "bf16", "i8mm", "sve"),
+)
 Parameters = Mapping[str, Any]
 
 
@@ -49,9 +53,7 @@ def _python(_: Parameters) -> Iterator[Finding]:
     old = sys.version_info < (3, 9)
     yield Finding("Python", sys.version.split()[0], "make book PYTHON=python3.x" if old else "")
     lock = "requirements-board.lock" if old else "requirements.lock"
-    here: Mapping[str, str] = {
-        canonicalize_name(each.metadata["Name"]): each.version for each in metadata.distributions()
-    }
+    here = {_normal(each.metadata["Name"]): each.version for each in metadata.distributions()}
     differs = ", ".join(differences((ROOT / lock).read_text(), here))
     install = "make install EXTRAS=board" if old else "make install"
     yield Finding("versions", differs or f"as in {lock}", install if differs else "")
@@ -60,21 +62,28 @@ def _python(_: Parameters) -> Iterator[Finding]:
 def differences(lock: str, installed: Mapping[str, str]) -> List[str]:
     """Installed packages (normalised name -> version) in another version than the lock's, e.g.
     "numpy 2.0.0 (lock: 2.5.5)". Builds of one version (2.13.0+cpu) do not differ."""
+    from packaging.requirements import Requirement
+
     found = []
     for pin in map(Requirement, re.findall(r"^[^#\n].*$", lock, re.MULTILINE)):
-        version, locked = installed.get(canonicalize_name(pin.name), ""), str(pin.specifier)[2:]
+        version, locked = installed.get(_normal(pin.name), ""), str(pin.specifier)[2:]
         if version and (not pin.marker or pin.marker.evaluate()) and version not in pin.specifier:
             found.append(f"{pin.name} {version} (lock: {locked})")
     return found
 
 
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _processor(_: Parameters) -> Iterator[Finding]:
+    flags = instruction_sets(_text("/proc/cpuinfo"))
+    yield Finding("processor", f"{environment.processor()} ({', '.join(flags) or 'unknown'})")
     record = environment.record()
     used = "unknown" if record["in_use"] is None else f"{record['in_use']:.0%}"
-    value = f"{environment.processor()}, {environment.cores()} cores, {used} in use by others"
     busy = environment.was_busy(record)
     advice = "stop other work before speed is measured" if busy else ""
-    yield Finding("processor", value, advice)
+    yield Finding("cores", f"{environment.cores()}; in use by others: {used}", advice)
     memory, free = record["memory_gib"], shutil.disk_usage(ROOT).free / 1e9
     little = memory is not None and memory < MEMORY
     advice = f"close other programs or add swap: up to {MEMORY} GB are used" if little else ""
@@ -83,13 +92,25 @@ def _processor(_: Parameters) -> Iterator[Finding]:
     yield Finding("free disk", f"{free:.1f} GB", advice, needed=True)
 
 
+def instruction_sets(cpuinfo: str) -> List[str]:
+    """Of INSTRUCTIONS, those of the first processor in /proc/cpuinfo."""
+    line = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    flags = line[1].split() if line else []
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text(errors="replace") if Path(path).is_file() else ""
+
+
 def _gpu(_: Parameters) -> Iterator[Finding]:
-    device = environment.device()
-    jetson = jetson_linux(JETSON.read_text()) if JETSON.is_file() else ""
+    device, jetson = environment.device(), jetson_linux(_text("/etc/nv_tegra_release"))
     names = environment.gpus() + ([f"Jetson Linux {jetson}"] if jetson else [])
+    driver = driver_version(_text("/proc/driver/nvidia/version"))
+    value = ", ".join(names + ([f"driver {driver}"] if driver else []))
     unseen = names and device != "cuda"
     advice = "install a PyTorch with CUDA (Jetson: NVIDIA's own wheel)" if unseen else ""
-    yield Finding("GPU", ", ".join(names) or "none", advice)
+    yield Finding("GPU", value or "none", advice)
     if names:
         found = "".join(each.version for each in metadata.distributions(name="pycuda"))
         yield Finding("PyCUDA", found or "none", "" if found else "pip install -e '.[pycuda]'")
@@ -102,8 +123,14 @@ def _gpu(_: Parameters) -> Iterator[Finding]:
     yield Finding("power sensor", said, advice)
 
 
+def driver_version(text: str) -> str:
+    """By /proc/driver/nvidia/version, e.g. "535.104.05"; "" where it names none."""
+    found = re.search(r"^NVRM version:.*?(\d+\.\d[\d.]*)", text)
+    return found[1] if found else ""
+
+
 def jetson_linux(text: str) -> str:
-    """The release by what JETSON says, e.g. "35.2.1"; "" where it names none."""
+    """The release by /etc/nv_tegra_release, e.g. "35.2.1"; "" where it names none."""
     found = re.search(r"^# R(\d+) \(release\), REVISION: ([\d.]+)", text)
     return f"{found[1]}.{found[2]}" if found else ""
 
@@ -157,7 +184,35 @@ def _dataset(name: str) -> Finding:
     return Finding("dataset", value, "siambook fetch vot2018" if lost else "", needed=True)
 
 
-CHECKS = (_python, _processor, _gpu, _engines, _data)
+def _kept(values: Parameters) -> Iterator[Finding]:
+    folders = {f"run {name}": runs.run_folder(name) for name in runs.names()}
+    for name, folder in {"plans": deploy.CACHE, **folders}.items():
+        sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        yield Finding(name, f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+    run = str(values["run"])
+    try:
+        framework = variants.compiled_framework(str(values["framework"]), run)
+        chosen = everything.variants(str(values["weights"]), framework)
+        dataset = variants.open_dataset(str(values["dataset"]), run)  # generates it, in seconds
+        work = quality.work(chosen, dataset, run)
+        work += full_size.work(run, framework) + start.work(run, framework)
+    except InputError:  # what is missing has its own line
+        return
+    minutes = work * _seconds_of_a_frame() / 60
+    yield Finding("make book", f"about {minutes:.0f} minutes to measure, then the pages")
+
+
+def _seconds_of_a_frame() -> float:
+    """Of the demo tracker in PyTorch FP32, as busy as the machine is now: the median of ten."""
+    tracker, frame, ends = zoo.open_tracker(), np.zeros((240, 320, 3), np.uint8), []
+    tracker.init(frame, np.array([100.0, 80.0, 40.0, 40.0]))
+    for _ in range(11):
+        tracker.track(frame)
+        ends.append(time.perf_counter())
+    return float(np.median(np.diff(ends)))
+
+
+CHECKS = (_python, _processor, _gpu, _engines, _data, _kept)
 
 
 def examine(values: Parameters) -> List[Finding]:

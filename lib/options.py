@@ -115,7 +115,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence."""
+    """Says what is wrong in one sentence, and takes an option once."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+        names = [each.partition("=")[0] for each in args if each.startswith("--")]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            self.error(f"argument {twice}: given twice, of which only one could count")
+        return super().parse_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")

@@ -18,9 +18,16 @@ from lib.measure import sensors
 XAVIER = {
     "release": "# R35 (release), REVISION: 2.1, GCID: 32413640, BOARD: t186ref, EABI: aarch64, "
     "DATE: Tue Jan 24 23:38:33 UTC 2023\n",
+    "cpuinfo": "processor\t: 0\nmodel name\t: ARMv8 Processor rev 0 (v8l)\nBogoMIPS\t: 62.50\n"
+    "Features\t: fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm "
+    "dcpop\nCPU implementer\t: 0x4e\n",
     "tegrastats": "RAM 4722/30991MB (lfb 4x4MB) SWAP 0/15496MB CPU [1%@1190,0%@1190] "
     "GPU 311mW/311mW CPU 1090mW/1090mW SOC 1090mW/1090mW CV 0mW/0mW VDDRQ 311mW/311mW",
 }
+SERVER = (
+    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\n"
+    "GCC version:  gcc version 12.2.0\n"
+)
 VALUES = {"dataset": "demo", "weights": "demo", "run": "local", "framework": "auto"}
 
 
@@ -33,14 +40,26 @@ def examined(*checks: Any, **values: str) -> Dict[str, doctor.Finding]:
 
 
 def test_a_xaviers_files_are_understood() -> None:
-    assert doctor.jetson_linux(XAVIER["release"]) == "35.2.1" and doctor.jetson_linux("") == ""
+    assert doctor.jetson_linux(XAVIER["release"]) == "35.2.1"
+    assert doctor.instruction_sets(XAVIER["cpuinfo"]) == ["asimd", "fphp"]
     assert sensors.parse_tegrastats(XAVIER["tegrastats"])["GPU"] == 0.311
 
 
+def test_a_servers_driver_and_processor_are_understood() -> None:
+    assert doctor.driver_version(SERVER) == "535.104.05"
+    assert doctor.instruction_sets("flags\t\t: fpu avx2 amx_int8 avx512f\n") == [
+        *("avx2", "avx512f", "amx_int8")
+    ]
+
+
+def test_files_that_are_absent_name_nothing() -> None:
+    assert (doctor.jetson_linux(""), doctor.driver_version("")) == ("", "")
+    assert doctor.instruction_sets("") == []
+
+
 def test_a_xaviers_screen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    release = tmp_path / "release"
-    release.write_text(XAVIER["release"])
-    monkeypatch.setattr(doctor, "JETSON", release)
+    files = {"/etc/nv_tegra_release": XAVIER["release"], "/proc/cpuinfo": XAVIER["cpuinfo"]}
+    monkeypatch.setattr(doctor, "_text", lambda path: files.get(path, ""))
     for name, text in {
         "nvpmodel": "NV Power Mode: MODE_15W\n2\n",
         "tegrastats": XAVIER["tegrastats"],
