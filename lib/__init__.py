@@ -4,8 +4,9 @@ small library.
 Notebooks import from here; nothing in this package reads global configuration. Imports point
 downwards only, line by line and within a line from left to right (tests/test_setup.py):
 
-    cli, guard, options, values   the command line
-    book                  the Sphinx extension; notebooks as a batch
+    cli                   the command line
+    book                  the Sphinx extension; notebooks as a batch; commands on both
+    guard, options        what every command runs inside, and how its options are declared
     report                what several pages show: tables, figures, claims, the thesis's numbers
     doctor                what a machine has for a profile, and what it lacks
     track                 one target through a video, with any engine

@@ -1,5 +1,5 @@
-"""The command `siambook`. Each command parses, calls the library and prints; heavy packages are
-imported where they are used."""
+"""The command `siambook`: each command with its options, which calls the library and prints; those on
+runs and notebooks are in lib/book/commands.py. Heavy packages are imported where they are used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,24 @@ import signal
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from lib import guard
+from lib.book import commands  # noqa: F401 those on runs and notebooks
 from lib.errors import InputError
-from lib.options import parse
+from lib.options import (
+    COMPILED,
+    FRAMEWORKS,
+    PARSER,
+    PRECISIONS,
+    above_0,
+    box,
+    command,
+    milliseconds,
+    option,
+    positive,
+    precisions,
+)
 
 if TYPE_CHECKING:
     from lib.vot.metrics import Evaluation
@@ -25,16 +38,40 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+@command("clip.mp4 --init 120,80,64,48 --out clip-tracked", "--weights", "--precision", "--threads")
+@option("source", metavar="SOURCE", help="a video, a folder, an address, or a camera's number")
+@option("--init", type=box, metavar="x,y,w,h", help="first box, in pixels (default: draw it)")
+@option("--out", default="tracked", metavar="FOLDER", help="gets boxes.csv and tracked.mp4")
+@option("--no-video", action="store_true", help="write boxes.csv alone")
+@option("--show", action="store_true", help="also show the frames in a window; closing it ends")
+@option("--engine", default="auto", choices=("auto", *FRAMEWORKS), help="what runs the networks")
+@option("--device", help="cpu or cuda (default: the engine's)")
+@option("--settings", metavar="YAML", help="of the tracker (default: the demo model's, or PySOT's)")
+@option("--frames", type=positive, metavar="N", help="stop after N frames (a camera has no end)")
 def track(options: argparse.Namespace) -> None:
-    """Follow one target through a video, a folder of pictures, a stream or a camera."""
+    """Follow one target through a video, a folder of images or a camera."""
     from lib.track import track as follow
 
     follow(options, _say)
 
 
+@command(
+    "results/SiamRPNpp_R50 --dataset VOT2018.json --json",
+    "--weights",
+    "--precision",
+    "--json",
+    "--scheduler",
+    "--workers",
+)
+@option("results", nargs="*", metavar="RESULTS", help="raw results; without, a tracker is run")
+@option("--dataset", required=True, help="VOT or OTB folder, PySOT json, or `demo` for a tracker")
+@option("--protocol", default="pysot", choices=("pysot", "toolkit"), help="whose numbers")
+@option("--one-pass", action="store_true", help="no resets: mean overlap, success AUC, precision")
+@option("--intervals", action="store_true", help="add 95 %% bootstrap intervals over sequences")
+@option("--run", default="local", help="the run (data/runs/NAME) that keeps the tracker's results")
+@option("--engine", default="pytorch", choices=FRAMEWORKS, help="what runs the networks")
 def evaluate(options: argparse.Namespace) -> None:
-    """Accuracy, robustness and expected average overlap (or, in one pass, mean overlap, AUC and
-    precision), of raw results or of a tracker that is run now."""
+    """Accuracy, robustness and expected average overlap, of results or of a tracker."""
     from lib.vot import metrics, one_pass, printed
     from lib.vot.dataset import load_dataset
     from lib.vot.protocol import PROTOCOLS
@@ -115,8 +152,11 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     return str(measured.results), measured.evaluation
 
 
+@command("--out onnx --precision fp32,fp16,int8", "--weights")
+@option("--out", required=True, metavar="FOLDER", help="gets target-fp32.onnx and so on")
+@option("--precision", type=precisions, default="fp32", metavar="P,..", help="of fp32, fp16, int8")
 def export(options: argparse.Namespace) -> None:
-    """The target, search and xcorr networks as ONNX files, checked against PyTorch."""
+    """Write the target, search and xcorr networks as ONNX files."""
     from lib.engines.calibration import training_ranges
     from lib.engines.deploy import Deployment
     from lib.engines.export import check_agreement, describe, save_model
@@ -141,8 +181,12 @@ def export(options: argparse.Namespace) -> None:
             print(text)
 
 
+@command("data/demo/train.yaml --weights demo", "--weights", "--threads")
+@option("data", metavar="YAML|DATASET", help="a training configuration, or a VOT or OTB folder")
+@option("--pairs", type=positive, default=192, help="training pairs, or frames of a dataset")
+@option("--out", metavar="FILE", help="default: beside the weights")
 def calibrate(options: argparse.Namespace) -> None:
-    """Ranges of activations for INT8, from training data or from the frames of a dataset."""
+    """Ranges of activations for INT8, kept as CSV beside the weights."""
     from lib.engines import calibration
     from lib.engines.export import export_network
     from lib.engines.zoo import weights_path
@@ -196,8 +240,15 @@ def bench(options: argparse.Namespace) -> None:
     print(", ".join(f"{name}: {value}" for name, value in about.items()))
 
 
+@command("data/demo/train.yaml --out train/demo", "--device", "--threads", "--stop-after")
+@option("config", metavar="YAML", help="training configuration, see data/demo/train.yaml")
+@option("--out", required=True, metavar="FOLDER", help="gets checkpoint.pt, log.csv, weights.pth")
+@option("--data", metavar="PATH", help="manifest or folder in place of the configuration's")
+@option("--initial", metavar="WEIGHTS", help="to start from in place of the configuration's")
+@option("--backbone", metavar="WEIGHTS", help="of a backbone alone to start from")
+@option("--shift", type=float, metavar="PX", help="largest shift in search crops (figure 3.1)")
 def train(options: argparse.Namespace) -> None:
-    """Train a network as a configuration file says, or go on where a stopped run was."""
+    """Train a network, or go on where a stopped run was."""
     from lib.reading import read_mapping
     from lib.training import tracker
 
@@ -210,17 +261,55 @@ def train(options: argparse.Namespace) -> None:
     print(tracker.train(config, options.out, options.device, stop_after=options.stop_after))
 
 
+@command(
+    "cut --weights train/head/weights.pth --scores scores.csv --parameters 0.26 --out cut.pth",
+    "--device",
+    "--threads",
+    "--stop-after",
+)
+@option(
+    "action",
+    choices=("head", "score", "cut", "recalibrate", "finetune"),
+    help="head, finetune: train as the configuration says; score: rate every channel; cut: take "
+    "the worst out; recalibrate: a tracker's batch normalisation on training pairs",
+)
+@option("config", nargs="?", metavar="YAML", help="of a training (default: in data/demo/pruning)")
+@option("--weights", required=True, help="`demo`, a tracker's, a backbone's or a classifier's")
+@option("--out", required=True, metavar="PATH", help="folder of a training, CSV, or weights")
+@option("--scores", metavar="CSV", help="cut: what `score` wrote")
+@option("--parameters", type=above_0, help="cut: that stay, a share (0.26) or a number (12e6)")
+@option(
+    "--latency",
+    type=milliseconds,
+    metavar="MS",
+    help="cut: of a frame of the full-size network with such channels, e.g. 40ms",
+)
+@option("--engine", default="auto", choices=COMPILED, help="cut: whose latency")
+@option("--grid", metavar="JSON", help="cut: what `latency` wrote, in place of measuring layers")
+@option("--multiple", type=positive, default=1, help="cut: of channels that every layer keeps")
+@option("--pictures", type=positive, default=32, help="score: how many")
+@option("--pairs", type=positive, default=480, help="recalibrate: how many")
+@option(
+    "--precision",
+    default="fp32",
+    choices=("bf16", *PRECISIONS),
+    help="score: of the convolutions, fp32 or bf16; cut: of the engine",
+)
+@option("--quick", action="store_true", help="score: first-order estimates, in seconds")
 def prune(options: argparse.Namespace) -> None:
-    """CURL's steps: a classification layer, scores of channels, the network without the worst,
-    fine-tuning."""
+    """CURL: a classification layer, scores of channels, a network without the worst, fine-tuning."""
     from lib.measure import latency
     from lib.pruning import steps
 
     print(latency.cut(options) if options.latency is not None else steps.run(options))
 
 
+@command("--out layers.csv", "--weights", "--workers")
+@option("--engine", default="auto", choices=COMPILED, help="what runs INT8")
+@option("--sequences", type=positive, default=120, metavar="N", help="generated ones to track")
+@option("--out", required=True, metavar="CSV", help="gets a row per group")
 def layers(options: argparse.Namespace) -> None:
-    """Which groups of layers need 16 bits."""
+    """Which groups of layers need 16 bits: overlap lost in INT8 and FP16, milliseconds gained."""
     from lib.engines import deploy
     from lib.measure import layers as searching
 
@@ -231,8 +320,12 @@ def layers(options: argparse.Namespace) -> None:
     print(found.to_string(index=False, float_format="{:.4f}".format))
 
 
+@command("--precision int8 --out latency.json")
+@option("--engine", default="auto", choices=COMPILED, help="what runs networks")
+@option("--precision", default="int8", choices=PRECISIONS, help="of all three networks")
+@option("--out", required=True, metavar="JSON", help="gets the grid of layers and the networks")
 def latency(options: argparse.Namespace) -> None:
-    """Predicted and measured time of networks pruned by parameters and by milliseconds."""
+    """Channels by the millisecond: predicted and measured time of pruned networks."""
     from lib.engines import deploy
     from lib.measure import latency as timing
 
@@ -241,9 +334,16 @@ def latency(options: argparse.Namespace) -> None:
         print("{by} {target}: predicted {predicted_ms:.1f} ms, measured {ms:.1f}".format(**row))
 
 
+@command(
+    "data/demo/train.yaml --weights train/demo/weights.pth --out tracker.yaml",
+    "--device",
+    "--threads",
+)
+@option("config", metavar="YAML", help="the training configuration; `holdout` names the sequences")
+@option("--weights", required=True, help="what the training made")
+@option("--out", required=True, metavar="FILE", help="gets the settings as YAML")
 def tune(options: argparse.Namespace) -> None:
-    """Choose the tracker's settings for trained weights on the sequences that a configuration holds
-    out."""
+    """Choose the tracker's settings for trained weights, on held-out sequences."""
     import yaml
 
     from lib.engines import pytorch
@@ -270,8 +370,12 @@ def tune(options: argparse.Namespace) -> None:
     print(f"{options.out}: {best}, average overlap {overlap:.4f}")
 
 
+@command("vot2018 data/cache/VOT2018 --source https://mirror.example/vot2018/main")
+@option("what", choices=("vot2018", "weights"), help="the benchmark, or siamrpn_r50_l234_dwxcorr")
+@option("to", nargs="?", metavar="PATH", help="default: where profiles/workstation.yaml looks")
+@option("--source", metavar="URL|PATH", help="a mirror, or a local copy")
 def fetch(options: argparse.Namespace) -> None:
-    """VOT2018 or PySOT's weights."""
+    """VOT2018, sequence by sequence and checked, or PySOT's weights."""
     from lib import fetch as fetching
     from lib.files import ROOT
 
@@ -284,103 +388,29 @@ def fetch(options: argparse.Namespace) -> None:
         print(fetching.fetch_weights(path, **source))
 
 
-def measure(options: argparse.Namespace) -> None:
-    """Measure all that a profile's pages show, or go on where a stopped measurement was."""
-    from lib.book import batch, notebook
-    from lib.files import ROOT
-    from lib.measure import everything
-
-    batch.stop_at_ctrl_c()
-    profile = notebook.open_profile(ROOT, options.profile, options.run)
-    lacking = sorted({"dataset", "weights"} - set(profile.values))
-    if lacking:
-        raise InputError(f"{profile.file}: does not say {' and '.join(lacking)}")
-    everything.measure(
-        profile.values, scheduler=options.scheduler or "", workers=options.workers or 0
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    """Execute the notebooks, or go on where a killed batch was."""
-    from lib.book import batch
-
-    batch.stop_at_ctrl_c()
-    failed = batch.run(profile=options.profile, only=options.only, name=options.run)
-    for line in failed:
-        _say(f"siambook: {line}")
-    return 1 if failed else 0
-
-
-def doctor(options: argparse.Namespace) -> int:
-    """What this machine has for a profile, and what it lacks."""
-    from lib import doctor as examining
-    from lib.book import notebook
-    from lib.files import ROOT
-
-    values = notebook.open_profile(ROOT, options.profile, options.run).values
-    findings = examining.examine(values)
-    if options.json:
-        print(json.dumps([{**each._asdict(), "state": each.state} for each in findings], indent=1))
-    else:
-        print(examining.report(findings))
-    return int(any(each.state == "missing" for each in findings))
-
-
-def choose(options: argparse.Namespace) -> None:
-    """Which tracker to deploy for a budget, and the command that runs it."""
-    from lib.book import notebook
-    from lib.files import ROOT
-    from lib.report import deploy
-
-    values = notebook.open_profile(ROOT, options.profile, options.run).values
-    budget = deploy.Budget(options.fps or 0.0, options.latency, options.memory, options.smallest)
-    print(*deploy.choose(values, budget), sep="\n")
-
-
+@command("data/cache/demo-benchmark")
+@option("folder", nargs="?", help="where to put it (default: where the demo profile looks)")
 def demo_data(options: argparse.Namespace) -> None:
-    """Generate the demo benchmark."""
+    """Generate the demo benchmark in VOT layout."""
     from lib.demo import make_benchmark
     from lib.measure.variants import DEMO_DATASET
 
     print(make_benchmark(options.folder or DEMO_DATASET, progress=True))
 
 
-COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
-    "track": track,
-    "evaluate": evaluate,
-    "export": export,
-    "calibrate": calibrate,
-    "bench": bench,
-    "train": train,
-    "prune": prune,
-    "layers": layers,
-    "latency": latency,
-    "tune": tune,
-    "fetch": fetch,
-    "measure": measure,
-    "run": run,
-    "doctor": doctor,
-    "choose": choose,
-    "demo-data": demo_data,
-}
-
-
-def _stop(*_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 def main(arguments: Optional[List[str]] = None) -> int:
     """Entry point: 0, or 2 with one sentence on standard error for a fault (`lib.guard`)."""
-    options = parse(sys.argv[1:] if arguments is None else arguments)
+    options = PARSER.parse_args(sys.argv[1:] if arguments is None else arguments)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
             if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks for
-                signal.signal(number, _stop)  # as Ctrl-C: what was begun is ended or taken away
+                # As Ctrl-C: what was begun is ended or taken away
+                signal.signal(number, signal.default_int_handler)
     if getattr(options, "threads", None):
         from lib.environment import use_threads
 
         use_threads(options.threads)
-    return guard.run(COMMANDS[options.command], options)
+    return guard.run(bench if options.command == "bench" else options.function, options)
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _check_names(options: argparse.Namespace) -> None:
             parts = os.fsencode(text).split(b"/")
             if not text:
                 raise InputError("an empty name")
-            if "\0" in text or not text.isprintable():
+            if not text.isprintable():
                 raise InputError(f"{text!a}: a name that is not printable, or not UTF-8")
             if max(map(len, parts)) > 255 or sum(map(len, parts)) > 4000:
                 raise InputError(f"{text}: too long for a name")

@@ -36,14 +36,9 @@ def read_text(path: Union[str, Path]) -> str:
         raise InputError(f"{path} cannot be read: not a text file.") from None
 
 
-def read_data(path: Union[str, Path]) -> Any:
-    """What a YAML or JSON file says (`parse_data`)."""
-    return parse_data(read_text(path), path)
-
-
 def read_mapping(path: Union[str, Path]) -> Dict[str, Any]:
     """The keys and values of a YAML or JSON file (`parse_data`)."""
-    data = read_data(path)
+    data = parse_data(read_text(path), path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: not readable (keys and values, `name: value`, are needed).")
     return data

@@ -26,7 +26,7 @@ from lib.video import FrameSource, Window, draw_box, write_track
 def track(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     """Follow one target through a source, write boxes and video, print what ran and how fast.
 
-    options: those of `siambook track` (lib/options.py). say: takes remarks.
+    options: those of `siambook track` (lib/cli.py). say: takes remarks.
     """
     source, film = FrameSource(options.source, say), Path(options.out) / "tracked.mp4"
     if film.exists() and os.path.exists(options.source) and film.samefile(options.source):

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lib.cli import COMMANDS, main
+from lib.cli import main
 from lib.files import ROOT
+from lib.options import COMMANDS
 
 torch = pytest.importorskip("torch")
 
@@ -234,7 +235,7 @@ def test_bad_results_are_refused(shared, tmp_path, capsys):
     assert "bag_001.txt" in refused(capsys, "evaluate", str(copied), "--dataset", dataset)
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", COMMANDS.choices)
 def test_help_of_every_command_has_an_example(name, capsys):
     with pytest.raises(SystemExit):
         main([name, "--help"])

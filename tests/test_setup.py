@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import options
+from lib import cli
 from lib.book import notebook as book
 
 if sys.version_info >= (3, 11):
@@ -355,7 +355,7 @@ def test_the_book_is_built_of_what_was_measured_before() -> None:
 
 
 def test_the_readme_names_every_subcommand_and_no_other() -> None:
-    there = options.parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    there = cli.PARSER._subparsers._group_actions[0].choices  # type: ignore[union-attr]
     assert {command.split()[1] for command in readme_commands("siambook")} == set(there)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lib import cli, options
+from lib import cli
 from lib.book import batch
 from lib.book import notebook as book
 
@@ -87,8 +87,7 @@ def test_the_page_is_in_the_book_and_says_what_was_never_tried() -> None:
 
 @pytest.mark.parametrize("words", begin_with("siambook"), ids=" ".join)
 def test_the_command_line_takes_every_command_of_the_pages(words: list[str]) -> None:
-    given = options.parser().parse_args(words)
-    assert given.command in cli.COMMANDS
+    given = cli.PARSER.parse_args(words)
     profile = getattr(given, "profile", None)
     assert profile is None or (ROOT / profile).is_file() or profile == MINE
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
@@ -219,7 +218,7 @@ def test_the_image_runs_the_batch_with_the_boards_profile() -> None:
     [command] = instructions("CMD")
     program, *words = json.loads(command)
     assert program in PROJECT["scripts"]
-    assert options.parser().parse_args(words).profile == "profiles/xavier.yaml"
+    assert cli.PARSER.parse_args(words).profile == "profiles/xavier.yaml"
 
 
 # -- The packages ----------------------------------------------------------------------------------

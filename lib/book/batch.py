@@ -91,7 +91,7 @@ def run(
 
     profile, name (of the run): as in `open_profile`. only: prefixes of notebooks. Raises InputError
     where nothing can be executed: a package, profile or notebook that is not there, a run that was
-    recorded on another machine, or one that another batch works in.
+    recorded on another machine, one that another batch works in, or one that cannot be written.
     """
     missing = [package for package in NEEDS if not find_spec(package)]
     if missing:
@@ -104,7 +104,7 @@ def run(
             f"run {into} was recorded on another machine and is only read here; --run names "
             "another one"
         )
-    folder, unwritten = runs.run_folder(into), ""
+    folder = runs.run_folder(into)
     with locked(folder / LOCK, f"{folder}: another `siambook run` is working in this run"):
         rows = {row["notebook"]: row for row in runs.notebook_times(into).to_dict("records")}
         with progress(len(names), "notebooks") as bar:
@@ -112,13 +112,9 @@ def run(
                 bar.set_description(each)
                 rows[each] = _one(each, root, chosen, folder / "notebooks")
                 table = pd.DataFrame([rows[one] for one in book if one in rows], columns=COLUMNS)
-                try:
-                    write_text(folder / runs.NOTEBOOKS, table.to_csv(index=False))
-                except InputError as error:  # a disk that is full now may not be so later
-                    unwritten = str(error)
+                write_text(folder / runs.NOTEBOOKS, table.to_csv(index=False))
                 bar.update(1)
-    said = [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED]
-    return [*said, unwritten] if unwritten else said
+    return [f"{each}: {rows[each]['message']}" for each in names if rows[each]["status"] == FAILED]
 
 
 def stop_at_ctrl_c() -> None:

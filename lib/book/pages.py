@@ -24,8 +24,8 @@ from lib.progress import progress
 
 def fill_cache(
     folder: Path, pages: Mapping[Path, Mapping[str, Any]], root: Path, timeout: int
-) -> list[str]:
-    """Execute the pages that Jupyter Book's cache lacks; returns the names of those without fault.
+) -> None:
+    """Execute the pages that Jupyter Book's cache lacks, and put those without fault into it.
 
     folder: of the cache. pages: notebooks with all their cells, by file. timeout: of a cell, s.
     """
@@ -38,13 +38,14 @@ def fill_cache(
     for path, page in pages.items():
         # Read, since files keep a cell's lines as a list
         notebook = nbformat.reads(json.dumps(page), as_version=4)
-        if not _is_cached(cache, notebook):
+        try:
+            cache.match_cache_notebook(notebook)
+        except KeyError:
             stale[path] = notebook
     variables = {"OMP_NUM_THREADS": "1"}
     if any("lib.measure" in code for notebook in stale.values() for code in code_cells(notebook)):
         _measure(root)
         variables[SPEED_THREADS] = str(threads())
-    done = []
     with progress(len(stale), "pages", shown=bool(stale)) as bar:
         for turn in sorted({_turn(notebook) for notebook in stale.values()}):
             with ThreadPoolExecutor(cores() or 1) as pool:
@@ -56,12 +57,10 @@ def fill_cache(
                 for job in as_completed(jobs):
                     path = jobs[job]
                     if job.result():
-                        done.append(path.stem)
                         bundle = CacheBundleIn(stale[path], str(path))
                         cache.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
                     bar.set_description(f"pages: {path.stem}", refresh=False)
                     bar.update(1)
-    return done
 
 
 def _measure(root: Path) -> None:
@@ -73,28 +72,17 @@ def _turn(notebook: Any) -> int:
     return int(notebook["metadata"].get("siambook", {}).get("turn", 0))
 
 
-def _is_cached(cache: Any, notebook: Any) -> bool:
-    try:
-        cache.match_cache_notebook(notebook)
-    except KeyError:
-        return False
-    return True
-
-
-def _execute(
-    notebook: Any, root: Path, timeout: int, variables: Mapping[str, str], again: bool = True
-) -> bool:
-    """Execute a notebook in place; returns whether all its cells could be. again: a second time
-    where the kernel did not start."""
+def _execute(notebook: Any, root: Path, timeout: int, variables: Mapping[str, str]) -> bool:
+    """Execute a notebook in place; returns whether all its cells could be."""
     from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    with tempfile.TemporaryFile() as log:
+    for _ in range(2):
         try:
-            execute(notebook, root, log, timeout, **variables)
+            with tempfile.TemporaryFile() as log:
+                execute(notebook, root, log, timeout, **variables)
+            return True
         # The last: of kernels that die, or never start
         except (CellExecutionError, CellTimeoutError, RuntimeError) as error:
-            # Two that start at once may have taken the same port
-            if again and "before replying" in str(error):
-                return _execute(notebook, root, timeout, variables, again=False)
-            return False
-    return True
+            if "before replying" not in str(error):
+                break  # else another that started at once may have taken the same port
+    return False

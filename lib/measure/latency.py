@@ -215,7 +215,7 @@ def trackers(framework: str) -> List[Variant]:
 
 
 def cut(options: argparse.Namespace) -> str:
-    """`siambook prune cut --latency`: the weights without the channels that go (lib/options.py)."""
+    """`siambook prune cut --latency`: the weights without the channels that go (lib/cli.py)."""
     if options.action != "cut" or options.scores is None or options.parameters is not None:
         raise InputError("--latency is for cut, with --scores and without --parameters")
     if options.grid:

@@ -15,7 +15,7 @@ from lib.training.pictures import open_pictures
 
 
 def run(options: argparse.Namespace) -> str:
-    """Do the step that `options.action` names; returns what was written (lib/options.py)."""
+    """Do the step that `options.action` names; returns what was written (lib/cli.py)."""
     steps = {"score": _score, "cut": _cut, "recalibrate": _recalibrate}
     return steps.get(options.action, _train_classifier)(options, weights_path(options.weights))
 

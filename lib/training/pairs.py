@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from lib.engines.calibration import CropPair
 from lib.errors import InputError
-from lib.reading import read_data, read_mapping
+from lib.reading import parse_data, read_mapping, read_text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
 from lib.training.augment import augment, degrade, flip, mapped_size, random_affine, relight
 from lib.training.targets import anchor_targets, output_size
@@ -125,7 +125,7 @@ def _manifest(path: Path, holdout: Sequence[str]) -> List[Clip]:
     path = path / "manifest.json" if path.is_dir() else path
     stills: List[Clip] = []
     videos: Dict[str, Clip] = {name: [] for name in holdout}
-    for entry in read_data(path):
+    for entry in parse_data(read_text(path), path):
         for x, y, w, h in entry["boxes"]:
             if not min(w, h) >= 1 or not all(map(isfinite, (x, y, w, h))):
                 raise InputError(

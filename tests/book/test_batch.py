@@ -477,7 +477,7 @@ def test_a_table_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     book = Book(tmp_path / "book", {"01_a": note("01_a", "run", "run = ''")}, {"run": "r"})
     (book.run("r") / "notebooks.csv").mkdir(parents=True)
     assert (
-        book.do(1)
+        book.do(2)
         .splitlines()[-1]
         .startswith(f"siambook: {book.run('r')}/notebooks.csv: cannot be written (")
     )

@@ -43,10 +43,10 @@ class Book:
         given = {
             self.root / "notebooks" / f"{name}.ipynb": page for name, page in self.notebooks.items()
         }
-        before = copy.deepcopy(given)
-        done = pages.fill_cache(self.root / "cache", given, self.root, SECONDS)
+        before, known = copy.deepcopy(given), [name for name in self.notebooks if self.cached(name)]
+        pages.fill_cache(self.root / "cache", given, self.root, SECONDS)
         assert given == before, "the pages themselves are left alone"
-        return sorted(done)
+        return sorted(name for name in self.notebooks if self.cached(name) and name not in known)
 
     def cached(self, name: str) -> Any:
         """The page with its outputs, as Jupyter Book finds it; None where it does not."""

@@ -15,7 +15,7 @@ import pytest
 
 matplotlib.use("Agg")
 
-from lib import options
+from lib import cli
 from lib.cli import main
 from lib.measure import everything, full_size, start
 from lib.measure.absent import Absent
@@ -265,7 +265,7 @@ def test_tables_and_the_command(page: Page) -> None:
 def test_every_command_is_one_that_the_command_line_takes(page: Page) -> None:
     for one in page.found:
         program, *words = shlex.split(one.command)
-        taken = options.parse(words)
+        taken = cli.PARSER.parse_args(words)
         assert program == "siambook" and taken.command == "track"
         levels = one.title.partition(",")[0].split()[1].lower().split("/")
         assert taken.precision == (levels if len(levels) == 3 else levels * 3)
