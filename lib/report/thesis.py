@@ -45,21 +45,14 @@ def table(name: str) -> pd.DataFrame:
     return frame
 
 
-def failures(robustness: float, frames: int = VOT2018_FRAMES, digits: int = 3) -> list[int]:
-    """The whole numbers of failures that print as this robustness (failures per 100 frames, rounded
-    to `digits`).
+def failures(robustness: float) -> int:
+    """The whole number of failures on VOT2018 that prints as this robustness (failures per 100
+    frames, three digits).
 
-    failures(0.234) -> [50], failures(0.243) -> [52]: three digits pin the count on VOT2018 down, so
-    the "one more time" that section 4.1 reads out of the two is two more. Half a last digit either
-    way covers rounding and cutting off.
+    failures(0.234) -> 50, failures(0.243) -> 52: the "one more time" that section 4.1 reads out of
+    the two is two more. Three digits leave one number, rounded or cut off.
     """
-    step = 10.0**-digits
-    lowest, highest = (frames * (robustness + shift * step) / 100 for shift in (-0.5, 0.5))
-    return [
-        count
-        for count in range(max(int(lowest) - 1, 0), int(highest) + 2)
-        if lowest <= count <= highest
-    ]
+    return round(robustness * VOT2018_FRAMES / 100)
 
 
 NAMING = (

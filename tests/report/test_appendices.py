@@ -111,14 +111,11 @@ def test_every_finding_of_the_audit_is_on_its_page_once() -> None:
     assert f"**{readings.count('agrees')} agree**" in summary
     assert len(tables[3].rows) == readings.count("agrees")
     assert set(readings) - {"agrees"} <= set(audit.READINGS)
-
-
-@pytest.mark.parametrize("number", range(1, 8))
-def test_a_table_is_shown_as_printed(number: int) -> None:
-    shown, reported = audit.printed(f"table_4_{number}"), thesis.rows(f"table_4_{number}")
-    assert len(shown.rows) == len(reported)
-    values = [set(row.values()) | {"–"} for row in reported]
-    assert all(set(row) <= own for row, own in zip(shown.rows, values))
+    for number, shown in enumerate(tables[4:], 1):
+        reported = thesis.rows(f"table_4_{number}")
+        assert len(shown.rows) == len(reported), "the tables as printed"
+        values = [set(row.values()) | {"–"} for row in reported]
+        assert all(set(row) <= own for row, own in zip(shown.rows, values))
 
 
 def test_the_table_of_figures_links_pages() -> None:
