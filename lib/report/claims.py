@@ -1,7 +1,7 @@
 """The thesis's claims, and which of them a run holds (sections 4.1 to 5.1).
 
 data/thesis/scoreboard.csv has a line a claim: the thesis's number (a formula of `lib.report.audit`
-and its inputs), a quantity of `QUANTITIES` with its arguments, the page that measures it, and a
+and its inputs), a function of `lib.report.quantities` with its arguments, the page that measures it, and a
 rule. A rule accepts a range of values, which is compared with the measured interval:
 
 - *holds*: all of the interval lies within the range;
@@ -19,9 +19,8 @@ from typing import Mapping
 from typing import Sequence as Seq
 
 from lib.measure import runs
-from lib.report import audit, thesis
+from lib.report import audit, quantities, thesis
 from lib.report.evidence import CannotTell, Evidence, Measured, digits
-from lib.report.quantities import QUANTITIES
 from lib.report.tables import ABSENT, Table, Text
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
@@ -71,19 +70,15 @@ def _claim(row: Mapping[str, str], differ: Mapping[str, audit.Finding]) -> Claim
         exact = number == 0 or row["unit"] in COUNTED
         digit = 0.0 if exact else 2 * audit.half_digit(text)
     rule, accepted = accept(row["rule"], number, row["allowed"], digit, text)
+    plain = {name: row[name] for name in ("id", "section", "page", "unit", "quantity", "needs")}
     return Claim(
-        row["id"],
-        row["section"],
-        row["page"],
-        row["finding"],
-        number,
-        row["unit"],
-        row["quantity"],
-        tuple(filter(None, row["of"].split("; "))),
-        rule,
-        accepted,
-        row["needs"],
-        audited,
+        **plain,
+        words=row["finding"],
+        number=number,
+        of=tuple(filter(None, row["of"].split("; "))),
+        rule=rule,
+        accepted=accepted,
+        audited=audited,
     )
 
 
@@ -130,7 +125,7 @@ def judged(evidence: Evidence, page: str = "") -> list[Verdict]:
 
 def _judged(claim: Claim, evidence: Evidence) -> Verdict:
     try:
-        measured = QUANTITIES[claim.quantity](evidence, *claim.of)
+        measured = getattr(quantities, claim.quantity)(evidence, *claim.of)
         reason = _out_of_place(claim.needs, evidence)
     except CannotTell as error:
         return Verdict(claim, OPEN, None, str(error))

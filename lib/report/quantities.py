@@ -1,5 +1,5 @@
-"""What a run says to the claims of the thesis: a function a quantity that
-data/thesis/scoreboard.csv names.
+"""What a run says to the claims of the thesis: each public function is a quantity that
+data/thesis/scoreboard.csv may name.
 
 Speeds are the full-size network's, quality is the run's on its dataset. An interval of a difference
 in quality is the paired bootstrap's; of a speed, the smallest and the largest round or the
@@ -9,7 +9,7 @@ quartiles of frames.
 from __future__ import annotations
 
 from math import nan
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
@@ -24,14 +24,6 @@ from lib.siamrpn.network import NetworkConfig, backbone_parameters
 
 ORDER = (BASE, "engine FP32", "engine FP16", "engine INT8")  # the thesis's, from the slowest
 FULL = "full-size network, random weights"
-Quantity = Callable[..., Measured]
-QUANTITIES: Dict[str, Quantity] = {}
-
-
-def quantity(function: Quantity) -> Quantity:
-    """Makes a function's name one that scoreboard.csv may use."""
-    QUANTITIES[function.__name__] = function
-    return function
 
 
 def _fps(row: Mapping[str, Any]) -> Measured:
@@ -49,27 +41,23 @@ def _ratio(one: Measured, other: Measured) -> Measured:
     return Measured(one.value / other.value, one.low / other.high, one.high / other.low, FULL)
 
 
-@quantity
 def fps(evidence: Evidence, tracker: str) -> Measured:
     """Frames per second of the full-size network."""
     return _fps(evidence.speed_row(tracker))
 
 
-@quantity
 def speed_ratio(evidence: Evidence, a: str, b: str) -> Measured:
     """How much faster a is than b at full size; each was timed in turns with PyTorch FP32."""
     one = _to_baseline(evidence.speed_row(a))
     return one if b == BASE else _ratio(one, _to_baseline(evidence.speed_row(b)))
 
 
-@quantity
 def speed_more(evidence: Evidence, a: str, b: str) -> Measured:
     """`speed_ratio` less one."""
     value, low, high, source = speed_ratio(evidence, a, b)
     return Measured(value - 1, low - 1, high - 1, source)
 
 
-@quantity
 def baseline_quality(evidence: Evidence, measure: str) -> Measured:
     """A measure of the baseline with its interval over sequences."""
     row = evidence.measurement(BASE).row()
@@ -77,13 +65,11 @@ def baseline_quality(evidence: Evidence, measure: str) -> Measured:
     return Measured(*ends, f"{evidence.benchmark}, {row['network']}")
 
 
-@quantity
 def eao_loss(evidence: Evidence, a: str, b: str) -> Measured:
     """EAO of b less that of a, paired."""
     return Measured(*evidence.difference(b, a), evidence.benchmark)
 
 
-@quantity
 def change(evidence: Evidence, measure: str, a: str | Variant, b: str | Variant) -> Measured:
     """Paired change of a measure from b to a in % of b's value."""
     whole = evidence.measurement(b).evaluation
@@ -96,14 +82,12 @@ def change(evidence: Evidence, measure: str, a: str | Variant, b: str | Variant)
     return Measured(value, low, high, evidence.benchmark)
 
 
-@quantity
 def eao_share(evidence: Evidence, a: str, b: str) -> Measured:
     """EAO of a as a share of b's, by their paired difference."""
     value, low, high, source = change(evidence, "eao", a, b)
     return Measured(1 + value / 100, 1 + low / 100, 1 + high / 100, source)
 
 
-@quantity
 def layer_ratio(evidence: Evidence, network: str, kind: str, slow: str, fast: str) -> Measured:
     """Time of a layer type of a full-size network at one precision, divided by that at another;
     means over calls."""
@@ -123,7 +107,6 @@ def _mixed(evidence: Evidence) -> dict[tuple[str, ...], Mapping[str, Any]]:
     return {levels: row for levels, row in every if len(set(levels)) > 1}
 
 
-@quantity
 def shared_speeds(evidence: Evidence) -> Measured:
     """FPS that the ranges of two neighbouring precisions of the search network share; 0 where they
     are apart."""
@@ -138,7 +121,6 @@ def shared_speeds(evidence: Evidence) -> Measured:
     return Measured(*np.max([np.zeros(3), *shared], 0), FULL)
 
 
-@quantity
 def median_against_pure(evidence: Evidence, level: str) -> Measured:
     """Median speed of the mixtures whose search network has a precision, against the tracker that
     has it throughout."""
@@ -147,14 +129,12 @@ def median_against_pure(evidence: Evidence, level: str) -> Measured:
     return _ratio(Measured(*np.median(mixed, 0)), _fps(evidence.mixtures[level, level, level]))
 
 
-@quantity
 def fastest_mixture(evidence: Evidence) -> Measured:
     """Speed of the fastest mixture against INT8 throughout."""
     fastest = max(_mixed(evidence).values(), key=lambda row: float(row["fps"]))
     return _ratio(_fps(fastest), _fps(evidence.mixtures["int8", "int8", "int8"]))
 
 
-@quantity
 def mixtures_above(evidence: Evidence, tracker: str) -> Measured:
     """Mixtures whose EAO is higher than a tracker's. low: surely; high: possibly."""
     mixed = [one for one in mixtures(evidence.weights, evidence.framework) if "/" in one.precision]
@@ -164,7 +144,6 @@ def mixtures_above(evidence: Evidence, tracker: str) -> Measured:
     )
 
 
-@quantity
 def xcorr_change(evidence: Evidence) -> Measured:
     """What an INT8 xcorr network changes in EAO, % of an FP32 one's: the median of nine paired
     changes, one for each precision of target and search network, and of their ends."""
@@ -178,14 +157,12 @@ def xcorr_change(evidence: Evidence) -> Measured:
     return Measured(*np.median([each[:3] for each in changes], 0), evidence.benchmark)
 
 
-@quantity
 def network_parameters(_: Evidence) -> Measured:
     """Parameters of the full-size backbone, counted, millions."""
     counted = backbone_parameters(NetworkConfig.resnet50()) / 1e6
     return Measured(counted, counted, counted, "counted")
 
 
-@quantity
 def pruned_better(evidence: Evidence) -> Measured:
     """Pruned networks with a higher top-1 accuracy than the original. low: whose intervals lie
     apart; high: or overlap."""
@@ -217,13 +194,11 @@ def _sizes(evidence: Evidence) -> list[list[Mapping[str, Any]]]:
     return sizes
 
 
-@quantity
 def pruned_fps(evidence: Evidence, millions: str, tracker: str) -> Measured:
     """Frames per second of a full-size network with a pruned backbone."""
     return _fps(_sizes(evidence)[thesis.SIZES.index(millions)][ORDER.index(tracker)])
 
 
-@quantity
 def sizes_in_speed_order(evidence: Evidence) -> Measured:
     """Sizes at which the trackers' speeds are in the thesis's `ORDER`. low: in every round; high:
     in some."""
@@ -232,7 +207,6 @@ def sizes_in_speed_order(evidence: Evidence) -> Measured:
     return _counted([np.all(each, 0) for each in steps], FULL)
 
 
-@quantity
 def steps_faster(evidence: Evidence) -> Measured:
     """Steps to a smaller backbone that make a tracker faster, of 3 steps and 4 trackers. low, high:
     by the frames' quartiles."""
@@ -246,7 +220,6 @@ def _faster(one: Measured, other: Measured) -> list[bool]:
     return [one.value > other.value, one.low > other.high, one.high > other.low]
 
 
-@quantity
 def gain_left(evidence: Evidence, millions: str) -> Measured:
     """What FP16 gains over FP32 in speed with a pruned backbone, as a share of what it gains with
     the whole one."""
@@ -268,7 +241,6 @@ def _pruned(evidence: Evidence) -> list[list[Variant]]:
     ]
 
 
-@quantity
 def steps_worse(evidence: Evidence) -> Measured:
     """Steps to a smaller backbone that lower a tracker's EAO, of 3 steps and 4 trackers. low: by
     more than noise; high: or within it."""
@@ -284,7 +256,6 @@ def _lower(evidence: Evidence, one: Variant, other: Variant, tests: int) -> list
     return [value < 0, high < 0, low <= 0]
 
 
-@quantity
 def sizes_pytorch_best(evidence: Evidence) -> Measured:
     """Sizes at which all engines have a lower EAO than PyTorch. low: by more than noise; high: none
     is higher by more than it."""
@@ -301,7 +272,6 @@ def _counted(counted: Seq[Any], source: str) -> Measured:
     return Measured(*np.sum(counted, 0, float), source)
 
 
-@quantity
 def saving(evidence: Evidence, column: str, a: str, b: str) -> Measured:
     """How much less power or energy a frame a takes than b, %, by the thesis's definition (section
     4.3)."""

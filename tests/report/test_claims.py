@@ -3,6 +3,7 @@ is missing is said."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,9 @@ def test_every_claim_names_a_quantity_a_rule_and_numbers_that_are_there() -> Non
         assert set(each.needs.split("; ")) <= {"", "VOT2018", "Xavier", "FP16", "TensorRT"}
         assert (files.ROOT / "notebooks" / f"{each.page}.ipynb").is_file()
     used = {each.quantity for each in found}
-    assert used == set(quantities.QUANTITIES), "no quantity without a claim"
+    own = inspect.getmembers(quantities, inspect.isfunction)
+    public = {name for name, one in own if one.__module__ == quantities.__name__ and name[0] != "_"}
+    assert used == public, "no quantity without a claim"
 
 
 @pytest.mark.parametrize("page", PAGES)
