@@ -21,7 +21,7 @@ from typing import Sequence as Seq
 from lib.measure import runs
 from lib.report import audit, quantities, thesis
 from lib.report.evidence import CannotTell, Evidence, Measured, digits
-from lib.report.tables import ABSENT, Table, Text
+from lib.report.tables import ABSENT, Table
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
 # Units of whole numbers, which nobody rounds
@@ -171,13 +171,3 @@ def table(verdicts: Seq[Verdict], caption: str) -> Table:
         )
     heads = ["The thesis says", "In numbers", "This run, in the same unit", "Holds if", "Verdict"]
     return Table(heads, rows, caption)
-
-
-def summary(verdicts: Seq[Verdict]) -> Text:
-    """How many claims have which verdict."""
-    hold, fail, open_ = (
-        sum(one.verdict == each for one in verdicts) for each in (HOLDS, FAILS, OPEN)
-    )
-    return Text(
-        f"Of {len(verdicts)} claims **{hold} hold**, **{fail} do not**, and **{open_} cannot be told here**."
-    )

@@ -260,40 +260,19 @@ def draw_box(
     text: str,
     color: str | None = None,
 ) -> None:
-    corner = (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
-    axis.add_patch(
-        FancyBboxPatch(
-            corner,
-            *size,
-            boxstyle="round,pad=0,rounding_size=0.2",
-            fc=color or "white",
-            ec="black",
-            lw=1,
-            alpha=0.45 if color else 1,
-        )
-    )
-    lines = text.count("\n") + 1
-    axis.text(
-        centre[0],
-        centre[1] + 0.19 * lines,
-        title,
-        ha="center",
-        va="center",
-        fontsize=10,
-        fontweight="bold",
-    )
-    axis.text(
-        centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15
-    )
+    (x, y), corner = centre, (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
+    style = {"boxstyle": "round,pad=0,rounding_size=0.2", "ec": "black", "lw": 1}
+    fill = {"fc": color, "alpha": 0.45} if color else {"fc": "white"}
+    axis.add_patch(FancyBboxPatch(corner, *size, **style, **fill))
+    up = 0.19 * (text.count("\n") + 1)
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
+    axis.text(x, y + up, title, **middle, fontsize=10, fontweight="bold")
+    axis.text(x, y - 0.22, text, **middle, fontsize=9, linespacing=1.15)
 
 
 def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axis.annotate(
-        "",
-        end,
-        start,
-        arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0},
-    )
+    look = {"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", end, start, arrowprops=look)
 
 
 def by(shape: Seq[int]) -> str:

@@ -180,17 +180,10 @@ def pruned_better(evidence: Evidence) -> Measured:
 
 def _sizes(evidence: Evidence) -> list[list[Mapping[str, Any]]]:
     """Speed of the full-size networks: for each backbone from the whole one to the smallest, a row
-    a tracker in `ORDER`. The backbones' channels are those that the scores say."""
-    rows = [row for row in evidence.speed.compared if row["multiple"] == 1]
-    levels = [name.upper() for name in PRECISIONS]
-    sizes = []
-    for parameters in sorted({row["parameters"] for row in rows}, reverse=True):
-        own = [row for row in rows if row["parameters"] == parameters]
-        plain = [str(row["framework"]).startswith("PyTorch") for row in own]
-        engines = {row["precision"]: row for row, is_plain in zip(own, plain) if not is_plain}
-        if True not in plain or set(engines) != set(levels):
-            raise CannotTell(f"{evidence.framework} has not every precision at every size")
-        sizes.append([own[plain.index(True)], *(engines[level] for level in levels)])
+    per tracker in `ORDER`. The backbones' channels are those that the scores say."""
+    sizes = [list(map(evidence.speed.row_for, trackers)) for trackers in _pruned(evidence)]
+    if not all(map(all, sizes)):
+        raise CannotTell(f"{evidence.framework} has not every precision at every size")
     return sizes
 
 
