@@ -137,7 +137,7 @@ def value(formula: str, inputs: str) -> Derived:
 @lru_cache(maxsize=None)
 def counts() -> Dict[str, Any]:
     """Ranks, maxima, medians, and the network's size, by the name that the files use."""
-    return {**_of_network(), **_of_engines(), **_of_mixtures(), **_of_pruning(), **_of_power()}
+    return {**_of_network(), **_of_engines(), **_of_pruning()}
 
 
 def _of_network() -> Dict[str, Any]:
@@ -152,21 +152,15 @@ def _of_network() -> Dict[str, Any]:
 
 
 def _of_engines() -> Dict[str, Any]:
-    """Places by EAO, in all and in an attribute (figure 4.5)."""
+    """Of table 4.3, with the pure rows of table 4.2, and figure 4.5's places by EAO."""
+    mixed, pure = table("table_4_3"), table("table_4_2").set_index("precision")
     places = table("figure_4_5").set_index("attribute")[list(TRACKERS)].rank(axis=1)
     same = (places == table("digits")["eao"].rank().to_numpy()).sum(axis=1)
-    return {
-        "same places, occlusion": same["occlusion"],
-        "same places, camera motion": same["camera_motion"],
-    }
-
-
-def _of_mixtures() -> Dict[str, Any]:
-    """Of table 4.3, with the pure rows of table 4.2."""
-    mixed, pure = table("table_4_3"), table("table_4_2").set_index("precision")
     fp16 = mixed.loc[mixed["search"] == "FP16", "fps"]
     int8, fp32 = (mixed.loc[mixed["xcorr"] == level, "eao"].median() for level in ("INT8", "FP32"))
     return {
+        "same places, occlusion": same["occlusion"],
+        "same places, camera motion": same["camera_motion"],
         "shared speeds": max(0.0, fp16.max() - mixed.loc[mixed["search"] == "INT8", "fps"].min()),
         "median": fp16.median(),
         "median with pure row": pd.concat([fp16, pure.loc[["FP16"], "fps"]]).median(),
@@ -178,7 +172,8 @@ def _of_mixtures() -> Dict[str, Any]:
 
 
 def _of_pruning() -> Dict[str, Any]:
-    """Of tables 4.4 and 4.5."""
+    """Of tables 4.4, 4.5 and 4.7."""
+    power = _grid("table_4_7", "power_w")
     accuracy, robustness, eao, fps = (
         _grid("table_4_5", column) for column in ("accuracy", "robustness", "eao", "fps")
     )
@@ -198,13 +193,6 @@ def _of_pruning() -> Dict[str, Any]:
         "12 M better than 30 M": sum(
             quality[3, 2] > quality[1, 2] for quality in (accuracy, -robustness, eao)
         ),
-    }
-
-
-def _of_power() -> Dict[str, Any]:
-    """Of table 4.7."""
-    power = _grid("table_4_7", "power_w")
-    return {
         "above 45.5 M in power": (power[1:] > power[0]).sum(),
         "steps up in power": (np.diff(power, axis=0) > 0).sum(),
     }

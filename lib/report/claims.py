@@ -1,8 +1,9 @@
 """The thesis's claims, and which of them a run holds (sections 4.1 to 5.1).
 
-data/thesis/scoreboard.csv has a line a claim: the thesis's number (a formula of `lib.report.audit`
-and its inputs), a function of `lib.report.quantities` with its arguments, the page that measures it, and a
-rule. A rule accepts a range of values, which is compared with the measured interval:
+data/thesis/scoreboard.csv has a line per claim: the thesis's number (a formula of
+`lib.report.audit` and its inputs), a function of `lib.report.quantities` with its arguments, the
+page that measures it, and a rule. A rule accepts a range of values, which is compared with the
+measured interval:
 
 - *holds*: all of the interval lies within the range;
 - *does not hold*: none of it does;
@@ -35,9 +36,9 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 @dataclass(frozen=True)
 class Claim:
     """A line of data/thesis/scoreboard.csv. number: the thesis's, printed or as it follows. rule:
-    in words. accepted: the range that the rule accepts, with a last printed digit where the limit is the
-    number itself, since the thesis rounds and cuts off. audited: what the thesis's own numbers give instead, where its audit
-    found another."""
+    in words. accepted: the range that the rule accepts, with a last printed digit where the limit
+    is the number itself, since the thesis rounds and cuts off. audited: what the thesis's own
+    numbers give instead, where its audit found another."""
 
     id: str
     section: str

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lib.errors import InputError
 from lib.files import ROOT
 from lib.report import audit, thesis
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
@@ -98,13 +97,6 @@ def test_the_text_says_one_more_failure_where_its_table_says_two(text: str) -> N
     assert "lost the target object one more time in total" in text
     paper, xavier = thesis.table("table_4_1")["robustness"]
     assert (thesis.failures(paper), thesis.failures(xavier)) == (50, 52)
-
-
-def test_a_table_that_is_not_there_is_named() -> None:
-    with pytest.raises(
-        InputError, match=r"table_9_9\.csv: no such table of the thesis \(there are .*table_4_1"
-    ):
-        thesis.table("table_9_9")
 
 
 # The data files against the thesis's text
