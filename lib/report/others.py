@@ -37,7 +37,7 @@ def side_by_side(
     others = runs.recorded(section, besides=run)
     if not others:
         return Text(f"No other run under data/runs has this section. {HOW}")
-    rows: list[dict[str, Any]] = [
+    rows: list[dict[Any, Any]] = [
         {
             **{NAMES.get(column, column): text for column, text in row.items()},
             "whose": (row["row"], row.get("hardware", "NVIDIA Jetson Xavier AGX")),

@@ -261,9 +261,9 @@ def draw_box(
     color: str | None = None,
 ) -> None:
     (x, y), corner = centre, (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
-    style = {"boxstyle": "round,pad=0,rounding_size=0.2", "ec": "black", "lw": 1}
-    fill = {"fc": color, "alpha": 0.45} if color else {"fc": "white"}
-    axis.add_patch(FancyBboxPatch(corner, *size, **style, **fill))
+    fill: dict[str, Any] = {"fc": color, "alpha": 0.45} if color else {"fc": "white"}
+    rounded = "round,pad=0,rounding_size=0.2"
+    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle=rounded, ec="black", lw=1, **fill))
     up = 0.19 * (text.count("\n") + 1)
     middle: dict[str, Any] = {"ha": "center", "va": "center"}
     axis.text(x, y + up, title, **middle, fontsize=10, fontweight="bold")

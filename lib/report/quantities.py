@@ -9,7 +9,7 @@ quartiles of frames.
 from __future__ import annotations
 
 from math import nan
-from typing import Any, Mapping
+from typing import Any, Iterable, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
@@ -24,6 +24,12 @@ from lib.siamrpn.network import NetworkConfig, backbone_parameters
 
 ORDER = (BASE, "engine FP32", "engine FP16", "engine INT8")  # the thesis's, from the slowest
 FULL = "full-size network, random weights"
+
+
+def _with_ends(ends: Iterable[float], source: str) -> Measured:
+    """ends: a value, its low and its high end."""
+    value, low, high = ends
+    return Measured(value, low, high, source)
 
 
 def _fps(row: Mapping[str, Any]) -> Measured:
@@ -62,12 +68,12 @@ def baseline_quality(evidence: Evidence, measure: str) -> Measured:
     """A measure of the baseline with its interval over sequences."""
     row = evidence.measurement(BASE).row()
     ends = (row[f"{measure}{end}"] for end in ("", "_low", "_high"))
-    return Measured(*ends, f"{evidence.benchmark}, {row['network']}")
+    return _with_ends(ends, f"{evidence.benchmark}, {row['network']}")
 
 
 def eao_loss(evidence: Evidence, a: str, b: str) -> Measured:
     """EAO of b less that of a, paired."""
-    return Measured(*evidence.difference(b, a), evidence.benchmark)
+    return _with_ends(evidence.difference(b, a), evidence.benchmark)
 
 
 def change(evidence: Evidence, measure: str, a: str | Variant, b: str | Variant) -> Measured:
@@ -118,7 +124,7 @@ def shared_speeds(evidence: Evidence) -> Measured:
     shared = [
         np.max(slow, 0) - np.min(fast, 0)[[0, 2, 1]] for slow, fast in zip(groups, groups[1:])
     ]
-    return Measured(*np.max([np.zeros(3), *shared], 0), FULL)
+    return _with_ends(np.max([np.zeros(3), *shared], 0), FULL)
 
 
 def median_against_pure(evidence: Evidence, level: str) -> Measured:
@@ -154,7 +160,7 @@ def xcorr_change(evidence: Evidence) -> Measured:
         for one in every
         if one.xcorr == "int8"
     ]
-    return Measured(*np.median([each[:3] for each in changes], 0), evidence.benchmark)
+    return _with_ends(np.median([each[:3] for each in changes], 0), evidence.benchmark)
 
 
 def network_parameters(_: Evidence) -> Measured:
@@ -262,7 +268,7 @@ def sizes_pytorch_best(evidence: Evidence) -> Measured:
 
 def _counted(counted: Seq[Any], source: str) -> Measured:
     """Of things that each may be true by value, surely, and possibly: how many are."""
-    return Measured(*np.sum(counted, 0, float), source)
+    return _with_ends(np.sum(counted, 0, float), source)
 
 
 def saving(evidence: Evidence, column: str, a: str, b: str) -> Measured:
