@@ -1,20 +1,21 @@
 """The thesis's arithmetic, done again: each number of its tables and of its text (claims.csv) that
-follows from others, by the formulas of audit.csv."""
+follows from others, by the formulas of audit_tables.csv and audit.csv."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import lru_cache
 from itertools import product
 from math import ceil, prod
 from operator import sub, truediv
-from typing import Any, Callable, Dict, Iterator, NamedTuple, Tuple
+from typing import Any, Callable, Dict, Iterator, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from lib.report.tables import ABSENT, Table
-from lib.report.thesis import SIZES, TRACKERS, XAVIER, cell, rows, table
+from lib.report.thesis import TRACKERS, cell, failures, rows, table
+from lib.siamrpn.network import NetworkConfig, backbone_parameters
 from lib.vot.dataset import VOT2018_FRAMES
 
 # Kernel, stride, padding of stem, pooling, second stage (lib/siamrpn/network.py)
@@ -24,27 +25,6 @@ READINGS = {
     "slip": "a slip",
     "base": "another base than the words name",
     "units": "another unit",
-}
-HEADS = {
-    "framework": "Framework",
-    "hardware": "Machine",
-    "precision": "Precision",
-    "target": "Target",
-    "search": "Search",
-    "xcorr": "Xcorr",
-    "parameters_m": "Parameters, M",
-    "compression": "Compression, parameters left / original",
-    "accuracy": "Accuracy, 0 to 1",
-    "robustness": "Robustness, failures per 100 frames",
-    "eao": "EAO, 0 to 1",
-    "fps": "Speed, frames per second",
-    "top1": "Top-1, %",
-    "top5": "Top-5, %",
-    "power_w": "Power, W",
-    "power_change_pct": "Power, change in %",
-    "energy_kj": "Energy a frame, J (the thesis's head says kJ)",
-    "energy_j": "Energy a frame, J",
-    "energy_change_pct": "Energy, change in %",
 }
 
 
@@ -80,12 +60,6 @@ class Finding:
         """derived - stated, in `unit`."""
         return self.derived - float(self.stated)
 
-    @property
-    def relative(self) -> float:
-        """Deviation in % of the printed number; NaN where that is 0."""
-        stated = abs(float(self.stated))
-        return 100 * self.deviation / stated if stated else float("nan")
-
 
 # -- Formulas --------------------------------------------------------------------------------------
 
@@ -103,9 +77,11 @@ def derive(formula: Callable[..., float], *printed: str) -> Derived:
     return Derived(formula(*map(float, printed)), min(values), max(values))
 
 
-def reading(stated: str, derived: Derived, instead: Derived | None = None) -> str:
-    """How a stated number is read (`Finding`): as "base" where not `derived` but `instead` explains
-    it."""
+def reading(
+    stated: str, derived: Derived, instead: Derived | None = None, otherwise: str = "base"
+) -> str:
+    """How a stated number is read (`Finding`): as `otherwise` where not `derived` but `instead`
+    explains it."""
     number, half = float(stated), half_digit(stated)
 
     def rounds(other: Derived) -> bool:
@@ -118,7 +94,7 @@ def reading(stated: str, derived: Derived, instead: Derived | None = None) -> st
     if rounds(derived):
         return "agrees"
     if instead is not None and reaches(instead):
-        return "base"
+        return otherwise
     size = abs(number)
     cut_off = number * derived.value > 0 and size <= abs(derived.value) < size + 2 * half
     return "agrees" if reaches(derived) or cut_off else "slip"
@@ -129,32 +105,26 @@ def change(new: float, old: float) -> float:
     return 100 * (new / old - 1)
 
 
-def nearest_count(robustness: float) -> int:
-    """Failures on VOT2018, a whole number."""
-    return round(robustness * VOT2018_FRAMES / 100)
-
-
 FORMULAS: Dict[str, Callable[..., float]] = {
     "same": float,
     "difference": sub,
     "ratio": truediv,
+    "ratio in thousands": lambda one, other: one / other / 1000,
     "change": change,
     "saving": lambda new, old: -change(new, old),
     "energy saving": lambda watt, fps, watt_before, fps_before: (
         -change(watt / fps, watt_before / fps_before)
     ),
     "part more": lambda new, old: new / old - 1,
-    "percent": lambda part: 100 * part,
-    "rest": lambda percent: 100 - percent,
     "rounded up": lambda all_of_them, groups: ceil(all_of_them / groups),
     "ratio of ratios": lambda a, b, c, d: (a / b) / (c / d),
-    "failures more": lambda robustness, before: nearest_count(robustness) - nearest_count(before),
+    "failures more": lambda robustness, before: failures(robustness) - failures(before),
+    "of whole failures": lambda robustness: 100 * failures(robustness) / VOT2018_FRAMES,
 }
 
 
 def value(formula: str, inputs: str) -> Derived:
-    """A formula's name and its inputs, as audit.csv and scoreboard.csv write them. "count" names
-    one of `counts`."""
+    """A formula's name and its inputs, as the files write them. "count" names one of `counts`."""
     if formula == "count":
         counted = float(counts()[inputs])
         return Derived(counted, counted, counted)
@@ -167,54 +137,43 @@ def value(formula: str, inputs: str) -> Derived:
 @lru_cache(maxsize=None)
 def counts() -> Dict[str, Any]:
     """Ranks, maxima, medians, and the network's size, by the name that the files use."""
-    return {**_of_network(), **_of_engines(), **_of_mixtures(), **_of_pruning(), **_of_power()}
+    return {**_of_network(), **_of_engines(), **_of_pruning()}
 
 
 def _of_network() -> Dict[str, Any]:
-    from lib.siamrpn.network import Backbone, NetworkConfig, parameter_count
-
     side = int(cell("claims/exemplar_size/number"))
     for kernel, stride, padding in STRIDED:
         side = (side - kernel + 2 * padding) // stride + 1  # the formula of section 2.1.1
     return {
         "feature side": side,
         "stride": prod(stride for _, stride, _ in STRIDED),
-        "parameters": parameter_count(Backbone(NetworkConfig.resnet50())) / 1e6,
+        "parameters": backbone_parameters(NetworkConfig.resnet50()) / 1e6,
     }
 
 
 def _of_engines() -> Dict[str, Any]:
-    """Places by EAO, in all and in an attribute (figure 4.5)."""
-    eao = [float(cell(f"table_4_1/{XAVIER}/eao")), *table("table_4_2")["eao"]]
-    by_attribute = table("figure_4_5").set_index("attribute")[list(TRACKERS)]
-    return {
-        f"same places, {words}": (
-            np.argsort(by_attribute.loc[attribute].to_numpy()) == np.argsort(eao)
-        ).sum()
-        for words, attribute in (("occlusion", "occlusion"), ("camera motion", "camera_motion"))
-    }
-
-
-def _of_mixtures() -> Dict[str, Any]:
-    """Of table 4.3, with the pure rows of table 4.2."""
+    """Of table 4.3, with the pure rows of table 4.2, and figure 4.5's places by EAO."""
     mixed, pure = table("table_4_3"), table("table_4_2").set_index("precision")
-    fp16 = table("digits").set_index("precision").loc["FP16"]
-    median = mixed.loc[mixed["search"] == "FP16", "fps"]
-    better = mixed["eao"] > fp16["eao"]
+    places = table("figure_4_5").set_index("attribute")[list(TRACKERS)].rank(axis=1)
+    same = (places == table("digits")["eao"].rank().to_numpy()).sum(axis=1)
+    fp16 = mixed.loc[mixed["search"] == "FP16", "fps"]
     int8, fp32 = (mixed.loc[mixed["xcorr"] == level, "eao"].median() for level in ("INT8", "FP32"))
     return {
-        "shared speeds": max(0.0, median.max() - mixed.loc[mixed["search"] == "INT8", "fps"].min()),
-        "median": median.median(),
-        "median with pure row": pd.concat([median, pure.loc[["FP16"], "fps"]]).median(),
+        "same places, occlusion": same["occlusion"],
+        "same places, camera motion": same["camera_motion"],
+        "shared speeds": max(0.0, fp16.max() - mixed.loc[mixed["search"] == "INT8", "fps"].min()),
+        "median": fp16.median(),
+        "median with pure row": pd.concat([fp16, pure.loc[["FP16"], "fps"]]).median(),
         "highest EAO": max(mixed["eao"].max(), pure["eao"].max()),
         "highest FPS": max(mixed["fps"].max(), pure["fps"].max()),
-        "mixtures above FP16 in EAO": better.sum(),
+        "mixtures above FP16 in EAO": (mixed["eao"] > pure.loc["FP16", "eao"]).sum(),
         "INT8 xcorr in EAO": change(float(int8), float(fp32)),
     }
 
 
 def _of_pruning() -> Dict[str, Any]:
-    """Of tables 4.4 and 4.5."""
+    """Of tables 4.4, 4.5 and 4.7."""
+    power = _grid("table_4_7", "power_w")
     accuracy, robustness, eao, fps = (
         _grid("table_4_5", column) for column in ("accuracy", "robustness", "eao", "fps")
     )
@@ -234,26 +193,15 @@ def _of_pruning() -> Dict[str, Any]:
         "12 M better than 30 M": sum(
             quality[3, 2] > quality[1, 2] for quality in (accuracy, -robustness, eao)
         ),
-    }
-
-
-def _of_power() -> Dict[str, Any]:
-    """Of table 4.7."""
-    power = _grid("table_4_7", "power_w")
-    return {
         "above 45.5 M in power": (power[1:] > power[0]).sum(),
         "steps up in power": (np.diff(power, axis=0) > 0).sum(),
     }
 
 
 def _grid(name: str, column: str) -> Any:
-    """(4, 4): a column of table 4.5 or 4.7, SIZES x TRACKERS."""
-    return np.array(
-        [
-            [float(cell(f"{name}/{size} M {tracker}/{column}")) for tracker in TRACKERS]
-            for size in SIZES
-        ]
-    )
+    """(4, 4): a column of table 4.5 or 4.7, sizes from the whole backbone x trackers."""
+    ordered = table(name).sort_values("parameters_m", ascending=False, kind="stable")
+    return ordered[column].to_numpy().reshape(4, 4)
 
 
 # -- Findings --------------------------------------------------------------------------------------
@@ -263,105 +211,53 @@ def findings() -> list[Finding]:
     """Every number that follows from others, derived and compared: the tables, then the sentences
     in their order."""
     claims = {row["id"]: row for row in rows("claims")}
-    return [*_tables(), *(_sentence(check, claims[check["id"]]) for check in rows("audit"))]
+    return [
+        *(finding for check in rows("audit_tables") for finding in _cells(check)),
+        *(_sentence(check, claims[check["id"]]) for check in rows("audit")),
+    ]
+
+
+def _cells(check: Dict[str, str]) -> Iterator[Finding]:
+    """The cells that a line of audit_tables.csv checks."""
+    name, names, column = check["cells"].split("/")
+    for row in rows(name):
+        if row[column] and fnmatch(row["name"], names):
+            own = {key: check[key].format(**row) for key in ("words", "inputs", "instead")}
+            yield _finding(
+                {**check, **own},
+                check["id"] or f"{name}/{row['name']}/{column}",
+                f"table {name[6:].replace('_', '.')}",
+                own["words"],
+                row[column],
+                check["unit"],
+            )
 
 
 def _sentence(check: Dict[str, str], claim: Dict[str, str]) -> Finding:
     """A number of the text."""
+    place = f"{'' if claim['section'] == 'abstract' else 'section '}{claim['section']}"
+    about = (claim[key] for key in ("words", "number", "unit"))
+    return _finding(check, claim["id"], f"{place}, page {claim['page']}", *about)
+
+
+def _finding(
+    check: Dict[str, str], name: str, where: str, words: str, stated: str, unit: str
+) -> Finding:
     derived = value(check["formula"], check["inputs"])
     instead = value(check["formula_instead"], check["instead"]) if check["instead"] else None
     printed = [] if check["formula"] == "count" else map(cell, check["inputs"].split("; "))
     return Finding(
-        claim["id"],
-        f"{'' if claim['section'] == 'abstract' else 'section '}{claim['section']}, page {claim['page']}",
-        claim["words"],
-        claim["number"],
+        name,
+        where,
+        words,
+        stated,
         derived.value,
-        claim["unit"],
-        reading(claim["number"], derived, instead),
+        unit,
+        reading(stated, derived, instead, check.get("reading", "base")),
         check["sentence"].format(
-            *printed, derived=derived.value, instead=instead and instead.value
+            *printed,
+            derived=derived.value,
+            instead=instead and instead.value,
+            failures=failures(derived.value),
         ),
-    )
-
-
-def _tables() -> Iterator[Finding]:
-    """Tables 4.1 to 4.7, every cell that follows from others."""
-    columns = [
-        *(
-            (f"table_4_{number}", "robustness", "failures per 100 frames")
-            for number in (1, 2, 3, 5)
-        ),
-        ("table_4_4", "compression", "parameters left / original"),
-        ("table_4_6", "energy_kj", "J"),
-        ("table_4_7", "energy_j", "J"),
-        ("table_4_7", "power_change_pct", "%"),
-        ("table_4_7", "energy_change_pct", "%"),
-    ]
-    for name, column, unit in columns:
-        head, _, more = HEADS[column].partition(", ")
-        what = head[0].lower() + head[1:] + (", change" if more.startswith("change") else "")
-        where = f"table {name[6:].replace('_', '.')}"
-        for row in (row for row in rows(name) if row[column]):
-            derived, sentence = _follow(column, row)
-            yield Finding(
-                f"{name}/{row['name']}/{column}",
-                where,
-                f"{row['name']}: {what}",
-                row[column],
-                derived.value,
-                unit,
-                reading(row[column], derived),
-                sentence,
-            )
-    yield _unit()
-
-
-def _follow(column: str, row: Dict[str, str]) -> Tuple[Derived, str]:
-    """What a table's cell should be, and how that follows."""
-    if column == "robustness":
-        count = nearest_count(float(row[column]))
-        exact = 100 * count / VOT2018_FRAMES
-        return Derived(exact, exact, exact), f"{count} failures in {VOT2018_FRAMES:,} frames."
-    if column == "compression":
-        share = derive(truediv, row["parameters_m"], SIZES[0])
-        return share, f"{row['parameters_m']} / {SIZES[0]}."
-    if column in ("energy_j", "energy_kj"):
-        speeds = "table_4_5" if "parameters_m" in row else "table_4_2"
-        named = f"{speeds}/{row['name']}/fps"
-        fps = cell(f"table_4_1/{XAVIER}/fps" if row["name"] == TRACKERS[0] else named)
-        return derive(truediv, row["power_w"], fps), f"{row['power_w']} W / {fps} FPS."
-    of = {"power_change_pct": "power_w", "energy_change_pct": "energy_j"}[column]
-    base = cell(f"table_4_7/{SIZES[0]} M {row['framework']} {row['precision']}/{of}")
-    derived = derive(change, row[of], base)
-    return derived, f"{row[of]} against {base}: {derived.value:.4f} %."
-
-
-def _unit() -> Finding:
-    """The head of table 4.6 says kJ, and its numbers are J."""
-    first = rows("table_4_6")[0]
-    derived, how = _follow("energy_kj", first)
-    return Finding(
-        "table_4_6/unit",
-        "table 4.6",
-        "the head of the column of energies",
-        first["energy_kj"],
-        derived.value / 1000,
-        "kJ",
-        "units",
-        f"{how[:-1]} = {derived.value:.4f} J a frame; so it is in all four rows.",
-    )
-
-
-# -- Views -----------------------------------------------------------------------------------------
-
-
-def printed(name: str) -> Table:
-    """A table of the thesis as printed, with units in the heads."""
-    about, every = table(name).attrs, rows(name)
-    columns = [column for column in every[0] if column in HEADS]
-    return Table(
-        ["Whose number", *(HEADS[column] for column in columns)],
-        [[row["row"], *(row[column] or ABSENT for column in columns)] for row in every],
-        f"{about['title']} (source: {about['source']}). Units: {about['units']}.",
     )

@@ -49,23 +49,12 @@ _LAYOUT: Dict[str, Any] = {"margin": {"l": 55, "r": 10, "t": 50, "b": 50}, "hove
 
 
 def slider(name: str, steps: Mapping[str, Seq[Mapping[str, Any]]], active: int) -> dict[str, Any]:
-    """A slider for `layout`. steps: label -> what changes (of the traces, of the layout), as
-    Plotly's `update` takes it. active: the step that is drawn first."""
-    return {
-        "active": active,
-        "currentvalue": {"prefix": f"{name}: "},
-        "pad": {"t": 45},
-        "steps": [
-            {"label": label, "method": "update", "args": list(changes)}
-            for label, changes in steps.items()
-        ],
-    }
-
-
-def above(text: str) -> dict[str, Any]:
-    """Text for `annotations` of a layout, above its panels."""
-    return {
-        "text": text,
+    """The part of a `layout` with a slider and the text above the panels. steps: label -> what
+    changes (of the traces, of the layout), as Plotly's `update` takes it; the layout's
+    "annotations[0].text" is that text. active: the step that is drawn first."""
+    [_, first] = list(steps.values())[active]
+    text = {
+        "text": first["annotations[0].text"],
         "showarrow": False,
         "align": "left",
         "x": 0,
@@ -75,3 +64,13 @@ def above(text: str) -> dict[str, Any]:
         "yref": "paper",
         "yanchor": "bottom",
     }
+    moved = {
+        "active": active,
+        "currentvalue": {"prefix": f"{name}: "},
+        "pad": {"t": 45},
+        "steps": [
+            {"label": label, "method": "update", "args": list(changes)}
+            for label, changes in steps.items()
+        ],
+    }
+    return {"annotations": [text], "sliders": [moved]}

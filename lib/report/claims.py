@@ -1,8 +1,9 @@
 """The thesis's claims, and which of them a run holds (sections 4.1 to 5.1).
 
-data/thesis/scoreboard.csv has a line a claim: the thesis's number (a formula of `lib.report.audit`
-and its inputs), a quantity of `QUANTITIES` with its arguments, the page that measures it, and a
-rule. A rule accepts a range of values, which is compared with the measured interval:
+data/thesis/scoreboard.csv has a line per claim: the thesis's number (a formula of
+`lib.report.audit` and its inputs), a function of `lib.report.quantities` with its arguments, the
+page that measures it, and a rule. A rule accepts a range of values, which is compared with the
+measured interval:
 
 - *holds*: all of the interval lies within the range;
 - *does not hold*: none of it does;
@@ -19,10 +20,9 @@ from typing import Mapping
 from typing import Sequence as Seq
 
 from lib.measure import runs
-from lib.report import audit, thesis
+from lib.report import audit, quantities, thesis
 from lib.report.evidence import CannotTell, Evidence, Measured, digits
-from lib.report.quantities import QUANTITIES
-from lib.report.tables import ABSENT, Table, Text
+from lib.report.tables import ABSENT, Table
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
 
 # Units of whole numbers, which nobody rounds
@@ -36,9 +36,9 @@ HOLDS, FAILS, OPEN = "holds", "does not hold", "cannot be told here"
 @dataclass(frozen=True)
 class Claim:
     """A line of data/thesis/scoreboard.csv. number: the thesis's, printed or as it follows. rule:
-    in words. accepted: the range that the rule accepts, with a last printed digit where the limit is the
-    number itself, since the thesis rounds and cuts off. audited: what the thesis's own numbers give instead, where its audit
-    found another."""
+    in words. accepted: the range that the rule accepts, with a last printed digit where the limit
+    is the number itself, since the thesis rounds and cuts off. audited: what the thesis's own
+    numbers give instead, where its audit found another."""
 
     id: str
     section: str
@@ -71,19 +71,15 @@ def _claim(row: Mapping[str, str], differ: Mapping[str, audit.Finding]) -> Claim
         exact = number == 0 or row["unit"] in COUNTED
         digit = 0.0 if exact else 2 * audit.half_digit(text)
     rule, accepted = accept(row["rule"], number, row["allowed"], digit, text)
+    plain = {name: row[name] for name in ("id", "section", "page", "unit", "quantity", "needs")}
     return Claim(
-        row["id"],
-        row["section"],
-        row["page"],
-        row["finding"],
-        number,
-        row["unit"],
-        row["quantity"],
-        tuple(filter(None, row["of"].split("; "))),
-        rule,
-        accepted,
-        row["needs"],
-        audited,
+        **plain,
+        words=row["finding"],
+        number=number,
+        of=tuple(filter(None, row["of"].split("; "))),
+        rule=rule,
+        accepted=accepted,
+        audited=audited,
     )
 
 
@@ -130,7 +126,7 @@ def judged(evidence: Evidence, page: str = "") -> list[Verdict]:
 
 def _judged(claim: Claim, evidence: Evidence) -> Verdict:
     try:
-        measured = QUANTITIES[claim.quantity](evidence, *claim.of)
+        measured = getattr(quantities, claim.quantity)(evidence, *claim.of)
         reason = _out_of_place(claim.needs, evidence)
     except CannotTell as error:
         return Verdict(claim, OPEN, None, str(error))
@@ -176,13 +172,3 @@ def table(verdicts: Seq[Verdict], caption: str) -> Table:
         )
     heads = ["The thesis says", "In numbers", "This run, in the same unit", "Holds if", "Verdict"]
     return Table(heads, rows, caption)
-
-
-def summary(verdicts: Seq[Verdict]) -> Text:
-    """How many claims have which verdict."""
-    hold, fail, open_ = (
-        sum(one.verdict == each for one in verdicts) for each in (HOLDS, FAILS, OPEN)
-    )
-    return Text(
-        f"Of {len(verdicts)} claims **{hold} hold**, **{fail} do not**, and **{open_} cannot be told here**."
-    )

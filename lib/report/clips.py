@@ -116,10 +116,7 @@ def titled(image: Image.Image, title: str, right: str = "") -> np.ndarray:
     """The image under a bar with its title, and with orange words at the bar's right end."""
     image = ImageOps.expand(image, (0, BAR, 0, 0), INK)
     draw = ImageDraw.Draw(image)
-    draw.text((8, 4), title, fill=WHITE, font=_font(15))
-    draw.text((WIDTH - 8, 4), right, fill=ORANGE, font=_font(15), anchor="ra")
+    font = ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf", 15)
+    draw.text((8, 4), title, fill=WHITE, font=font)
+    draw.text((WIDTH - 8, 4), right, fill=ORANGE, font=font, anchor="ra")
     return np.asarray(image)
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans-Bold.ttf", size)

@@ -7,12 +7,16 @@ from typing import Any
 from typing import Sequence as Seq
 
 from lib.measure.measurement import Measurement
-from lib.report.plots import BLUE, GREEN, ORANGE
+from lib.measure.pruned import CUT, DISTILLED, RECALIBRATED, SHARES, UNPRUNED, Tracker
+from lib.report.plots import BLUE, GREEN, GREY, ORANGE, SKY, YELLOW
 from lib.report.tables import ABSENT, Column, is_known
 
 LEVELS = ("FP32", "FP16", "INT8")
 COLOURS = {"FP32": BLUE, "FP16": ORANGE, "INT8": GREEN}
 MARKS = {"FP32": "o", "FP16": "^", "INT8": "s"}
+# Of pruned backbones (sections 3.6, 4.2.2, 4.2.3)
+BY_SHARE = dict(zip((UNPRUNED, *SHARES), (GREY, BLUE, GREEN, ORANGE)))
+BY_TRAINING = {DISTILLED: "black", RECALIBRATED: SKY, CUT: YELLOW}
 QUALITY = ("accuracy", "robustness", "eao")
 ROBUSTNESS = "R, failures per 100 frames"
 MEASURES: tuple[Column, ...] = (
@@ -26,6 +30,12 @@ def fps_head(measured: Seq[Measurement]) -> str:
     """The head of a column of speeds: of the passes themselves, or of the full-size network where
     those were not timed."""
     return "FPS, full-size network" if any(one.speed for one in measured) else "FPS, tracked frames"
+
+
+def colour(tracker: Tracker) -> str:
+    """Of a pruned tracker: by its training, where that is not the thesis's; else by its share of
+    the parameters."""
+    return BY_TRAINING.get(tracker.training) or BY_SHARE[tracker.share]
 
 
 # -- Differences -----------------------------------------------------------------------------------

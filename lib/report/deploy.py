@@ -201,11 +201,8 @@ def here(dataset: Any, weights: str, framework: str, run: str) -> List[Candidate
 
 def _usual(weights: str, framework: str) -> List[Variant]:
     """What is also timed at full size."""
-    every, sized = (
-        everything.variants(weights, framework),
-        {one.weights for one in pruned.trackers()},
-    )
-    known = {weights, *sized}
+    known = {weights, *(one.weights for one in pruned.trackers())}
+    every = everything.variants(weights, framework)
     return [one for one in every if one.quantisation == USUAL and one.weights in known]
 
 

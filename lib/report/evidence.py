@@ -69,13 +69,12 @@ class Evidence:
         first, *rest = tracker.split()
         if first in ("PyTorch", "engine"):
             every = [*baseline(self.weights), *engines(self.weights, self.framework)]
-            level = rest[0]
         else:
-            every = pruned.variants(pruned.Tracker(float(first), rest[0]), self.framework)
-            level = rest[1] if rest[1:] else ""
-        plain = first == "PyTorch" or not level
-        found = [one for one in every if (one.framework == "pytorch") == plain]
-        return next(one for one in found if one.precision == (level or "FP32"))
+            training, *rest = rest
+            every = pruned.variants(pruned.Tracker(float(first), training), self.framework)
+        framework = "pytorch" if first == "PyTorch" or not rest else self.framework
+        wanted = framework, *(rest or ["FP32"])
+        return next(one for one in every if (one.framework, one.precision) == wanted)
 
     def measurement(self, variant: str | Variant) -> Measurement:
         """Raises CannotTell where a recorded run does not have it."""

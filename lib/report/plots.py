@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import Any, Callable, Mapping, NamedTuple, TypeVar, cast
+from typing import Any, Callable, Mapping, TypeVar, cast
 from typing import Sequence as Seq
 
 import matplotlib
@@ -23,9 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon
 
 from lib.report.tables import Text, needs_all
-from lib.vot.dataset import TAGS, Dataset, Sequence, polygon_corners
+from lib.vot.dataset import TAGS, Sequence, polygon_corners
 from lib.vot.metrics import Evaluation, bootstrap, resample
-from lib.vot.protocol import Trajectory
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 SKY, YELLOW, GREY = "#56B4E9", "#F0E442", "#666666"
@@ -92,40 +91,7 @@ def needs_frames(draw: Draw) -> Draw:
     return cast(Draw, needs_all(wrapper))
 
 
-# -- EAO -------------------------------------------------------------------------------------------
-
-
-@styled
-def eao(label: str, evaluation: Evaluation, lengths: Seq[int], note: str) -> Figure:
-    """Figure 3.7: the EAO curve with its bootstrap band, the interval of lengths shaded, and the
-    lengths of the sequences where they differ."""
-    vary = len(set(lengths)) > 1
-    figure, axes = new_figure(2.6 + 1.5 * vary, [2.6, 1.5][: 1 + vary])
-    axes = np.atleast_1d(axes)
-    _draw_curve(axes[0], evaluation, label, BLUE)
-    low, high = evaluation.eao_interval
-    axes[0].set(title="Expected average overlap curve", xlim=(0, 1.15 * high), ylim=(0, 1))
-    axes[0].set(xlabel="$N_S$, frames", ylabel=r"$\hat\Phi_{N_S}$")
-    axes[0].legend(loc="lower left")
-    if vary:
-        axes[1].hist(lengths, bins=min(12, max(4, len(lengths) // 2)), color=GREY, density=True)
-        axes[1].plot(lengths, np.zeros(len(lengths)), "|", color="black", ms=10, clip_on=False)
-        axes[1].axvspan(low, high, color=BLUE, alpha=0.15, lw=0)
-        axes[1].set(title=f"Lengths of sequences, interval {low}–{high}", xlim=axes[0].get_xlim())
-        axes[1].set(xlabel="frames", ylabel="density")
-    return finished(figure, note)
-
-
-def _draw_curve(axis: Axes, evaluation: Evaluation, label: str, color: Any) -> None:
-    first, curve = evaluation.protocol.first_length, evaluation.eao_curve()
-    length = np.arange(len(curve)) + first
-    low, high = curve_band(evaluation)
-    ends = "–".join(f"{end:.3f}" for end in bootstrap(evaluation)["eao"])
-    axis.plot(length, curve, color=color, label=f"{label}\nEAO {evaluation.eao:.3f} ({ends})")
-    axis.fill_between(length, low, high, color=color, alpha=0.2, lw=0)
-    begin, end = evaluation.eao_interval
-    axis.axvspan(begin, end, color=color, alpha=0.1, lw=0)
-    axis.plot([begin, end], [evaluation.eao] * 2, color=color, ls=":")
+# -- Values with their intervals -------------------------------------------------------------------
 
 
 def curve_band(evaluation: Evaluation) -> tuple[np.ndarray, np.ndarray]:
@@ -228,60 +194,15 @@ def attributes(here: Mapping[str, Evaluation], reported: pd.DataFrame, note: str
 # -- Frames ----------------------------------------------------------------------------------------
 
 
-@needs_frames
-def gallery(
-    dataset: Dataset, trajectories: Mapping[str, Trajectory], note: str, count: int = 6
-) -> Figure:
-    """A tracked frame, two-thirds into the sequence, of up to `count` sequences spread over the
-    dataset."""
-    every = [sequence for sequence in dataset if (trajectories[sequence.name].codes == -1).any()]
-    places = np.linspace(0, len(every) - 1, min(count, len(every)))
-    panels = []
-    for sequence in (every[place] for place in np.unique(places.astype(int))):
-        tracked = np.flatnonzero(trajectories[sequence.name].codes == -1)
-        index = int(tracked[np.abs(tracked - 2 * len(sequence) / 3).argmin()])
-        box = trajectories[sequence.name].entries[index]
-        panels.append(Panel(sequence, index, box, f"{sequence.name}\nframe {index + 1}"))
-    return frames(panels, note)
-
-
-class Panel(NamedTuple):
-    """One frame to draw: annotation, the tracker's box (None: none), a title, and whether the box
-    is a lost one."""
-
-    sequence: Sequence
-    number: int
-    box: np.ndarray | None
-    title: str
-    lost: bool = False
-
-
-@styled
-def frames(panels: Seq[Panel], note: str) -> Figure:
-    """Frames in two columns with annotation and the tracker's box drawn."""
-    rows = (len(panels) + 1) // 2
-    tallest = max(panel.sequence.height / panel.sequence.width for panel in panels)
-    lines = 1 + max(panel.title.count("\n") for panel in panels)
-    size = (WIDTH, rows * (WIDTH / 2 * tallest + 0.2 * lines) + 0.7)
-    figure, axes = plt.subplots(rows, 2, figsize=size, layout="constrained", squeeze=False)
-    for axis, panel in zip(axes.ravel(), panels):
-        show_frame(axis, panel.sequence, panel.number, panel.box, panel.lost)
-        axis.set_title(panel.title, fontsize=10)
-    for axis in axes.ravel()[len(panels) :]:
-        axis.set_axis_off()
-    names = [("annotation", YELLOW, "-"), ("tracker", SKY, "--"), ("lost", ORANGE, "--")]
-    legend_of_boxes(figure, names if any(panel.lost for panel in panels) else names[:2])
-    return finished(figure, note)
-
-
 def show_frame(
-    axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, lost: bool = False
+    axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, color: str = SKY
 ) -> None:
+    """A frame with its annotation and, unless it is None, a tracker's box."""
     axis.imshow(sequence.frame(index)[..., ::-1], interpolation="antialiased")
     axis.set_axis_off()
     draw_outline(axis, sequence.regions[index], YELLOW, "-")
     if box is not None:
-        draw_outline(axis, box, ORANGE if lost else SKY, "--")
+        draw_outline(axis, box, color, "--")
     axis.set(xlim=(-0.5, sequence.width - 0.5), ylim=(sequence.height - 0.5, -0.5))
 
 
@@ -339,40 +260,19 @@ def draw_box(
     text: str,
     color: str | None = None,
 ) -> None:
-    corner = (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
-    axis.add_patch(
-        FancyBboxPatch(
-            corner,
-            *size,
-            boxstyle="round,pad=0,rounding_size=0.2",
-            fc=color or "white",
-            ec="black",
-            lw=1,
-            alpha=0.45 if color else 1,
-        )
-    )
-    lines = text.count("\n") + 1
-    axis.text(
-        centre[0],
-        centre[1] + 0.19 * lines,
-        title,
-        ha="center",
-        va="center",
-        fontsize=10,
-        fontweight="bold",
-    )
-    axis.text(
-        centre[0], centre[1] - 0.22, text, ha="center", va="center", fontsize=9, linespacing=1.15
-    )
+    (x, y), corner = centre, (centre[0] - size[0] / 2, centre[1] - size[1] / 2)
+    fill: dict[str, Any] = {"fc": color, "alpha": 0.45} if color else {"fc": "white"}
+    rounded = "round,pad=0,rounding_size=0.2"
+    axis.add_patch(FancyBboxPatch(corner, *size, boxstyle=rounded, ec="black", lw=1, **fill))
+    up = 0.19 * (text.count("\n") + 1)
+    middle: dict[str, Any] = {"ha": "center", "va": "center"}
+    axis.text(x, y + up, title, **middle, fontsize=10, fontweight="bold")
+    axis.text(x, y - 0.22, text, **middle, fontsize=9, linespacing=1.15)
 
 
 def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axis.annotate(
-        "",
-        end,
-        start,
-        arrowprops={"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0},
-    )
+    look = {"arrowstyle": "-|>", "color": "black", "lw": 1.4, "shrinkA": 0, "shrinkB": 0}
+    axis.annotate("", end, start, arrowprops=look)
 
 
 def by(shape: Seq[int]) -> str:

@@ -1,5 +1,5 @@
-"""What a run says to the claims of the thesis: a function a quantity that
-data/thesis/scoreboard.csv names.
+"""What a run says to the claims of the thesis: each public function is a quantity that
+data/thesis/scoreboard.csv may name.
 
 Speeds are the full-size network's, quality is the run's on its dataset. An interval of a difference
 in quality is the paired bootstrap's; of a speed, the smallest and the largest round or the
@@ -9,7 +9,7 @@ quartiles of frames.
 from __future__ import annotations
 
 from math import nan
-from typing import Any, Callable, Dict, Iterable, Mapping
+from typing import Any, Iterable, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
@@ -24,14 +24,6 @@ from lib.siamrpn.network import NetworkConfig, backbone_parameters
 
 ORDER = (BASE, "engine FP32", "engine FP16", "engine INT8")  # the thesis's, from the slowest
 FULL = "full-size network, random weights"
-Quantity = Callable[..., Measured]
-QUANTITIES: Dict[str, Quantity] = {}
-
-
-def quantity(function: Quantity) -> Quantity:
-    """Makes a function's name one that scoreboard.csv may use."""
-    QUANTITIES[function.__name__] = function
-    return function
 
 
 def _with_ends(ends: Iterable[float], source: str) -> Measured:
@@ -45,39 +37,33 @@ def _fps(row: Mapping[str, Any]) -> Measured:
     return Measured(row["fps"], 1000 / row["frame_ms_high"], 1000 / row["frame_ms_low"], FULL)
 
 
-@quantity
+def _to_baseline(row: Mapping[str, Any]) -> Measured:
+    """Speed as a multiple of PyTorch FP32's. The interval: smallest and largest round."""
+    return Measured(row["ratio"], row["ratio_low"], row["ratio_high"], FULL)
+
+
+def _ratio(one: Measured, other: Measured) -> Measured:
+    """Of two speeds, as far apart as their ends allow."""
+    return Measured(one.value / other.value, one.low / other.high, one.high / other.low, FULL)
+
+
 def fps(evidence: Evidence, tracker: str) -> Measured:
     """Frames per second of the full-size network."""
     return _fps(evidence.speed_row(tracker))
 
 
-@quantity
 def speed_ratio(evidence: Evidence, a: str, b: str) -> Measured:
-    """How much faster a is than b at full size; each was timed in turns with PyTorch FP32. The
-    interval is as wide as the smallest and the largest round of both allow."""
-    one, other = evidence.speed_row(a), evidence.speed_row(b)
-    if b == BASE:
-        return Measured(one["ratio"], one["ratio_low"], one["ratio_high"], FULL)
-    return _ratio(one, other)
+    """How much faster a is than b at full size; each was timed in turns with PyTorch FP32."""
+    one = _to_baseline(evidence.speed_row(a))
+    return one if b == BASE else _ratio(one, _to_baseline(evidence.speed_row(b)))
 
 
-def _ratio(one: Mapping[str, Any], other: Mapping[str, Any]) -> Measured:
-    return Measured(
-        one["ratio"] / other["ratio"],
-        one["ratio_low"] / other["ratio_high"],
-        one["ratio_high"] / other["ratio_low"],
-        FULL,
-    )
-
-
-@quantity
 def speed_more(evidence: Evidence, a: str, b: str) -> Measured:
     """`speed_ratio` less one."""
     value, low, high, source = speed_ratio(evidence, a, b)
     return Measured(value - 1, low - 1, high - 1, source)
 
 
-@quantity
 def baseline_quality(evidence: Evidence, measure: str) -> Measured:
     """A measure of the baseline with its interval over sequences."""
     row = evidence.measurement(BASE).row()
@@ -85,13 +71,11 @@ def baseline_quality(evidence: Evidence, measure: str) -> Measured:
     return _with_ends(ends, f"{evidence.benchmark}, {row['network']}")
 
 
-@quantity
 def eao_loss(evidence: Evidence, a: str, b: str) -> Measured:
     """EAO of b less that of a, paired."""
     return _with_ends(evidence.difference(b, a), evidence.benchmark)
 
 
-@quantity
 def change(evidence: Evidence, measure: str, a: str | Variant, b: str | Variant) -> Measured:
     """Paired change of a measure from b to a in % of b's value."""
     whole = evidence.measurement(b).evaluation
@@ -104,14 +88,12 @@ def change(evidence: Evidence, measure: str, a: str | Variant, b: str | Variant)
     return Measured(value, low, high, evidence.benchmark)
 
 
-@quantity
 def eao_share(evidence: Evidence, a: str, b: str) -> Measured:
     """EAO of a as a share of b's, by their paired difference."""
     value, low, high, source = change(evidence, "eao", a, b)
     return Measured(1 + value / 100, 1 + low / 100, 1 + high / 100, source)
 
 
-@quantity
 def layer_ratio(evidence: Evidence, network: str, kind: str, slow: str, fast: str) -> Measured:
     """Time of a layer type of a full-size network at one precision, divided by that at another;
     means over calls."""
@@ -125,57 +107,40 @@ def layer_ratio(evidence: Evidence, network: str, kind: str, slow: str, fast: st
     return Measured(one / other, source=FULL)
 
 
-def _speeds(rows: Any) -> np.ndarray:
-    """(3, N) FPS of rows: the value, and its low and high end."""
-    return np.array([tuple(_fps(row))[:3] for row in rows], float).T
-
-
-def _against(one: np.ndarray, other: np.ndarray) -> Measured:
-    """The ratio of two speeds, (value, low, high) each, as far apart as their ends allow."""
-    ends = ((0, 0), (1, 2), (2, 1))
-    return _with_ends((float(one[i] / other[j]) for i, j in ends), FULL)
-
-
 def _mixed(evidence: Evidence) -> dict[tuple[str, ...], Mapping[str, Any]]:
     """The 24 mixtures of more than one precision, by precision of target, search and xcorr."""
     every = evidence.mixtures.items()
     return {levels: row for levels, row in every if len(set(levels)) > 1}
 
 
-@quantity
 def shared_speeds(evidence: Evidence) -> Measured:
     """FPS that the ranges of two neighbouring precisions of the search network share; 0 where they
     are apart."""
     every = evidence.mixtures.items()
     groups = [
-        _speeds(row for levels, row in every if levels[1] == precision) for precision in PRECISIONS
+        np.array([_fps(row)[:3] for levels, row in every if levels[1] == precision])
+        for precision in PRECISIONS
     ]
-    ends = ((0, 0), (1, 2), (2, 1))
-    shared = (
-        max(0.0, *(slow[i].max() - fast[j].min() for slow, fast in zip(groups, groups[1:])))
-        for i, j in ends
-    )
-    return _with_ends(shared, FULL)
+    shared = [
+        np.max(slow, 0) - np.min(fast, 0)[[0, 2, 1]] for slow, fast in zip(groups, groups[1:])
+    ]
+    return _with_ends(np.max([np.zeros(3), *shared], 0), FULL)
 
 
-@quantity
 def median_against_pure(evidence: Evidence, level: str) -> Measured:
     """Median speed of the mixtures whose search network has a precision, against the tracker that
     has it throughout."""
-    mixed = _speeds(row for levels, row in _mixed(evidence).items() if levels[1] == level.lower())
-    pure = _speeds([evidence.mixtures[(level.lower(),) * 3]])
-    return _against(np.median(mixed, 1), pure[:, 0])
+    level = level.lower()
+    mixed = [_fps(row)[:3] for levels, row in _mixed(evidence).items() if levels[1] == level]
+    return _ratio(Measured(*np.median(mixed, 0)), _fps(evidence.mixtures[level, level, level]))
 
 
-@quantity
 def fastest_mixture(evidence: Evidence) -> Measured:
     """Speed of the fastest mixture against INT8 throughout."""
     fastest = max(_mixed(evidence).values(), key=lambda row: float(row["fps"]))
-    pure = evidence.mixtures["int8", "int8", "int8"]
-    return _against(*(_speeds([row])[:, 0] for row in (fastest, pure)))
+    return _ratio(_fps(fastest), _fps(evidence.mixtures["int8", "int8", "int8"]))
 
 
-@quantity
 def mixtures_above(evidence: Evidence, tracker: str) -> Measured:
     """Mixtures whose EAO is higher than a tracker's. low: surely; high: possibly."""
     mixed = [one for one in mixtures(evidence.weights, evidence.framework) if "/" in one.precision]
@@ -185,7 +150,6 @@ def mixtures_above(evidence: Evidence, tracker: str) -> Measured:
     )
 
 
-@quantity
 def xcorr_change(evidence: Evidence) -> Measured:
     """What an INT8 xcorr network changes in EAO, % of an FP32 one's: the median of nine paired
     changes, one for each precision of target and search network, and of their ends."""
@@ -199,14 +163,12 @@ def xcorr_change(evidence: Evidence) -> Measured:
     return _with_ends(np.median([each[:3] for each in changes], 0), evidence.benchmark)
 
 
-@quantity
 def network_parameters(_: Evidence) -> Measured:
     """Parameters of the full-size backbone, counted, millions."""
     counted = backbone_parameters(NetworkConfig.resnet50()) / 1e6
     return Measured(counted, counted, counted, "counted")
 
 
-@quantity
 def pruned_better(evidence: Evidence) -> Measured:
     """Pruned networks with a higher top-1 accuracy than the original. low: whose intervals lie
     apart; high: or overlap."""
@@ -224,61 +186,49 @@ def pruned_better(evidence: Evidence) -> Measured:
 
 def _sizes(evidence: Evidence) -> list[list[Mapping[str, Any]]]:
     """Speed of the full-size networks: for each backbone from the whole one to the smallest, a row
-    a tracker in `ORDER`. The backbones' channels are those that the scores say."""
-    rows = [row for row in evidence.speed.compared if row["multiple"] == 1]
-    levels = [name.upper() for name in PRECISIONS]
-    sizes = []
-    for parameters in sorted({row["parameters"] for row in rows}, reverse=True):
-        own = [row for row in rows if row["parameters"] == parameters]
-        plain = [str(row["framework"]).startswith("PyTorch") for row in own]
-        engines = {row["precision"]: row for row, is_plain in zip(own, plain) if not is_plain}
-        if True not in plain or set(engines) != set(levels):
-            raise CannotTell(f"{evidence.framework} has not every precision at every size")
-        sizes.append([own[plain.index(True)], *(engines[level] for level in levels)])
+    per tracker in `ORDER`. The backbones' channels are those that the scores say."""
+    sizes = [list(map(evidence.speed.row_for, trackers)) for trackers in _pruned(evidence)]
+    if not all(map(all, sizes)):
+        raise CannotTell(f"{evidence.framework} has not every precision at every size")
     return sizes
 
 
-@quantity
 def pruned_fps(evidence: Evidence, millions: str, tracker: str) -> Measured:
     """Frames per second of a full-size network with a pruned backbone."""
     return _fps(_sizes(evidence)[thesis.SIZES.index(millions)][ORDER.index(tracker)])
 
 
-@quantity
 def sizes_in_speed_order(evidence: Evidence) -> Measured:
     """Sizes at which the trackers' speeds are in the thesis's `ORDER`. low: in every round; high:
     in some."""
-    ends = (("ratio", "ratio"), ("ratio_low", "ratio_high"), ("ratio_high", "ratio_low"))
-    counted = [
-        [all(fast[i] > slow[j] for slow, fast in zip(rows, rows[1:])) for i, j in ends]
-        for rows in _sizes(evidence)
-    ]
-    return _counted(counted, FULL)
+    sizes = [[_to_baseline(row) for row in rows] for rows in _sizes(evidence)]
+    steps = [[_faster(b, a) for a, b in zip(rows, rows[1:])] for rows in sizes]
+    return _counted([np.all(each, 0) for each in steps], FULL)
 
 
-@quantity
 def steps_faster(evidence: Evidence) -> Measured:
     """Steps to a smaller backbone that make a tracker faster, of 3 steps and 4 trackers. low, high:
     by the frames' quartiles."""
     sizes = _sizes(evidence)
-    pairs = [
-        (_fps(large), _fps(small))
-        for one, other in zip(sizes, sizes[1:])
-        for large, small in zip(one, other)
-    ]
-    return _counted([[b.value > a.value, b.low > a.high, b.high > a.low] for a, b in pairs], FULL)
+    pairs = [pair for one, other in zip(sizes, sizes[1:]) for pair in zip(one, other)]
+    return _counted([_faster(_fps(small), _fps(large)) for large, small in pairs], FULL)
 
 
-@quantity
+def _faster(one: Measured, other: Measured) -> list[bool]:
+    """Whether a speed is above another: by value, surely, possibly."""
+    return [one.value > other.value, one.low > other.high, one.high > other.low]
+
+
 def gain_left(evidence: Evidence, millions: str) -> Measured:
     """What FP16 gains over FP32 in speed with a pruned backbone, as a share of what it gains with
     the whole one."""
     sizes = _sizes(evidence)
     fp16, fp32 = ORDER.index("engine FP16"), ORDER.index("engine FP32")
     whole, small = (
-        _ratio(rows[fp16], rows[fp32]) for rows in (sizes[0], sizes[thesis.SIZES.index(millions)])
+        _ratio(_to_baseline(rows[fp16]), _to_baseline(rows[fp32]))
+        for rows in (sizes[0], sizes[thesis.SIZES.index(millions)])
     )
-    return _against(np.array(small[:3]), np.array(whole[:3]))
+    return _ratio(small, whole)
 
 
 def _pruned(evidence: Evidence) -> list[list[Variant]]:
@@ -290,42 +240,37 @@ def _pruned(evidence: Evidence) -> list[list[Variant]]:
     ]
 
 
-@quantity
 def steps_worse(evidence: Evidence) -> Measured:
     """Steps to a smaller backbone that lower a tracker's EAO, of 3 steps and 4 trackers. low: by
     more than noise; high: or within it."""
     sizes = _pruned(evidence)
     pairs = [pair for one, other in zip(sizes, sizes[1:]) for pair in zip(one, other)]
-    found = [evidence.difference(small, large, tests=len(pairs)) for large, small in pairs]
-    return _counted(
-        [[value < 0, high < 0, low <= 0] for value, low, high in found], evidence.benchmark
-    )
+    lower = [_lower(evidence, small, large, len(pairs)) for large, small in pairs]
+    return _counted(lower, evidence.benchmark)
 
 
-@quantity
+def _lower(evidence: Evidence, one: Variant, other: Variant, tests: int) -> list[bool]:
+    """Whether a tracker has a lower EAO than another: by value, surely, possibly."""
+    value, low, high = evidence.difference(one, other, tests=tests)
+    return [value < 0, high < 0, low <= 0]
+
+
 def sizes_pytorch_best(evidence: Evidence) -> Measured:
     """Sizes at which all engines have a lower EAO than PyTorch. low: by more than noise; high: none
     is higher by more than it."""
-    counted, sizes = [], _pruned(evidence)
-    for base, *compiled in sizes:
-        tests = len(sizes) * len(compiled)
-        found = [evidence.difference(one, base, tests=tests) for one in compiled]
-        counted.append(
-            [
-                all(value < 0 for value, _, _ in found),
-                all(high < 0 for _, _, high in found),
-                all(low <= 0 for _, low, _ in found),
-            ]
-        )
+    sizes = _pruned(evidence)
+    counted = [
+        np.all([_lower(evidence, one, base, len(sizes) * len(compiled)) for one in compiled], 0)
+        for base, *compiled in sizes
+    ]
     return _counted(counted, evidence.benchmark)
 
 
-def _counted(counted: Seq[Seq[bool]], source: str) -> Measured:
+def _counted(counted: Seq[Any], source: str) -> Measured:
     """Of things that each may be true by value, surely, and possibly: how many are."""
-    return _with_ends((float(count) for count in np.sum(counted, 0)), source)
+    return _with_ends(np.sum(counted, 0, float), source)
 
 
-@quantity
 def saving(evidence: Evidence, column: str, a: str, b: str) -> Measured:
     """How much less power or energy a frame a takes than b, %, by the thesis's definition (section
     4.3)."""

@@ -46,14 +46,14 @@ def agreement(name: str, here: Example, there: Example, tolerance: float = 1e-5)
 
 
 class Pair(NamedTuple):
-    """Two frames of a sequence as a tracker sees them that found the target in the first.
+    """The first frame of a sequence and another one as a tracker sees them that found the target
+    in the first. second: the other's index.
 
     exemplar (127, 127, 3) and search crop (255, 255, 3), uint8 BGR. box: the second annotation,
     x1 y1 x2 y2 in pixels of the search crop.
     """
 
     sequence: Sequence
-    first: int
     second: int
     exemplar: np.ndarray
     search: np.ndarray
@@ -61,7 +61,7 @@ class Pair(NamedTuple):
 
     @property
     def note(self) -> str:
-        return f"Sequence {self.sequence.name}, frames {self.first + 1} and {self.second + 1}"
+        return f"Sequence {self.sequence.name}, frames 1 and {self.second + 1}"
 
     @property
     def centre(self) -> np.ndarray:
@@ -106,7 +106,7 @@ def _pair(sequence: Sequence, index: int) -> Pair:
     box = axis_aligned_box(sequence.regions[index])
     ends = np.array([box[:2], box[:2] + box[2:] - 1])
     seen = ((ends - centre) * EXEMPLAR_SIZE / side + SEARCH_SIZE // 2).ravel()
-    return Pair(sequence, 0, index, exemplar, search, seen)
+    return Pair(sequence, index, exemplar, search, seen)
 
 
 # -- Drawings --------------------------------------------------------------------------------------

@@ -7,11 +7,11 @@ says whose number it is: "published" (the SiamRPN++ paper, as the thesis quotes 
 
 from __future__ import annotations
 
+import csv
 from typing import Dict
 
 import pandas as pd
 
-from lib.errors import InputError
 from lib.files import ROOT
 from lib.vot.dataset import VOT2018_FRAMES
 
@@ -25,41 +25,24 @@ def table(name: str) -> pd.DataFrame:
     """A reported table or figure by its file's name, e.g. "table_4_1"; column `row` is "published"
     or "thesis".
 
-    `.attrs` has "title", "source" and "units" as the file states them. Raises InputError where
-    there is no such file.
+    `.attrs` has "title", "source" and "units" as the file states them.
     """
     path = FOLDER / f"{name}.csv"
-    if not path.is_file():
-        there = ", ".join(sorted(file.stem for file in FOLDER.glob("*.csv")))
-        raise InputError(f"{path}: no such table of the thesis (there are {there}).")
-    head = [
-        line[1:].strip()
-        for line in path.read_text(encoding="utf-8").splitlines()
-        if line.startswith("#")
-    ]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    title, *about = (line[1:].strip() for line in lines if line.startswith("#"))
     frame = pd.read_csv(path, comment="#")
-    frame.attrs["title"] = head[0]
-    for line in head[1:]:
-        key, value = line.split(": ", 1)
-        frame.attrs[key] = value
+    frame.attrs.update(title=title, **dict(line.split(": ", 1) for line in about))
     return frame
 
 
-def failures(robustness: float, frames: int = VOT2018_FRAMES, digits: int = 3) -> list[int]:
-    """The whole numbers of failures that print as this robustness (failures per 100 frames, rounded
-    to `digits`).
+def failures(robustness: float) -> int:
+    """The whole number of failures on VOT2018 that prints as this robustness (failures per 100
+    frames, three digits).
 
-    failures(0.234) -> [50], failures(0.243) -> [52]: three digits pin the count on VOT2018 down, so
-    the "one more time" that section 4.1 reads out of the two is two more. Half a last digit either
-    way covers rounding and cutting off.
+    failures(0.234) -> 50, failures(0.243) -> 52: the "one more time" that section 4.1 reads out of
+    the two is two more. Three digits leave one number, rounded or cut off.
     """
-    step = 10.0**-digits
-    lowest, highest = (frames * (robustness + shift * step) / 100 for shift in (-0.5, 0.5))
-    return [
-        count
-        for count in range(max(int(lowest) - 1, 0), int(highest) + 2)
-        if lowest <= count <= highest
-    ]
+    return round(robustness * VOT2018_FRAMES / 100)
 
 
 NAMING = (
@@ -78,13 +61,11 @@ NAMING = (
 def rows(name: str) -> list[Dict[str, str]]:
     """A table's rows as printed, every digit kept, with a key "name": the tracker's, "12 M TensorRT
     FP16", or a claim's id."""
-    path = FOLDER / f"{name}.csv"
-    frame = pd.read_csv(path, comment="#", dtype=str, keep_default_na=False)
-    found = []
-    for row in frame.to_dict("records"):
-        texts = {str(column): str(text) for column, text in row.items()}
-        parts = {**texts, "parameters_m": f"{texts.get('parameters_m')} M"}
-        found.append({**texts, "name": " ".join(parts[each] for each in NAMING if each in texts)})
+    with open(FOLDER / f"{name}.csv", encoding="utf-8") as file:
+        found = list(csv.DictReader(line for line in file if not line.startswith("#")))
+    for row in found:
+        parts = {**row, "parameters_m": f"{row.get('parameters_m')} M"}
+        row["name"] = " ".join(parts[each] for each in NAMING if each in row)
     return found
 
 

@@ -289,7 +289,13 @@ def test_the_mean_of_the_segments_averages_is_the_curves_value(
 def test_the_figures_of_section_3_3_can_be_read(
     evaluation: Page, still: Dataset, beside: dict[str, Trajectory], evaluated: Evaluation
 ) -> None:
+    lengths = [len(sequence) for sequence in still]
+    curve = evaluation.eao("measured now", evaluated, lengths, "the note")
+    drawn = curve.axes[0].lines[0].get_ydata()
+    np.testing.assert_array_equal(np.asarray(drawn), evaluated.eao_curve())
+    assert [axis.get_xlabel() for axis in curve.axes] == ["$N_S$, frames", "frames"]
     for figure in (
+        curve,
         evaluation.overlap(still, beside, "the note"),
         evaluation.resets(still, beside, 10, "the note"),
         evaluation.segments(still, beside, evaluated, "the note"),

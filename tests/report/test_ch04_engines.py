@@ -3,6 +3,8 @@ beside the thesis's rows."""
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -121,6 +123,16 @@ def test_sequences_are_counted_one_by_one(
     rows = baseline_page.per_sequence(still, evaluated, "caption").rows
     assert [row[0][0] for row in rows] == ["b", "a", "c"], "most failures first"
     assert rows[0][1:3] == [f"{COUNT - 4}", "1"] and rows[1][2] == "0"
+
+
+def test_frames_are_drawn_into_the_page(
+    baseline_page: Page, still: Dataset, beside: dict[str, Trajectory]
+) -> None:
+    figure, out = baseline_page.gallery(still, beside, "the note"), io.StringIO()
+    assert_readable(figure, "the note")
+    figure.savefig(out, format="svg")
+    drawn = re.sub(r"xmlns:\w+=\"[^\"]+\"", "", out.getvalue())
+    assert "data:image/png;base64" in drawn and 'href="http' not in drawn
 
 
 def test_the_failure_shown_is_followed_by_a_new_start(

@@ -3,6 +3,7 @@ is missing is said."""
 
 from __future__ import annotations
 
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,9 @@ def test_every_claim_names_a_quantity_a_rule_and_numbers_that_are_there() -> Non
         assert set(each.needs.split("; ")) <= {"", "VOT2018", "Xavier", "FP16", "TensorRT"}
         assert (files.ROOT / "notebooks" / f"{each.page}.ipynb").is_file()
     used = {each.quantity for each in found}
-    assert used == set(quantities.QUANTITIES), "no quantity without a claim"
+    own = inspect.getmembers(quantities, inspect.isfunction)
+    public = {name for name, one in own if one.__module__ == quantities.__name__ and name[0] != "_"}
+    assert used == public, "no quantity without a claim"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -362,11 +365,7 @@ def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
 # -- Views -----------------------------------------------------------------------------------------
 
 
-def test_a_table_has_a_row_a_claim_and_the_summary_counts_them(evidence: Evidence) -> None:
+def test_a_table_has_a_row_per_claim(evidence: Evidence) -> None:
     found = claims.judged(evidence, "04_2_engines")
     table = claims.table(found, "x")
     assert [row[-1][0] for row in table.rows] == [one.verdict for one in found]
-    every = claims.judged(evidence)
-    counts = [sum(one.verdict == each for one in every) for each in (HOLDS, FAILS, OPEN)]
-    text = claims.summary(every)
-    assert all(str(count) in text for count in (len(every), *counts))

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lib.errors import InputError
 from lib.files import ROOT
 from lib.report import audit, thesis
 from lib.vot.dataset import VOT2018_FRAMES, VOT2018_SEQUENCES
@@ -76,7 +75,7 @@ def test_figure_4_5_is_what_the_notes_recover(shared: Path) -> None:
 
 
 # The audit has formulas, not numbers
-@pytest.mark.parametrize("name", [name for name in FILES if name != "audit"])
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith("audit")])
 def test_every_number_says_whose_it_is_and_where_it_comes_from(name: str) -> None:
     table = thesis.table(name)
     assert set(table["row"]) <= {"thesis", "published"}
@@ -90,23 +89,14 @@ def test_the_dataset_is_the_one_that_the_thesis_counts(text: str) -> None:
 def test_three_digits_of_robustness_leave_one_count_of_failures() -> None:
     robustness = [*thesis.table("table_4_1")["robustness"], *thesis.table("digits")["robustness"]]
     for value in robustness:
-        [count] = thesis.failures(value)
+        [count] = {thesis.failures(value + rounding) for rounding in (-0.0005, 0, 0.0005)}
         assert 100 * count / VOT2018_FRAMES == pytest.approx(value, abs=0.0005)
-    assert thesis.failures(0.234) == [50]
-    assert thesis.failures(0.23, digits=2) == [49, 50], "two digits do not"
 
 
 def test_the_text_says_one_more_failure_where_its_table_says_two(text: str) -> None:
     assert "lost the target object one more time in total" in text
     paper, xavier = thesis.table("table_4_1")["robustness"]
-    assert (thesis.failures(paper), thesis.failures(xavier)) == ([50], [52])
-
-
-def test_a_table_that_is_not_there_is_named() -> None:
-    with pytest.raises(
-        InputError, match=r"table_9_9\.csv: no such table of the thesis \(there are .*table_4_1"
-    ):
-        thesis.table("table_9_9")
+    assert (thesis.failures(paper), thesis.failures(xavier)) == (50, 52)
 
 
 # The data files against the thesis's text
@@ -349,7 +339,7 @@ def test_every_robustness_is_one_whole_number_of_failures(
     findings: dict[str, audit.Finding], name: str
 ) -> None:
     for row in thesis.rows(name):
-        [count] = thesis.failures(float(row["robustness"]))
+        count = thesis.failures(float(row["robustness"]))
         finding = findings[f"{name}/{row['name']}/robustness"]
         assert (finding.reading, finding.sentence) == (
             "agrees",
@@ -391,7 +381,7 @@ def test_the_numbers_that_the_audit_s_sentences_add_are_the_thesis_s_or_follow_f
     known = {
         value
         for name in FILES
-        if name != "audit"
+        if not name.startswith("audit")
         for row in thesis.rows(name)
         for value in row.values()
     }
@@ -404,7 +394,7 @@ def test_the_numbers_that_the_audit_s_sentences_add_are_the_thesis_s_or_follow_f
         *thesis.table("table_4_1")["robustness"],
         *thesis.table("table_4_2")["robustness"],
     ]
-    known |= {str(count) for value in robustness for count in thesis.failures(value)}
+    known |= {str(thesis.failures(value)) for value in robustness}
     known |= {f"{100 * 12 / 45.5:.1f}", f"{100 * (60 - 51) / 51:.1f}"}  # 26.4 %, 17.6 %
     for check in thesis.rows("audit"):
         words = re.sub(
