@@ -117,7 +117,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one sentence, and takes an option once."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> argparse.Namespace:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         names = [each.partition("=")[0] for each in args if each.startswith("--")]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
