@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Tuple
 import numpy as np
 
 from lib.errors import InputError
-from lib.siamrpn.anchors import RATIOS, tracker_anchors
+from lib.siamrpn.anchors import RATIOS, anchor_grid
 from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 
 if TYPE_CHECKING:
-    from lib.siamrpn.contract import TrackerNetwork
+    from lib.siamrpn.contract import EngineNetwork
 
 # The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0
@@ -52,7 +52,7 @@ class SiamRPNTracker:
     """One target in one video. `init` on the first frame, then `track` frame by frame; a new `init`
     starts over."""
 
-    def __init__(self, network: TrackerNetwork, config: TrackerConfig = TrackerConfig()) -> None:
+    def __init__(self, network: EngineNetwork, config: TrackerConfig = TrackerConfig()) -> None:
         self.network, self.config = network, config
         self.anchors = np.zeros((0, 4), np.float32)
         self.window = np.zeros(0)
@@ -98,7 +98,7 @@ class SiamRPNTracker:
         """Choose the best anchor from the networks' outputs and move the target there; width and
         height are the frame's."""
         if cls.shape[2] ** 2 * len(RATIOS) != len(self.anchors):
-            self.anchors = tracker_anchors(cls.shape[2])
+            self.anchors = anchor_grid(cls.shape[2]).reshape(-1, 4)
             hanning = np.hanning(cls.shape[2])
             self.window = np.tile(np.outer(hanning, hanning).ravel(), len(RATIOS))
         score = target_probability(cls)
