@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import pictures_of, refuse_others
+from lib.files import pictures_of, refuse_others, whole_file
 from lib.siamrpn.tracker import TrackResult
 from lib.vot.dataset import read_frame
 
@@ -36,7 +36,6 @@ class FrameSource:
     def __init__(self, source: str, note: Callable[[str], Any] = print) -> None:
         self.name, self.rate, self.seconds = source, 30.0, 0.0
         self._note = note
-        self._scaled = False
         self._files: list[Path] = []
         self._capture: Any = None
         if os.path.isdir(source):
@@ -63,62 +62,54 @@ class FrameSource:
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        first, low, high = None, 0.0, 255.0
-        for number, frame in enumerate(self._frames(), 1):
-            if first is None:
-                first = frame
-                if frame.dtype != np.uint8:
-                    low, high = _stretched(frame)
-                    self._note(
-                        f"{self.name}: pictures of {frame.dtype}, whose values {low:g} to {high:g} "
-                        "become 0 to 255 in every frame"
-                    )
-            if frame.shape != first.shape or frame.dtype != first.dtype:
-                frame = self._as_the_first(frame, first, number)
-            if frame.dtype != np.uint8:
-                share = (frame.astype(np.float32) - low) / (high - low)
-                frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
-            yield frame
-        if first is None:
-            raise InputError(f"{self.name}: no frame could be read")
+        return self._captured() if self._capture is not None else self._pictures()
 
-    def _as_the_first(self, frame: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
-        """A video's frame in the size of its first one. Raises InputError for a folder's."""
-        text = f"{self.name}: frame {number} has {_about(frame)}, the first has {_about(first)}"
-        if self._files:
-            raise InputError(text)
-        if not self._scaled:
-            self._note(f"{text}; such frames are scaled to the first one's size")
-        self._scaled = True
-        return cv2.resize(frame, first.shape[1::-1], interpolation=cv2.INTER_AREA)
-
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _pictures(self) -> Iterator[np.ndarray]:
+        first, low, high = read_frame(self._files[0], deep=True), 0.0, 255.0
+        if (
+            first.dtype != np.uint8
+        ):  # all but a thousandth of its values lie between black and white
+            low, high = np.nanpercentile(first, (0.1, 99.9))
+            self._note(
+                f"{self.name}: pictures of {first.dtype}, whose values {low:g} to {high:g} "
+                "become 0 to 255 in every frame"
+            )
         for number, file in enumerate(self._files):
             self.seconds = number / self.rate
-            yield read_frame(file, deep=True)
-        if self._capture is not None:
-            yield from self._captured()
+            frame = read_frame(file, deep=True)
+            if frame.shape != first.shape or frame.dtype != first.dtype:
+                raise InputError(f"{file} has {_about(frame)}, the first has {_about(first)}")
+            if frame.dtype != np.uint8:
+                share = (frame.astype(np.float32) - low) / max(high - low, 1e-6)
+                frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
+            yield frame
 
     def _captured(self) -> Iterator[np.ndarray]:
         announced, read, start = len(self), 0, 0.0
-        try:
+        found, frame = self._capture.read()
+        if not found:
+            raise InputError(f"{self.name}: no frame could be read")
+        first, scaled = frame, False
+        while found:
+            time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - start
+            if read == 0:
+                start, time = time, 0.0
+            elif time <= self.seconds:  # a container without times
+                time = self.seconds + 1 / self.rate
+            self.seconds, read = time, read + 1
+            if frame.shape != first.shape:
+                if not scaled:
+                    self._note(
+                        f"{self.name}: frame {read} has {_about(frame)}, the first has "
+                        f"{_about(first)}; such frames are scaled to the first one's size"
+                    )
+                frame = cv2.resize(frame, first.shape[1::-1], interpolation=cv2.INTER_AREA)
+                scaled = True
+            yield frame
             found, frame = self._capture.read()
-            while found:
-                time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - start
-                if read == 0:
-                    start, time = time, 0.0
-                elif time <= self.seconds:  # a container without times
-                    time = self.seconds + 1 / self.rate
-                self.seconds, read = time, read + 1
-                yield frame
-                found, frame = self._capture.read()
-        finally:
-            self._capture.release()
         # By time: of a varying rate a container knows the length, and guesses the count
-        if (
-            0 < read < announced
-            and start + self.seconds + 1 / self.rate < 0.9 * announced / self.rate
-        ):
+        shown = start + self.seconds + 1 / self.rate
+        if read < announced and shown < 0.9 * announced / self.rate:
             self._note(
                 f"{self.name}: {announced} frames announced, {read} could be read (damaged, or cut "
                 "without re-encoding)"
@@ -130,27 +121,20 @@ def _about(frame: np.ndarray) -> str:
     return f"{frame.shape[1]}x{frame.shape[0]} pixels{depth}"
 
 
-def _stretched(frame: np.ndarray) -> tuple[float, float]:
-    """Which values of a deep picture become black and white: all but a thousandth lie between."""
-    low, high = np.nanpercentile(frame, (0.1, 99.9))
-    return float(low), float(max(high, low + 1e-6))
-
-
 class TrackWriter:
     """Takes frames and boxes one by one, for `write_track`. `fault` is why there is no video."""
 
     def __init__(self, folder: Path, rate: float, video: bool) -> None:
         self.boxes, self.video = folder / "boxes.csv", folder / "tracked.mp4"
+        self.partial = folder / f".tracked.{os.getpid()}.mp4"
         self.number, self.lost, self.fault = 0, 0, "" if video else "--no-video"
-        self._partial = folder / f".tracked.{os.getpid()}.mp4"
         refuse_others(self.boxes, COLUMNS[:13].encode())
         if video and self.video.exists() and not self.boxes.exists():
             raise InputError(
                 f"{self.video}: is there already, and was not made by this command; name another --out"
             )
-        self._before = self.boxes.read_bytes() if self.boxes.is_file() else None
+        self.rows: Any = None
         self._rate = rate
-        self._rows: Any = None
         self._encoder: Any = None
 
     def add(
@@ -158,23 +142,19 @@ class TrackWriter:
     ) -> np.ndarray:
         """Append a frame with its result; returns it with the box drawn. seconds: of tracking.
         time: of the frame in the video."""
-        if self._rows is None:
-            self.boxes.parent.mkdir(parents=True, exist_ok=True)
-            self._rows = self.boxes.open("w", encoding="utf-8")
-            self._rows.write(f"{COLUMNS}\n")
         self.number, self.lost = self.number + 1, self.lost + result.lost
         box = ",".join(f"{value:.2f}" for value in result.box)
-        self._rows.write(
+        self.rows.write(
             f"{self.number},{box},{result.score:.4f},{seconds:.5f},{result.lost:d},{time:.4f}\n"
         )
         image = annotated(frame, result.box, result.score, result.lost)
         if not self.fault:
             self._draw(image, time)
         try:
-            self._rows.flush()
+            self.rows.flush()
         except OSError:  # without the video there is room
-            self.drop_video("the disk is full")
-            self._rows.flush()
+            self._drop_video("the disk is full")
+            self.rows.flush()
         return image
 
     def _draw(self, image: np.ndarray, time: float) -> None:
@@ -182,62 +162,42 @@ class TrackWriter:
             fitted = _fitted(image)
             if self._encoder is None:
                 size = fitted.shape[1], fitted.shape[0]
-                self._encoder = H264(self._partial, self._rate, size)
+                self._encoder = H264(self.partial, self._rate, size)
             self._encoder.write(fitted, time)
         except Exception as error:  # boxes never depend on the video
-            self.drop_video(" ".join(str(error).split()))
+            self._drop_video(str(error))
 
-    def drop_video(self, fault: str) -> None:
-        self.fault, self._encoder = fault or "the encoder failed", None
+    def _drop_video(self, fault: str) -> None:
+        self.fault, self._encoder = " ".join(fault.split()) or "the encoder failed", None
         with suppress(OSError):
-            os.truncate(self._partial, 0)  # it may be open still
-            self._partial.unlink()
+            os.truncate(self.partial, 0)  # it may be open still
 
-    def close(self, keep: bool) -> None:
-        """End both files; keep: False takes them away, and restores the boxes of an earlier run."""
+    def finish_video(self) -> None:
         if self._encoder is not None:
             try:
                 self._encoder.close()
-                if not keep or _count_frames(self._partial) != self.number:
-                    raise OSError("not everything could be written (is the disk full?)")
-                os.replace(self._partial, self.video)
+                os.replace(self.partial, self.video)
             except Exception as error:
-                self.drop_video(" ".join(str(error).split()))
-        if self._rows is not None:
-            try:
-                self._rows.close()
-            except OSError:  # what is left to write has no room
-                if keep:
-                    raise
-            if not keep:
-                self.boxes.unlink()
-                if self._before is not None:
-                    self.boxes.write_bytes(self._before)
+                self._drop_video(str(error))
 
 
 @contextmanager
 def write_track(folder: Path, rate: float, video: bool = True) -> Iterator[TrackWriter]:
-    """boxes.csv and, unless `video` is False, tracked.mp4 in a folder. Boxes are written frame by
-    frame; both files stay when the block ends or is interrupted, and go where it fails.
+    """boxes.csv and, unless `video` is False, tracked.mp4 in a folder. Both appear when the block
+    ends, and not where it fails; until then the rows so far are in a hidden file beside them.
 
     Raises InputError where boxes cannot be written.
     """
-    new, keep = not os.path.exists(folder), True
-    try:
-        writer = TrackWriter(folder, rate, video)
+    writer = TrackWriter(folder, rate, video)
+    with whole_file(writer.boxes) as temporary:
         try:
-            yield writer
-        except (InputError, OSError):
-            keep = False
-            raise
+            with temporary.open("w", encoding="utf-8") as writer.rows:
+                writer.rows.write(f"{COLUMNS}\n")
+                yield writer
+            writer.finish_video()
         finally:
-            writer.close(keep)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
-    finally:
-        if new and not keep:
             with suppress(OSError):
-                folder.rmdir()
+                writer.partial.unlink()
 
 
 class H264:
@@ -273,14 +233,6 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     if size == [width, height]:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _count_frames(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
 
 
 def annotated(frame: np.ndarray, box: np.ndarray, score: float, lost: bool = False) -> np.ndarray:
