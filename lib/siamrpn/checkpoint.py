@@ -23,6 +23,8 @@ from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
 MARK = "siambook"  # in weights that are made here, which may be replaced (`files.refuse_others`)
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # keys around a state dict
 LARGEST = 1e9  # a weight that is larger makes a network's answer overflow
+# What PyTorch raises for a damaged file
+DAMAGED = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, struct.error)
 # What other files begin with that are named .pth
 OTHER_FILES = {
     b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` brings the file)",
@@ -78,15 +80,7 @@ def read_plain(path: Union[str, Path]) -> Any:
         raise InputError(
             f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
         ) from None
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        EOFError,
-        ValueError,
-        TypeError,
-        struct.error,
-    ) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})"
         ) from None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping
+from typing import Any, Collection, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
@@ -182,8 +182,13 @@ def load_dataset(path: str | Path, leave_out: bool = False) -> Dataset:
     if not os.path.exists(path):  # False also for what can be no path
         raise InputError(f"Dataset {path} does not exist.")
     described = path / f"{_name(path)}.json" if path.is_dir() else path
+    if described.is_file():
+        videos = read_mapping(described).items()
+        loaders = [partial(_load_json, described, name, video) for name, video in videos]
+    else:
+        loaders = [partial(_load_folder, annotation) for annotation in _in_folder(path)]
     sequences, faults = [], []
-    for load in _in_json(described) if described.is_file() else _in_folder(path):
+    for load in loaders:
         try:
             sequences.append(load())
         except InputError as error:
@@ -219,8 +224,9 @@ def _annotations(folder: Path) -> list[Path]:
     return [alone] if alone else filled or numbered
 
 
-def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
-    """Loaders of the sequences of a folder: itself, those in its list.txt, or all inside."""
+def _in_folder(path: Path) -> list[Path]:
+    """Annotation files of the sequences of a folder: itself, those in its list.txt, or all
+    inside."""
     listing = path / "list.txt"
     if _annotations(path):
         folders = [path]
@@ -230,7 +236,7 @@ def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
     else:
         folders = [folder for folder in sorted(path.iterdir()) if _annotations(folder)]
     files = (_annotations(folder) or [folder / "groundtruth.txt"] for folder in folders)
-    return [partial(_load_folder, file) for file in chain(*files)]
+    return list(chain(*files))
 
 
 def _load_folder(source: Path) -> Sequence:
@@ -279,14 +285,9 @@ def _name(folder: Path) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _in_json(path: Path) -> list[Callable[[], Sequence]]:
-    """Loaders of the sequences in PySOT's json: {name: {img_names, gt_rect, one list per tag, width, height}}."""
-    videos = read_mapping(path)
-    return [partial(_load_json, path, name, video) for name, video in videos.items()]
-
-
 def _load_json(path: Path, name: str, video: Any) -> Sequence:
-    """One sequence of PySOT's json; VOT's toolkit has its frames one folder deeper, in color/.
+    """One sequence of PySOT's json, {name: {img_names, gt_rect, one list per tag, width, height}};
+    VOT's toolkit has its frames one folder deeper, in color/.
 
     An empty tag list means that the tag never occurs. OTB's json has no sizes: a frame tells.
     """
