@@ -78,7 +78,9 @@ class FrameSource:
             self.seconds = number / self.rate
             frame = read_frame(file, deep=True)
             if frame.shape != first.shape or frame.dtype != first.dtype:
-                raise InputError(f"{file} has {_about(frame)}, the first has {_about(first)}")
+                raise InputError(
+                    f"{self.name}: frame {number + 1} has {_about(frame)}, the first has {_about(first)}"
+                )
             if frame.dtype != np.uint8:
                 share = (frame.astype(np.float32) - low) / max(high - low, 1e-6)
                 frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
