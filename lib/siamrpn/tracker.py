@@ -135,15 +135,14 @@ def check_box(box: np.ndarray, frame: np.ndarray) -> np.ndarray:
             f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed"
         )
     x, y, width, height = box
-    if max(width / frame.shape[1], height / frame.shape[0]) > 4:
-        raise InputError(
-            f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame"
-        )
-    if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
-        raise InputError(
-            f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"
-        )
-    return box
+    rows, columns = frame.shape[:2]
+    if max(width / columns, height / rows) > 4:
+        fault = "is far larger than"
+    elif x >= columns or y >= rows or x + width <= 0 or y + height <= 0:
+        fault = "lies outside"
+    else:
+        return box
+    raise InputError(f"initial box {box.tolist()} {fault} the {columns}x{rows} frame")
 
 
 def target_probability(cls: np.ndarray) -> np.ndarray:

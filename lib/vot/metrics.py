@@ -109,21 +109,20 @@ class Evaluation:
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON values; attributes under the names they have in files."""
         attributes = self.attributes()
-        return json_values(
-            {
-                "dataset": self.dataset,
-                "protocol": self.protocol.name,
-                "sequences": len(self.sequences),
-                "left_out": self.left_out,
-                "frames": int(self.frames[0].sum()),
-                "repetitions": self.repetitions,
-                **attributes.pop("all"),
-                "eao_interval": list(self.eao_interval),
-                "attributes": {TAG_FILES.get(name, name): row for name, row in attributes.items()},
-                "per_sequence": self.per_sequence(),
-                "eao_curve": self.eao_curve().tolist(),
-            }
-        )
+        result = {
+            "dataset": self.dataset,
+            "protocol": self.protocol.name,
+            "sequences": len(self.sequences),
+            "left_out": self.left_out,
+            "frames": int(self.frames[0].sum()),
+            "repetitions": self.repetitions,
+            **attributes.pop("all"),
+            "eao_interval": list(self.eao_interval),
+            "attributes": {TAG_FILES.get(name, name): row for name, row in attributes.items()},
+            "per_sequence": self.per_sequence(),
+            "eao_curve": self.eao_curve().tolist(),
+        }
+        return json_values(result)
 
 
 def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,17 +179,16 @@ def bootstrap(
     evaluation: Any,
     attribute: str = "all",
     groups: Mapping[str, str] | None = None,
-    level: float = 0.95,
     n: int = 2000,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (low, high) of the measures over n draws of sequences with
+    """95 % intervals (low, high) of the measures over n draws of sequences with
     replacement, always the same draws.
 
     groups: sequence -> group, where sequences of a group are not independent (they show the same
     photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
     samples = evaluation.scores(resample(evaluation.sequences, n, groups), attribute)
-    return {measure: percentiles(samples[measure], level) for measure in evaluation.measures}
+    return {measure: percentiles(samples[measure]) for measure in evaluation.measures}
 
 
 def paired_bootstrap(a: Any, b: Any, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
@@ -333,7 +331,7 @@ def resample(
     return drawn[:, member].astype(float)
 
 
-def percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     samples = samples[np.isfinite(samples)]
     if not samples.size:
         return float("nan"), float("nan")
