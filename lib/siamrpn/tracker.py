@@ -4,7 +4,7 @@ smoothing, clipping."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Tuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ class SiamRPNTracker:
         self.network, self.config = network, config
         self.anchors = np.zeros((0, 4), np.float32)
         self.window = np.zeros(0)
-        self.kernels: Optional[Any] = None
+        self.kernels: Any = None
         self.weak = 0  # successive frames with a score below LOST_SCORE
 
     def init(self, frame: np.ndarray, box: np.ndarray) -> None:
