@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lib.errors import InputError
-from lib.files import pictures_of, refuse_others, whole_file
+from lib.files import pictures_of, refuse_others
 from lib.siamrpn.tracker import TrackResult
 from lib.vot.dataset import read_frame
 
@@ -66,9 +66,7 @@ class FrameSource:
 
     def _pictures(self) -> Iterator[np.ndarray]:
         first, low, high = read_frame(self._files[0], deep=True), 0.0, 255.0
-        if (
-            first.dtype != np.uint8
-        ):  # all but a thousandth of its values lie between black and white
+        if first.dtype != np.uint8:  # all but a thousandth lie between black and white
             low, high = np.nanpercentile(first, (0.1, 99.9))
             self._note(
                 f"{self.name}: pictures of {first.dtype}, whose values {low:g} to {high:g} "
@@ -128,15 +126,16 @@ class TrackWriter:
 
     def __init__(self, folder: Path, rate: float, video: bool) -> None:
         self.boxes, self.video = folder / "boxes.csv", folder / "tracked.mp4"
-        self.partial = folder / f".tracked.{os.getpid()}.mp4"
         self.number, self.lost, self.fault = 0, 0, "" if video else "--no-video"
+        self._partial = folder / f".tracked.{os.getpid()}.mp4"
         refuse_others(self.boxes, COLUMNS[:13].encode())
         if video and self.video.exists() and not self.boxes.exists():
             raise InputError(
                 f"{self.video}: is there already, and was not made by this command; name another --out"
             )
-        self.rows: Any = None
+        self._before = self.boxes.read_bytes() if self.boxes.is_file() else None
         self._rate = rate
+        self._rows: Any = None
         self._encoder: Any = None
 
     def add(
@@ -144,19 +143,23 @@ class TrackWriter:
     ) -> np.ndarray:
         """Append a frame with its result; returns it with the box drawn. seconds: of tracking.
         time: of the frame in the video."""
+        if self._rows is None:
+            self.boxes.parent.mkdir(parents=True, exist_ok=True)
+            self._rows = self.boxes.open("w", encoding="utf-8")
+            self._rows.write(f"{COLUMNS}\n")
         self.number, self.lost = self.number + 1, self.lost + result.lost
         box = ",".join(f"{value:.2f}" for value in result.box)
-        self.rows.write(
+        self._rows.write(
             f"{self.number},{box},{result.score:.4f},{seconds:.5f},{result.lost:d},{time:.4f}\n"
         )
         image = annotated(frame, result.box, result.score, result.lost)
         if not self.fault:
             self._draw(image, time)
         try:
-            self.rows.flush()
+            self._rows.flush()
         except OSError:  # without the video there is room
-            self._drop_video("the disk is full")
-            self.rows.flush()
+            self.drop_video("the disk is full")
+            self._rows.flush()
         return image
 
     def _draw(self, image: np.ndarray, time: float) -> None:
@@ -164,42 +167,62 @@ class TrackWriter:
             fitted = _fitted(image)
             if self._encoder is None:
                 size = fitted.shape[1], fitted.shape[0]
-                self._encoder = H264(self.partial, self._rate, size)
+                self._encoder = H264(self._partial, self._rate, size)
             self._encoder.write(fitted, time)
         except Exception as error:  # boxes never depend on the video
-            self._drop_video(str(error))
+            self.drop_video(" ".join(str(error).split()))
 
-    def _drop_video(self, fault: str) -> None:
-        self.fault, self._encoder = " ".join(fault.split()) or "the encoder failed", None
+    def drop_video(self, fault: str) -> None:
+        self.fault, self._encoder = fault or "the encoder failed", None
         with suppress(OSError):
-            os.truncate(self.partial, 0)  # it may be open still
+            os.truncate(self._partial, 0)  # it may be open still
+            self._partial.unlink()
 
-    def finish_video(self) -> None:
+    def close(self, keep: bool) -> None:
+        """End both files; keep: False takes them away, and restores the boxes of an earlier run."""
         if self._encoder is not None:
             try:
                 self._encoder.close()
-                os.replace(self.partial, self.video)
+                if not keep:
+                    raise OSError("not kept")
+                os.replace(self._partial, self.video)
             except Exception as error:
-                self._drop_video(str(error))
+                self.drop_video(" ".join(str(error).split()))
+        if self._rows is not None:
+            try:
+                self._rows.close()
+            except OSError:  # what is left to write has no room
+                if keep:
+                    raise
+            if not keep:
+                self.boxes.unlink()
+                if self._before is not None:
+                    self.boxes.write_bytes(self._before)
 
 
 @contextmanager
 def write_track(folder: Path, rate: float, video: bool = True) -> Iterator[TrackWriter]:
-    """boxes.csv and, unless `video` is False, tracked.mp4 in a folder. Both appear when the block
-    ends, and not where it fails; until then the rows so far are in a hidden file beside them.
+    """boxes.csv and, unless `video` is False, tracked.mp4 in a folder. Boxes are written frame by
+    frame; both files stay when the block ends or is interrupted, and go where it fails.
 
     Raises InputError where boxes cannot be written.
     """
-    writer = TrackWriter(folder, rate, video)
-    with whole_file(writer.boxes) as temporary:
+    new, keep = not os.path.exists(folder), True
+    try:
+        writer = TrackWriter(folder, rate, video)
         try:
-            with temporary.open("w", encoding="utf-8") as writer.rows:
-                writer.rows.write(f"{COLUMNS}\n")
-                yield writer
-            writer.finish_video()
+            yield writer
+        except (InputError, OSError):
+            keep = False
+            raise
         finally:
+            writer.close(keep)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from None
+    finally:
+        if new and not keep:
             with suppress(OSError):
-                writer.partial.unlink()
+                folder.rmdir()
 
 
 class H264:
