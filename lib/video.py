@@ -36,7 +36,6 @@ class FrameSource:
     def __init__(self, source: str, note: Callable[[str], Any] = print) -> None:
         self.name, self.rate, self.seconds = source, 30.0, 0.0
         self._note = note
-        self._scaled = False
         self._files: list[Path] = []
         self._capture: Any = None
         if os.path.isdir(source):
@@ -63,62 +62,54 @@ class FrameSource:
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[np.ndarray]:
-        first, low, high = None, 0.0, 255.0
-        for number, frame in enumerate(self._frames(), 1):
-            if first is None:
-                first = frame
-                if frame.dtype != np.uint8:
-                    low, high = _stretched(frame)
-                    self._note(
-                        f"{self.name}: pictures of {frame.dtype}, whose values {low:g} to {high:g} "
-                        "become 0 to 255 in every frame"
-                    )
-            if frame.shape != first.shape or frame.dtype != first.dtype:
-                frame = self._as_the_first(frame, first, number)
-            if frame.dtype != np.uint8:
-                share = (frame.astype(np.float32) - low) / (high - low)
-                frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
-            yield frame
-        if first is None:
-            raise InputError(f"{self.name}: no frame could be read")
+        return self._captured() if self._capture is not None else self._pictures()
 
-    def _as_the_first(self, frame: np.ndarray, first: np.ndarray, number: int) -> np.ndarray:
-        """A video's frame in the size of its first one. Raises InputError for a folder's."""
-        text = f"{self.name}: frame {number} has {_about(frame)}, the first has {_about(first)}"
-        if self._files:
-            raise InputError(text)
-        if not self._scaled:
-            self._note(f"{text}; such frames are scaled to the first one's size")
-        self._scaled = True
-        return cv2.resize(frame, first.shape[1::-1], interpolation=cv2.INTER_AREA)
-
-    def _frames(self) -> Iterator[np.ndarray]:
+    def _pictures(self) -> Iterator[np.ndarray]:
+        first, low, high = read_frame(self._files[0], deep=True), 0.0, 255.0
+        if first.dtype != np.uint8:  # all but a thousandth lie between black and white
+            low, high = np.nanpercentile(first, (0.1, 99.9))
+            self._note(
+                f"{self.name}: pictures of {first.dtype}, whose values {low:g} to {high:g} "
+                "become 0 to 255 in every frame"
+            )
         for number, file in enumerate(self._files):
             self.seconds = number / self.rate
-            yield read_frame(file, deep=True)
-        if self._capture is not None:
-            yield from self._captured()
+            frame = read_frame(file, deep=True)
+            if frame.shape != first.shape or frame.dtype != first.dtype:
+                raise InputError(
+                    f"{self.name}: frame {number + 1} has {_about(frame)}, the first has {_about(first)}"
+                )
+            if frame.dtype != np.uint8:
+                share = (frame.astype(np.float32) - low) / max(high - low, 1e-6)
+                frame = np.nan_to_num(np.clip(255 * share, 0, 255)).astype(np.uint8)
+            yield frame
 
     def _captured(self) -> Iterator[np.ndarray]:
         announced, read, start = len(self), 0, 0.0
-        try:
+        found, frame = self._capture.read()
+        if not found:
+            raise InputError(f"{self.name}: no frame could be read")
+        first, scaled = frame, False
+        while found:
+            time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - start
+            if read == 0:
+                start, time = time, 0.0
+            elif time <= self.seconds:  # a container without times
+                time = self.seconds + 1 / self.rate
+            self.seconds, read = time, read + 1
+            if frame.shape != first.shape:
+                if not scaled:
+                    self._note(
+                        f"{self.name}: frame {read} has {_about(frame)}, the first has "
+                        f"{_about(first)}; such frames are scaled to the first one's size"
+                    )
+                frame = cv2.resize(frame, first.shape[1::-1], interpolation=cv2.INTER_AREA)
+                scaled = True
+            yield frame
             found, frame = self._capture.read()
-            while found:
-                time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000 - start
-                if read == 0:
-                    start, time = time, 0.0
-                elif time <= self.seconds:  # a container without times
-                    time = self.seconds + 1 / self.rate
-                self.seconds, read = time, read + 1
-                yield frame
-                found, frame = self._capture.read()
-        finally:
-            self._capture.release()
         # By time: of a varying rate a container knows the length, and guesses the count
-        if (
-            0 < read < announced
-            and start + self.seconds + 1 / self.rate < 0.9 * announced / self.rate
-        ):
+        shown = start + self.seconds + 1 / self.rate
+        if read < announced and shown < 0.9 * announced / self.rate:
             self._note(
                 f"{self.name}: {announced} frames announced, {read} could be read (damaged, or cut "
                 "without re-encoding)"
@@ -128,12 +119,6 @@ class FrameSource:
 def _about(frame: np.ndarray) -> str:
     depth = "" if frame.dtype == np.uint8 else f" of {frame.dtype}"
     return f"{frame.shape[1]}x{frame.shape[0]} pixels{depth}"
-
-
-def _stretched(frame: np.ndarray) -> tuple[float, float]:
-    """Which values of a deep picture become black and white: all but a thousandth lie between."""
-    low, high = np.nanpercentile(frame, (0.1, 99.9))
-    return float(low), float(max(high, low + 1e-6))
 
 
 class TrackWriter:
@@ -198,8 +183,8 @@ class TrackWriter:
         if self._encoder is not None:
             try:
                 self._encoder.close()
-                if not keep or _count_frames(self._partial) != self.number:
-                    raise OSError("not everything could be written (is the disk full?)")
+                if not keep:
+                    raise OSError("not kept")
                 os.replace(self._partial, self.video)
             except Exception as error:
                 self.drop_video(" ".join(str(error).split()))
@@ -273,14 +258,6 @@ def _fitted(image: np.ndarray) -> np.ndarray:
     if size == [width, height]:
         return image
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-
-
-def _count_frames(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
-    try:
-        return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
 
 
 def annotated(frame: np.ndarray, box: np.ndarray, score: float, lost: bool = False) -> np.ndarray:

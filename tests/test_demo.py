@@ -110,7 +110,7 @@ def test_a_sequence_has_the_same_bytes_every_time_alone_or_among_others(
 ) -> None:
     before = repr(np.random.get_state())  # noqa: NPY002 - the claim is that nobody draws from it
     names = list(SPECS)[5::23]
-    some = demo.make_benchmark(tmp_path / "some", sequences=reversed(names))
+    some = demo.make_benchmark(tmp_path / "some", sequences=names[::-1])
     for name in names:
         assert contents(some / name) == contents(benchmark_folder / name)
     assert (some / "list.txt").read_text().split() == names
@@ -337,8 +337,6 @@ def test_faults_are_named_in_one_sentence(
     for folder in (tmp_path, tmp_path / "file"):
         with pytest.raises(InputError, match="file: this does not come from the demo benchmark"):
             demo.make_benchmark(folder)
-    with pytest.raises(InputError, match="nosuch: no such sequence"):
-        demo.make_benchmark(tmp_path / "made", sequences=["short", "nosuch"])
     scene = replace(SHORT.scene, photo="nosuch.png")
     monkeypatch.setattr(demo, "list_specs", lambda: (replace(SHORT, scene=scene),))
     with pytest.raises(InputError, match=r"nosuch\.png: scikit-image"):

@@ -1,1 +1,1 @@
-"""What runs the tracker's networks; one file a framework, one contract (`contract.TrackerNetwork`)."""
+"""What runs the tracker's networks; one file a framework, one contract (`contract.EngineNetwork`)."""

@@ -12,36 +12,20 @@ RATIOS = (0.33, 0.5, 1.0, 2.0, 3.0)
 SCALE = 8.0
 
 
-def base_anchors() -> np.ndarray:
-    """Anchors of one position around the origin: (A, 4) float32, x1 y1 x2 y2 in pixels of the
-    search crop.
+def anchor_grid(size: int) -> np.ndarray:
+    """Anchors of every output position, centred on the crop's centre: (A, size, size, 4) float32,
+    cx cy w h in pixels of the search crop.
 
     Sides are cut to whole numbers before scaling, as PySOT does.
     """
-    boxes = []
-    for ratio in RATIOS:
-        width = int(np.sqrt(STRIDE * STRIDE / ratio))
-        x, y = width * SCALE * 0.5, int(width * ratio) * SCALE * 0.5
-        boxes.append((-x, -y, x, y))
-    return np.array(boxes, np.float32)
-
-
-def anchor_grid(size: int) -> np.ndarray:
-    """Anchors of every output position, centred on the crop's centre: (A, size, size, 4) float32,
-    cx cy w h in crop pixels."""
-    base = base_anchors()
     offset = (np.arange(size) - size // 2) * STRIDE
-    grid = np.zeros((len(base), size, size, 4), np.float32)
+    grid = np.zeros((len(RATIOS), size, size, 4), np.float32)
     grid[..., 0] = offset[None, None, :]
     grid[..., 1] = offset[None, :, None]
-    grid[..., 2:] = (base[:, 2:] - base[:, :2])[:, None, None, :]
+    for anchor, ratio in zip(grid, RATIOS):
+        width = int(np.sqrt(STRIDE * STRIDE / ratio))
+        anchor[..., 2:] = width * SCALE, int(width * ratio) * SCALE
     return grid
-
-
-def tracker_anchors(size: int) -> np.ndarray:
-    """The anchors as the tracker flattens them, anchor-major, then row, then column: (A * size *
-    size, 4) float32."""
-    return anchor_grid(size).reshape(-1, 4)
 
 
 def corners(boxes: np.ndarray) -> np.ndarray:

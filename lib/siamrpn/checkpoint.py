@@ -4,6 +4,7 @@ keys, in half precision)."""
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,11 +18,13 @@ from lib.errors import InputError
 from lib.files import whole_file
 from lib.reading import read_bytes
 from lib.siamrpn.anchors import RATIOS
-from lib.siamrpn.network import NetworkConfig, SiamRPN
+from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
 
 MARK = "siambook"  # in weights that are made here, which may be replaced (`files.refuse_others`)
 WRAPPINGS = ("state_dict", "model_state_dict", "model", "net")  # keys around a state dict
 LARGEST = 1e9  # a weight that is larger makes a network's answer overflow
+# What PyTorch raises for a damaged file
+DAMAGED = (OSError, RuntimeError, LookupError, EOFError, ValueError, TypeError, struct.error)
 # What other files begin with that are named .pth
 OTHER_FILES = {
     b"version https://git-lfs": "a pointer of Git LFS (`git lfs pull` brings the file)",
@@ -41,7 +44,8 @@ NUMBERS = [
 
 
 def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
-    """Read a checkpoint's tensors as {key: tensor on the CPU}, without `WRAPPINGS` and `module.`.
+    """Read a checkpoint's tensors as {key: tensor on the CPU}, without `WRAPPINGS` and the `module.`
+    that DataParallel puts in front.
 
     Only tensors and plain data are unpickled (`weights_only`): a file that would run code is
     refused. Raises InputError.
@@ -54,7 +58,7 @@ def read_state(path: Union[str, Path]) -> Dict[str, Tensor]:
     values = list(content.values()) if isinstance(content, Mapping) else []
     if not values or not all(isinstance(value, Tensor) for value in values):
         raise InputError(f"{path}: a PyTorch file, but not a state dict of tensors")
-    return {_strip(str(key)): value for key, value in content.items()}
+    return {re.sub(r"^(module\.)+", "", str(key)): value for key, value in content.items()}
 
 
 def read_plain(path: Union[str, Path]) -> Any:
@@ -63,7 +67,7 @@ def read_plain(path: Union[str, Path]) -> Any:
     allowed = getattr(torch.serialization, "safe_globals", nullcontext)  # PyTorch 2.5 or newer
     try:
         with allowed(NUMBERS):
-            content = torch.load(str(path), map_location="cpu", weights_only=True)
+            return torch.load(str(path), map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"{path}: no such weights file") from None
     except PermissionError as error:
@@ -76,26 +80,10 @@ def read_plain(path: Union[str, Path]) -> Any:
         raise InputError(
             f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
         ) from None
-    except (
-        OSError,
-        RuntimeError,
-        LookupError,
-        EOFError,
-        ValueError,
-        TypeError,
-        struct.error,
-    ) as error:
+    except DAMAGED as error:
         raise InputError(
             f"{path}: not a readable PyTorch checkpoint ({type(error).__name__})"
         ) from None
-    return content
-
-
-def _strip(key: str) -> str:
-    """A key without the `module.` that DataParallel puts in front."""
-    while key.startswith("module."):
-        key = key[len("module.") :]
-    return key
 
 
 def load_network(path: Union[str, Path]) -> SiamRPN:
@@ -106,7 +94,8 @@ def load_network(path: Union[str, Path]) -> SiamRPN:
     """
     state = read_state(path)
     try:
-        config = NetworkConfig.from_state_dict(state)
+        anchors_twice, rpn = state["rpn_head.rpn2.cls.head.3.weight"].shape[:2]
+        config = NetworkConfig(*backbone_config(state), rpn, anchors_twice // 2)
         network = SiamRPN(config)
     except (KeyError, IndexError, ValueError, RuntimeError) as error:
         raise InputError(
@@ -120,26 +109,12 @@ def load_network(path: Union[str, Path]) -> SiamRPN:
     return network.eval()
 
 
-def load_backbone(network: SiamRPN, path: Union[str, Path]) -> None:
-    """Load a backbone alone: PySOT's ImageNet ResNet-50 (keys without `backbone.`), or the backbone
-    of a tracker's checkpoint.
-
-    A classification layer (`fc.`) is left out. Raises InputError as `load_state` does.
-    """
-    load_state(network.backbone, read_backbone(path), path)
-
-
 def read_backbone(path: Union[str, Path]) -> Dict[str, Tensor]:
-    """The tensors of the backbone alone, keys without `backbone.`, from any of the files that
-    `load_backbone` takes."""
-    state = read_state(path)
-    if any(key.startswith("backbone.") for key in state):
-        return {
-            key[len("backbone.") :]: value
-            for key, value in state.items()
-            if key.startswith("backbone.")
-        }
-    return {key: value for key, value in state.items() if not key.startswith("fc.")}
+    """The tensors of a backbone alone, keys without `backbone.`: of a tracker's checkpoint, or of
+    PySOT's ImageNet ResNet-50, without its classification layer (`fc.`)."""
+    state, prefix = read_state(path), "backbone."
+    inside = {key[len(prefix) :]: state[key] for key in state if key.startswith(prefix)}
+    return inside or {key: value for key, value in state.items() if not key.startswith("fc.")}
 
 
 def load_state(network: nn.Module, state: Mapping[str, Tensor], source: Union[str, Path]) -> None:

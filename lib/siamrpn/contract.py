@@ -1,7 +1,7 @@
 """The contracts between the tracker and whatever executes its networks (thesis figure 3.9).
 
-An `Engine` is one of the three networks, ready to run; `EngineNetwork` puts three of them together
-to the `TrackerNetwork` that the tracker calls. Engines are called with named tensors and answer
+An `Engine` is one of the three networks, ready to run; `EngineNetwork` is the three together, as
+the tracker calls them. Engines are called with named tensors and answer
 with named tensors. A tensor is a NumPy array, or something of the framework's own (a buffer on a
 GPU) that another engine of the same framework takes as it is, so that the search network's maps
 reach the xcorr network without a copy.
@@ -77,24 +77,9 @@ class Engine(Protocol):
         """Mean time of each layer over `calls` calls, by the framework's own profiler."""
 
 
-class TrackerNetwork(Protocol):
-    """The target network, and the search and xcorr networks together, on NumPy arrays.
-
-    What `template` returns is opaque to the tracker: kernels on whatever device the framework uses.
-    """
-
-    name: str
-
-    def template(self, exemplar: np.ndarray) -> Any:
-        """Exemplar crop (1, 3, 127, 127) float32, BGR 0..255, to the six correlation kernels."""
-
-    def track(self, kernels: Any, search: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-        """Search crop (1, 3, 255, 255) float32 to scores (1, 10, 25, 25) and box offsets (1, 20,
-        25, 25), both float32."""
-
-
 class EngineNetwork:
-    """Three engines as a `TrackerNetwork`; search and xcorr engine are of one framework."""
+    """Three engines as the tracker calls them, on NumPy arrays. The search and xcorr engines are of
+    one framework; kernels stay on whatever device it uses."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = dict(engines)
@@ -107,6 +92,7 @@ class EngineNetwork:
         self._fitted: Optional[Mapping[str, Any]] = None
 
     def template(self, exemplar: np.ndarray) -> Dict[str, Any]:
+        """Exemplar crop (1, 3, 127, 127) float32, BGR 0..255, to the six correlation kernels."""
         outputs = self.target({"exemplar": exemplar})
         if self.target.framework == self.xcorr.framework:
             kernels = self.target.keep(outputs)
@@ -118,6 +104,8 @@ class EngineNetwork:
     def track(
         self, kernels: Mapping[str, Any], search: np.ndarray
     ) -> Tuple[np.ndarray, np.ndarray]:
+        """Search crop (1, 3, 255, 255) float32 to scores (1, 10, 25, 25) and box offsets (1, 20,
+        25, 25), both float32."""
         self._fit(kernels)
         maps = self.search({"search": search})
         outputs = self.xcorr(maps if self.xcorr.refits else {**kernels, **maps})

@@ -58,31 +58,10 @@ def window_map(box: np.ndarray, out_size: int) -> np.ndarray:
     return np.array([[sx, 0, -sx * x1], [0, sy, -sy * y1]], float)
 
 
-def training_window(
-    box: np.ndarray, side_size: int, exemplar_size: int = EXEMPLAR_SIZE
-) -> np.ndarray:
+def training_window(box: np.ndarray, side_size: int) -> np.ndarray:
     """Window x1 y1 x2 y2 of a training crop (PySOT's `crop_like_SiamFC`): the exemplar's, grown to
     side_size at its scale."""
     cx, cy = (box[2] + box[0]) / 2.0, (box[3] + box[1]) / 2.0
     side = context_side(box[2] - box[0], box[3] - box[1])
-    half = (
-        side / 2 + (side_size - exemplar_size) / 2.0 * side / exemplar_size
-        if side_size != exemplar_size
-        else side / 2
-    )
+    half = side / 2 + (side_size - EXEMPLAR_SIZE) / 2.0 * side / EXEMPLAR_SIZE
     return np.array([cx - half, cy - half, cx + half, cy + half])
-
-
-def training_crop(
-    frame: np.ndarray, box: np.ndarray, side_size: int, fill: np.ndarray
-) -> np.ndarray:
-    """Training crop of a target x1 y1 x2 y2: (side_size, side_size, 3) uint8, its exemplar window
-    scaled to 127 pixels."""
-    mapping = window_map(training_window(box, side_size), side_size)
-    return cv2.warpAffine(
-        frame,
-        mapping,
-        (side_size, side_size),
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=tuple(float(v) for v in fill),
-    )

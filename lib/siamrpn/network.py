@@ -54,17 +54,6 @@ class NetworkConfig:
         )
         return NetworkConfig(stem=scaled(64), stages=stages, rpn=scaled(256))
 
-    @staticmethod
-    def from_state_dict(state: Mapping[str, Tensor]) -> NetworkConfig:
-        """Read the channel counts off a checkpoint's shapes, whatever its width or pruning.
-
-        Raises KeyError when the keys are not those of this network; `checkpoint.load_network` says
-        so in words.
-        """
-        head = state["rpn_head.rpn2.cls.head.3.weight"]
-        stem, stages = backbone_config(state)
-        return NetworkConfig(stem, stages, head.shape[1], head.shape[0] // 2)
-
 
 def backbone_config(
     state: Mapping[str, Tensor], prefix: str = "backbone."
@@ -94,15 +83,13 @@ class Bottleneck(nn.Module):
         outputs: int,
         stride: int,
         dilation: int,
-        padding: int,
-        downsample: nn.Module | None,
+        downsample: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, mid[0], 1, bias=False)
         self.bn1 = nn.BatchNorm2d(mid[0])
-        self.conv2 = nn.Conv2d(
-            mid[0], mid[1], 3, stride=stride, padding=padding, dilation=dilation, bias=False
-        )
+        padding = dilation if stride == 1 else 0
+        self.conv2 = nn.Conv2d(mid[0], mid[1], 3, stride, padding, dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(mid[1])
         self.conv3 = nn.Conv2d(mid[1], outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -125,35 +112,14 @@ def make_stage(inputs: int, config: StageConfig, stride: int, dilation: int) -> 
     shortcut's downsampling is a 3x3 convolution; a strided block does not pad; the first block of a
     dilated stage has half the stage's dilation.
     """
-    first_dilation = max(1, dilation // 2)
-    if stride == 1 and dilation == 1:
-        shortcut = nn.Conv2d(inputs, config.channels, 1, bias=False)
-    else:
-        shortcut = nn.Conv2d(
-            inputs,
-            config.channels,
-            3,
-            stride=stride,
-            padding=first_dilation if dilation > 1 else 0,
-            dilation=first_dilation,
-            bias=False,
-        )
-    downsample = nn.Sequential(shortcut, nn.BatchNorm2d(config.channels))
-    blocks = [
-        Bottleneck(
-            inputs,
-            config.blocks[0],
-            config.channels,
-            stride,
-            first_dilation,
-            first_dilation if stride == 1 else 0,
-            downsample,
-        )
-    ]
-    blocks += [
-        Bottleneck(config.channels, mid, config.channels, 1, dilation, dilation, None)
-        for mid in config.blocks[1:]
-    ]
+    channels, first = config.channels, max(1, dilation // 2)
+    kernel = 1 if stride == dilation == 1 else 3
+    padding = first if dilation > 1 else 0
+    shortcut = nn.Conv2d(inputs, channels, kernel, stride, padding, first, bias=False)
+    downsample = nn.Sequential(shortcut, nn.BatchNorm2d(channels))
+    blocks = [Bottleneck(inputs, config.blocks[0], channels, stride, first, downsample)]
+    for mid in config.blocks[1:]:
+        blocks.append(Bottleneck(channels, mid, channels, stride=1, dilation=dilation))
     return nn.Sequential(*blocks)
 
 

@@ -4,16 +4,16 @@ smoothing, clipping."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Tuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Tuple
 
 import numpy as np
 
 from lib.errors import InputError
-from lib.siamrpn.anchors import RATIOS, tracker_anchors
+from lib.siamrpn.anchors import RATIOS, anchor_grid
 from lib.siamrpn.crop import CONTEXT, EXEMPLAR_SIZE, SEARCH_SIZE, as_input, context_side, subwindow
 
 if TYPE_CHECKING:
-    from lib.siamrpn.contract import TrackerNetwork
+    from lib.siamrpn.contract import EngineNetwork
 
 # The exponent of a box offset is cut here: no real one is as large, and a wild one would overflow
 LARGEST_STRETCH = 20.0
@@ -52,11 +52,11 @@ class SiamRPNTracker:
     """One target in one video. `init` on the first frame, then `track` frame by frame; a new `init`
     starts over."""
 
-    def __init__(self, network: TrackerNetwork, config: TrackerConfig = TrackerConfig()) -> None:
+    def __init__(self, network: EngineNetwork, config: TrackerConfig = TrackerConfig()) -> None:
         self.network, self.config = network, config
         self.anchors = np.zeros((0, 4), np.float32)
         self.window = np.zeros(0)
-        self.kernels: Optional[Any] = None
+        self.kernels: Any = None
         self.weak = 0  # successive frames with a score below LOST_SCORE
 
     def init(self, frame: np.ndarray, box: np.ndarray) -> None:
@@ -98,7 +98,7 @@ class SiamRPNTracker:
         """Choose the best anchor from the networks' outputs and move the target there; width and
         height are the frame's."""
         if cls.shape[2] ** 2 * len(RATIOS) != len(self.anchors):
-            self.anchors = tracker_anchors(cls.shape[2])
+            self.anchors = anchor_grid(cls.shape[2]).reshape(-1, 4)
             hanning = np.hanning(cls.shape[2])
             self.window = np.tile(np.outer(hanning, hanning).ravel(), len(RATIOS))
         score = target_probability(cls)
@@ -135,15 +135,14 @@ def check_box(box: np.ndarray, frame: np.ndarray) -> np.ndarray:
             f"initial box {box.tolist()}: four finite numbers x, y, w, h with w and h of at least 1 are needed"
         )
     x, y, width, height = box
-    if max(width / frame.shape[1], height / frame.shape[0]) > 4:
-        raise InputError(
-            f"initial box {box.tolist()} is far larger than the {frame.shape[1]}x{frame.shape[0]} frame"
-        )
-    if x >= frame.shape[1] or y >= frame.shape[0] or x + width <= 0 or y + height <= 0:
-        raise InputError(
-            f"initial box {box.tolist()} lies outside the {frame.shape[1]}x{frame.shape[0]} frame"
-        )
-    return box
+    rows, columns = frame.shape[:2]
+    if max(width / columns, height / rows) > 4:
+        fault = "is far larger than"
+    elif x >= columns or y >= rows or x + width <= 0 or y + height <= 0:
+        fault = "lies outside"
+    else:
+        return box
+    raise InputError(f"initial box {box.tolist()} {fault} the {columns}x{rows} frame")
 
 
 def target_probability(cls: np.ndarray) -> np.ndarray:

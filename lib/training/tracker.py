@@ -198,7 +198,8 @@ def initial_network(config: TrainConfig) -> SiamRPN:
     if config.initial:
         checkpoint.load_state(network, checkpoint.read_state(config.initial), config.initial)
     if config.backbone:
-        checkpoint.load_backbone(network, config.backbone)
+        backbone = checkpoint.read_backbone(config.backbone)
+        checkpoint.load_state(network.backbone, backbone, config.backbone)
     return network
 
 

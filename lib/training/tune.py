@@ -9,7 +9,7 @@ from typing import Callable, Dict, Sequence, Tuple
 import numpy as np
 
 from lib.errors import InputError
-from lib.siamrpn.contract import TrackerNetwork
+from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
 from lib.vot.dataset import Sequence as Video
@@ -34,7 +34,7 @@ def as_video(clip: Clip) -> Video:
     return Video(clip[0].path.stem, frames, regions, {}, width, height)
 
 
-def overlap_on(network: TrackerNetwork, videos: Sequence[Video], config: TrackerConfig) -> float:
+def overlap_on(network: EngineNetwork, videos: Sequence[Video], config: TrackerConfig) -> float:
     """Mean over sequences of the average overlap in one pass, 0..1."""
     tracker = SiamRPNTracker(network, config)
     overlaps = [average_overlap(video, run_one_pass(tracker, video)) for video in videos]
@@ -42,7 +42,7 @@ def overlap_on(network: TrackerNetwork, videos: Sequence[Video], config: Tracker
 
 
 def tune(
-    network: TrackerNetwork,
+    network: EngineNetwork,
     videos: Sequence[Video],
     report: Callable[[TrackerConfig, float], None] = lambda config, overlap: None,
 ) -> Tuple[TrackerConfig, float]:

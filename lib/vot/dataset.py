@@ -7,14 +7,13 @@ needs none.
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Callable, Collection, Mapping
+from typing import Any, Collection, Mapping
 from typing import Sequence as Seq
 
 import numpy as np
@@ -153,14 +152,13 @@ def read_frame(path: Path, deep: bool = False) -> np.ndarray:
 
 
 def _is_cut(data: bytes) -> bool:
-    """Whether pixels of a JPEG or PNG file are missing: OpenCV fills a JPEG's with grey, wherever
-    its end marker stands, and some versions a PNG's. Behind the end a video may follow (a motion
-    photo)."""
+    """Whether a PNG file has no end, or pixels of a JPEG file are missing: OpenCV fills these with
+    grey, wherever its end marker stands. Behind the end a video may follow (a motion photo)."""
+    if data.startswith(b"\x89P"):
+        return b"IEND\xaeB`\x82" not in data
     if data.startswith(b"\xff\xd8"):
-        try:
-            import av
-        except ImportError:
-            raise InputError("checking JPEG files needs PyAV: pip install av") from None
+        import av
+
         decoder = av.CodecContext.create("mjpeg", "r")
         decoder.options = {"err_detect": "explode"}  # or it fills them, too
         try:
@@ -169,14 +167,6 @@ def _is_cut(data: bytes) -> bool:
             return True
         except av.error.FFmpegError:  # a kind of JPEG that it does not know
             return False
-    elif data.startswith(b"\x89P") and not data.endswith(b"IEND\xaeB`\x82"):
-        from PIL import Image
-
-        Image.MAX_IMAGE_PIXELS = None  # OpenCV has refused what is too large
-        try:
-            Image.open(io.BytesIO(data)).load()
-        except OSError:
-            return True
     return False
 
 
@@ -192,8 +182,13 @@ def load_dataset(path: str | Path, leave_out: bool = False) -> Dataset:
     if not os.path.exists(path):  # False also for what can be no path
         raise InputError(f"Dataset {path} does not exist.")
     described = path / f"{_name(path)}.json" if path.is_dir() else path
+    if described.is_file():
+        videos = read_mapping(described).items()
+        loaders = [partial(_load_json, described, name, video) for name, video in videos]
+    else:
+        loaders = [partial(_load_folder, annotation) for annotation in _in_folder(path)]
     sequences, faults = [], []
-    for load in _in_json(described) if described.is_file() else _in_folder(path):
+    for load in loaders:
         try:
             sequences.append(load())
         except InputError as error:
@@ -229,8 +224,9 @@ def _annotations(folder: Path) -> list[Path]:
     return [alone] if alone else filled or numbered
 
 
-def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
-    """Loaders of the sequences of a folder: itself, those in its list.txt, or all inside."""
+def _in_folder(path: Path) -> list[Path]:
+    """Annotation files of the sequences of a folder: itself, those in its list.txt, or all
+    inside."""
     listing = path / "list.txt"
     if _annotations(path):
         folders = [path]
@@ -240,7 +236,7 @@ def _in_folder(path: Path) -> list[Callable[[], Sequence]]:
     else:
         folders = [folder for folder in sorted(path.iterdir()) if _annotations(folder)]
     files = (_annotations(folder) or [folder / "groundtruth.txt"] for folder in folders)
-    return [partial(_load_folder, file) for file in chain(*files)]
+    return list(chain(*files))
 
 
 def _load_folder(source: Path) -> Sequence:
@@ -264,7 +260,8 @@ def _load_folder(source: Path) -> Sequence:
             )
     for label, gone in VISIBILITY.items():
         if (folder / label).is_file():
-            regions = _hidden(regions, folder / label, gone)
+            values = [value for row in read_numbers(folder / label) for value in row]
+            regions = _hidden(regions, values, gone, str(folder / label))
     tags = {}
     for tag, label in TAG_FILES.items():
         file = _first(folder, f"{label}.tag", f"{label}.label")
@@ -274,11 +271,12 @@ def _load_folder(source: Path) -> Sequence:
     return replace(_checked(str(source), name, frames, regions, tags, size), unused=unused)
 
 
-def _hidden(regions: list[list[float]], file: Path, gone: int) -> list[list[float]]:
-    """The regions, `ABSENT` where the file says so."""
-    values = [value for row in read_numbers(file) for value in row]
+def _hidden(
+    regions: list[list[float]], values: Seq[float], gone: int, source: str
+) -> list[list[float]]:
+    """The regions, `ABSENT` where a value says that the target is gone."""
     if len(values) != len(regions):
-        raise InputError(f"{file} has {len(values)} values for {len(regions)} frames.")
+        raise InputError(f"{source} has {len(values)} values for {len(regions)} frames.")
     return [ABSENT.tolist() if value == gone else box for box, value in zip(regions, values)]
 
 
@@ -287,14 +285,9 @@ def _name(folder: Path) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _in_json(path: Path) -> list[Callable[[], Sequence]]:
-    """Loaders of the sequences in PySOT's json: {name: {img_names, gt_rect, one list per tag, width, height}}."""
-    videos = read_mapping(path)
-    return [partial(_load_json, path, name, video) for name, video in videos.items()]
-
-
 def _load_json(path: Path, name: str, video: Any) -> Sequence:
-    """One sequence of PySOT's json; VOT's toolkit has its frames one folder deeper, in color/.
+    """One sequence of PySOT's json, {name: {img_names, gt_rect, one list per tag, width, height}};
+    VOT's toolkit has its frames one folder deeper, in color/.
 
     An empty tag list means that the tag never occurs. OTB's json has no sizes: a frame tells.
     """
@@ -305,11 +298,8 @@ def _load_json(path: Path, name: str, video: Any) -> Sequence:
             if not os.path.exists(frames[0]) and os.path.exists(deeper[0]):
                 frames = deeper
         regions = [[float(value) for value in region] for region in video["gt_rect"]]
-        if "absent" in video:  # LaSOT's json: 1 where the target is there
-            there = video["absent"]
-            if len(there) != len(regions):
-                raise ValueError
-            regions = [box if seen == 1 else ABSENT.tolist() for box, seen in zip(regions, there)]
+        if "absent" in video:  # LaSOT's json: 0 where the target is gone
+            regions = _hidden(regions, video["absent"], 0, f"{path} ('{name}', absent)")
         tags = {
             tag: [float(value) for value in video.get(key, ())] for tag, key in TAG_FILES.items()
         }

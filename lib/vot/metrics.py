@@ -30,8 +30,7 @@ class Evaluation:
 
     overlap_sum, overlap_count, failed, frames: (A, S). curve_sum, curve_weight: (A, S, L), the
     weighted sum and the weights of the segments that say something about a length. eao_interval:
-    the lengths N_lo..N_hi, both included, that EAO averages over; eao_from tells whether they are
-    the protocol's or derived from the sequences' lengths.
+    the lengths N_lo..N_hi, both included, that EAO averages over.
     """
 
     dataset: str
@@ -40,7 +39,6 @@ class Evaluation:
     left_out: int  # sequences of the dataset that cannot be used
     repetitions: int
     eao_interval: tuple[int, int]
-    eao_from: str
     overlap_sum: np.ndarray = field(repr=False)
     overlap_count: np.ndarray = field(repr=False)
     failed: np.ndarray = field(repr=False)
@@ -109,8 +107,7 @@ class Evaluation:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON values (NaN as null); attributes under the names they have in
-        files."""
+        """Everything as JSON values; attributes under the names they have in files."""
         attributes = self.attributes()
         result = {
             "dataset": self.dataset,
@@ -121,12 +118,16 @@ class Evaluation:
             "repetitions": self.repetitions,
             **attributes.pop("all"),
             "eao_interval": list(self.eao_interval),
-            "eao_interval_from": self.eao_from,
             "attributes": {TAG_FILES.get(name, name): row for name, row in attributes.items()},
             "per_sequence": self.per_sequence(),
             "eao_curve": self.eao_curve().tolist(),
         }
-        return json.loads(json.dumps(result), parse_constant=lambda _: None)
+        return json_values(result)
+
+
+def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same as JSON has it: lists for tuples, and null for NaN."""
+    return json.loads(json.dumps(values), parse_constant=lambda _: None)
 
 
 def evaluate(
@@ -145,25 +146,22 @@ def evaluate(
         for sequence in dataset
     ]
     sums = [np.stack(part, 1) for part in zip(*parts)]  # each (A, S) or (A, S, L)
-    low, high, source = eao_interval(lengths, protocol)
+    interval = eao_interval(lengths, protocol)
     repetitions = max(len(results[name]) for name in names)
-    left = dataset.left_out
-    return Evaluation(dataset.name, protocol, names, left, repetitions, (low, high), source, *sums)
+    return Evaluation(dataset.name, protocol, names, dataset.left_out, repetitions, interval, *sums)
 
 
-def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int, str]:
-    """The interval of lengths (N_lo, N_hi, both included) that EAO averages over, and where it
-    comes from.
+def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int]:
+    """The interval of lengths (N_lo, N_hi, both included) that EAO averages over.
 
-    The protocol's, where at least one sequence is as long as its upper bound ("protocol").
-    Otherwise the sequences are too short for it and it is found as VOT found it (VOT2015, section
-    4.3): around the mode of a kernel density estimate of the lengths, growing towards the denser
-    side until it holds half of the probability ("lengths"). Silverman's bandwidth, at least 1
-    frame.
+    The protocol's, where at least one sequence is as long as its upper bound. Otherwise it is found
+    as VOT found it (VOT2015, section 4.3): around the mode of a kernel density estimate of the
+    lengths, growing towards the denser side until it holds half of the probability. Silverman's
+    bandwidth, at least 1 frame.
     """
     values = np.asarray(lengths, float)
     if values.max() >= protocol.eao_high:
-        return protocol.eao_low, protocol.eao_high, "protocol"
+        return protocol.eao_low, protocol.eao_high
     spread = min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.34) or values.std()
     bandwidth = max(0.9 * spread * len(values) ** -0.2, 1.0)
     grid = np.arange(2, max(int(values.max()), 2) + 1)
@@ -174,24 +172,23 @@ def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, in
             low -= 1
         else:
             high += 1
-    return int(grid[low]), int(grid[high]), "lengths"
+    return int(grid[low]), int(grid[high])
 
 
 def bootstrap(
     evaluation: Any,
     attribute: str = "all",
     groups: Mapping[str, str] | None = None,
-    level: float = 0.95,
     n: int = 2000,
 ) -> dict[str, tuple[float, float]]:
-    """Percentile intervals (low, high) of the measures over n draws of sequences with
+    """95 % intervals (low, high) of the measures over n draws of sequences with
     replacement, always the same draws.
 
     groups: sequence -> group, where sequences of a group are not independent (they show the same
     photograph); then whole groups are drawn. With a single sequence the bounds are NaN.
     """
     samples = evaluation.scores(resample(evaluation.sequences, n, groups), attribute)
-    return {measure: percentiles(samples[measure], level) for measure in evaluation.measures}
+    return {measure: percentiles(samples[measure]) for measure in evaluation.measures}
 
 
 def paired_bootstrap(a: Any, b: Any, level: float = 0.95) -> dict[str, tuple[float, float, float]]:
@@ -334,7 +331,7 @@ def resample(
     return drawn[:, member].astype(float)
 
 
-def percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
+def percentiles(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     samples = samples[np.isfinite(samples)]
     if not samples.size:
         return float("nan"), float("nan")

@@ -69,22 +69,16 @@ def evaluate_one_pass(dataset: Dataset, results: Mapping[str, Seq[Trajectory]]) 
     neither for nor against. Raises InputError for results with resets or polygons."""
     columns: list[tuple[Any, ...]] = []
     for sequence in dataset:
-        present, own = sequence.present, []
+        own = []
         for trajectory in results[sequence.name]:
             if FAILURE in trajectory.codes or 8 in map(len, trajectory.entries):
                 raise InputError(f"The results of '{sequence.name}' have resets, or polygons.")
-            # VOT's code 1 stands for the first annotation
-            predicted = [sequence.regions[0], *trajectory.entries[1:]]
-            if len(trajectory.entries[0]) > 1:
-                predicted[0] = trajectory.entries[0]
-            p, q = region_corners(predicted)[present], region_corners(sequence.regions)[present]
+            p, q = _corners(sequence, trajectory)
             overlaps = np.nan_to_num(area_overlap(p, q))
-            away = np.linalg.norm(p.mean(1) - q.mean(1), axis=1)
             success = (overlaps[:, None] > SUCCESS_THRESHOLDS).mean(0)
-            own.append(
-                (average_overlap(sequence, trajectory), success, (away <= PRECISION_PX).mean())
-            )
-        columns.append((present.sum(), *(np.mean(values, 0) for values in zip(*own))))
+            away = np.linalg.norm(p.mean(1) - q.mean(1), axis=1)
+            own.append((overlaps[1:].mean(), success, (away <= PRECISION_PX).mean()))
+        columns.append((sequence.present.sum(), *(np.mean(values, 0) for values in zip(*own))))
     frames, overlap, success, precision = (np.array(column) for column in zip(*columns))
     names = tuple(one.name for one in dataset)
     return OnePass(dataset.name, names, frames, overlap, success, precision, dataset.left_out)
@@ -93,12 +87,17 @@ def evaluate_one_pass(dataset: Dataset, results: Mapping[str, Seq[Trajectory]]) 
 def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
     """AO of a one-pass run: the mean over all frames with a target after the first of the exact
     overlap of prediction and annotation."""
-    seen = np.flatnonzero(sequence.present[1:]) + 1
-    if not len(seen):
+    return float(np.nan_to_num(area_overlap(*_corners(sequence, trajectory)))[1:].mean())
+
+
+def _corners(sequence: Sequence, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and annotated corners, (K, 4, 2) each, of the frames with a target."""
+    predicted, present = list(trajectory.entries), sequence.present
+    if not present[1:].any():
         raise InputError(f"'{sequence.name}' has no frame with a target after the first.")
-    predicted, annotated = ([of[i] for i in seen] for of in (trajectory.entries, sequence.regions))
-    overlaps = area_overlap(region_corners(predicted), region_corners(annotated))
-    return float(np.nan_to_num(overlaps).mean())
+    if len(predicted[0]) == 1:  # VOT's code 1 stands for the first annotation
+        predicted[0] = sequence.regions[0]
+    return region_corners(predicted)[present], region_corners(sequence.regions)[present]
 
 
 def track_all(

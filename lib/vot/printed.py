@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from math import isfinite
 from typing import Any, Mapping, Optional
 
-from lib.vot.metrics import bootstrap, paired_bootstrap
+from lib.vot.metrics import bootstrap, json_values, paired_bootstrap
 
 
 def show(options: argparse.Namespace, title: str, evaluation: Any) -> None:
     """Print an evaluation as text or JSON."""
     result = evaluation.as_dict()
     if options.intervals:
-        result["intervals"] = _finite(bootstrap(evaluation))
+        result["intervals"] = json_values(bootstrap(evaluation))
     if options.json:
         print(json.dumps(result, indent=1))
         return
@@ -38,19 +37,20 @@ def compare(options: argparse.Namespace, evaluations: Mapping[str, Any]) -> None
     """Print trackers as a table or JSON: measures with intervals over sequences, and each one's
     difference to the first, paired by sequence."""
     (first, reference), *others = evaluations.items()
-    differences = {f"{name} - {first}": paired_bootstrap(one, reference) for name, one in others}
+    trackers = {
+        name: {**one.as_dict(), "intervals": json_values(bootstrap(one))}
+        for name, one in evaluations.items()
+    }
+    differences = json_values(
+        {f"{name} - {first}": paired_bootstrap(one, reference) for name, one in others}
+    )
     if options.json:
-        trackers = {
-            name: {**one.as_dict(), "intervals": _finite(bootstrap(one))}
-            for name, one in evaluations.items()
-        }
-        paired = {name: _finite(rows) for name, rows in differences.items()}
-        print(json.dumps({"trackers": trackers, "differences": paired}, indent=1))
+        print(json.dumps({"trackers": trackers, "differences": differences}, indent=1))
         return
-    rows = {}
-    for name, one in evaluations.items():
-        result, intervals = one.as_dict(), bootstrap(one)
-        rows[name] = {key: (result[key], *intervals[key]) for key in one.measures}
+    rows = {
+        name: {key: (one[key], *one["intervals"][key]) for key in reference.measures}
+        for name, one in trackers.items()
+    }
     print(
         f"{reference.dataset}: {len(reference.sequences)} sequences, {reference.left_out} left out,"
         f" protocol {reference.protocol.name}; 95 % intervals over sequences"
@@ -58,16 +58,8 @@ def compare(options: argparse.Namespace, evaluations: Mapping[str, Any]) -> None
     width = max(map(len, [*rows, *differences]))
     print(" " * width, *(f"{key:>28}" for key in reference.measures))
     for name, row in {**rows, **differences}.items():
-        cells = ("{} ({} to {})".format(*map(_number, _finite(row)[key])) for key in row)
+        cells = ("{} ({} to {})".format(*map(_number, row[key])) for key in row)
         print(f"{name:<{width}}", *(f"{cell:>28}" for cell in cells))
-
-
-def _finite(rows: Mapping[str, Any]) -> dict[str, list[Optional[float]]]:
-    """Numbers as JSON has them, NaN as null."""
-    return {
-        key: [one if one is not None and isfinite(one) else None for one in row]
-        for key, row in rows.items()
-    }
 
 
 def _number(value: Optional[float]) -> str:

