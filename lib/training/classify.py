@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader
 
+from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_state, read_backbone, read_state
 from lib.siamrpn.network import Backbone, NetworkConfig, backbone_config
-from lib.training import distributed
 from lib.training.config import read_config
 from lib.training.loop import PRECISIONS, Training, run
 from lib.training.pictures import GENERATED, Folders, Generated, open_pictures
@@ -121,9 +121,8 @@ def train_classifier(
     """Train a classifier in the folder `out`, or continue there (`loop.run`); returns the path of
     `weights.pth`. Raises InputError for pictures that do not fit the classes, or a checkpoint of
     another training."""
-    with distributed.processes(device) as place:
-        training = ClassifierTraining(classifier, config, place)
-        return run(training, Path(out), stop_after)
+    training = ClassifierTraining(classifier, config, usable_device(device))
+    return run(training, Path(out), stop_after)
 
 
 class ClassifierTraining(Training):

@@ -12,10 +12,10 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.siamrpn import checkpoint
 from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
-from lib.training import distributed
 from lib.training.config import read_config
 from lib.training.distill import Distiller, Teacher, TrackerTeacher
 from lib.training.loop import PRECISIONS, Training, run
@@ -91,8 +91,7 @@ def train(
     for name in (config.initial, config.backbone, config.teacher):
         if name and not os.path.isfile(name):
             raise InputError(f"{name}: no such weights file")
-    with distributed.processes(device) as place:
-        return run(TrackerTraining(config, place), Path(out), stop_after)
+    return run(TrackerTraining(config, usable_device(device)), Path(out), stop_after)
 
 
 class TrackerTraining(Training):
@@ -118,11 +117,9 @@ class TrackerTraining(Training):
         super().__init__(
             config, network, optimizer, lengths, config.log_every, config.average, config.clip_norm
         )
+        self.modules["distiller"] = self.distiller
         self.phase = config.phases[0]
         self.teacher: Optional[nn.Module] = None
-
-    def modules(self) -> Dict[str, nn.Module]:
-        return {"network": self.network, "distiller": self.distiller}
 
     def begin(self, phase: int) -> PairDataset:
         """Load the phase's teacher and set training mode. A frozen backbone's parameters get no

@@ -440,30 +440,3 @@ def test_a_tracker_learns_from_a_larger_one(tmp_path, manifest):
     with (tmp_path / "out" / "log.csv").open() as stream:
         losses = [float(row["distill"]) for row in csv.DictReader(stream)]
     assert losses[-1] < 0.6 * losses[0]
-
-
-def test_two_processes_write_one_log_and_one_goes_on(tmp_path, manifest):
-    path = configuration(
-        tmp_path,
-        manifest,
-        phases=[{"pairs": 16, "search_size": 135, "lr": [1e-3, 1e-3], "freeze_norm": True}],
-    )
-    command = ["lib.cli", "train", str(path), "--out", str(tmp_path / "out")]
-    many = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        *command,
-        "--stop-after",
-        "8",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for arguments in (many, command):
-        subprocess.run(
-            [sys.executable, "-m", *arguments], check=True, capture_output=True, env=environment
-        )
-    with (tmp_path / "out" / "log.csv").open() as stream:
-        assert [int(row["pairs"]) for row in csv.DictReader(stream)] == [4, 8, 12, 16]
-    assert load_network(tmp_path / "out" / "weights.pth").config.stem == 8
