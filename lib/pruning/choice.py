@@ -66,15 +66,15 @@ def counts(keep: Keep) -> Dict[str, int]:
     return {name: int(stays.sum()) for name, stays in keep.items()}
 
 
-def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE, multiple: int = 1) -> Keep:
-    """The k channels with the highest scores of all, and of every layer at least its best `minimum`
-    of them, filled up with the next best to a multiple of channels."""
+def keep_best(scores: Scores, k: int, multiple: int = 1) -> Keep:
+    """The k channels with the highest scores of all, and of every layer at least the best
+    `MINIMUM_RATE` of its own, filled up with the next best to a multiple of channels."""
     every = np.concatenate(list(scores.values()))
     best = np.zeros(len(every), bool)
     best[np.argsort(-every, kind="stable")[:k]] = True
     keep, start = {}, 0
     for name, own in scores.items():
-        least = max(int(best[start : start + len(own)].sum()), math.ceil(minimum * len(own)))
+        least = max(int(best[start : start + len(own)].sum()), math.ceil(MINIMUM_RATE * len(own)))
         stays = np.zeros(len(own), bool)
         stays[np.argsort(-own, kind="stable")[: math.ceil(least / multiple) * multiple]] = True
         keep[name], start = stays, start + len(own)
@@ -85,7 +85,6 @@ def choose(
     config: NetworkConfig,
     scores: Scores,
     target: float,
-    minimum: float = MINIMUM_RATE,
     times: int = 1,
     multiple: int = 1,
     size: Callable[[NetworkConfig], float] = backbone_parameters,
@@ -101,14 +100,14 @@ def choose(
     """
 
     def at(k: int) -> Choice:
-        keep = keep_best(scores, k, minimum, multiple)
+        keep = keep_best(scores, k, multiple)
         return Choice(k, keep, size(wider(cut_config(config, counts(keep)), times)))
 
     low, high = 0, sum(map(len, scores.values()))
     smallest, largest = at(low).size, at(high).size
     if not smallest <= target <= largest:
         raise InputError(
-            f"{round(target, 1):,} {unit} cannot be reached: keeping at least {minimum:.0%} of every layer, the network "
+            f"{round(target, 1):,} {unit} cannot be reached: keeping at least {MINIMUM_RATE:.0%} of every layer, the network "
             f"has {round(smallest, 1):,} to {round(largest, 1):,}"
         )
     while high - low > 1:

@@ -8,10 +8,13 @@ from pathlib import Path
 from lib import pruning
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
-from lib.pruning.recalibrate import recalibrate_file
+from lib.pruning.recalibrate import recalibrate
+from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.network import NetworkConfig
 from lib.training import classify
+from lib.training.pairs import training_pairs
 from lib.training.pictures import open_pictures
+from lib.training.tracker import load_config
 
 
 def run(options: argparse.Namespace) -> str:
@@ -51,8 +54,11 @@ def _cut(options: argparse.Namespace, weights: Path) -> str:
 
 
 def _recalibrate(options: argparse.Namespace, weights: Path) -> str:
-    config = _config(options, "distilled.yaml")
-    return recalibrate_file(weights, config, options.pairs, Path(options.out))
+    pairs = training_pairs(load_config(_config(options, "distilled.yaml")), options.pairs)
+    network = load_network(weights)
+    recalibrate(network, pairs)
+    save_weights(options.out, network.state_dict())
+    return f"{options.out}: statistics of {len(pairs)} training pairs"
 
 
 def _train_classifier(options: argparse.Namespace, weights: Path) -> str:

@@ -396,7 +396,7 @@ def pruned_tracker(path, width=0.125):
         name: np.arange(count) % 2 == 0
         for name, count in pruning.mask_layers(network.config).items()
     }
-    small = pruning.cut_tracker(network, keep)
+    small = pruning.cut_network(network, keep)
     save_weights(path, small.state_dict())
     return small
 
