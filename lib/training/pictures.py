@@ -8,7 +8,7 @@ picture is a function of (seed, index), so a run that stops and resumes sees the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, Tuple
 
 import cv2
 import numpy as np
@@ -108,11 +108,9 @@ class Folders(Dataset):
 
 def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> Generated | Folders:
     """The pictures of a configuration: "generated", or a folder."""
-    return (
-        Generated(size, seed, validation)
-        if data == GENERATED
-        else Folders(Path(data), size, seed, validation)
-    )
+    if data == GENERATED:
+        return Generated(size, seed, validation)
+    return Folders(Path(data), size, seed, validation)
 
 
 def _as_input(image: np.ndarray) -> np.ndarray:
@@ -214,10 +212,3 @@ def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarr
     if name == "ring":
         mask = mask * (1 - fill(CIRCLE * 0.5))
     return cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None]
-
-
-def montage(labels: List[int], size: int, seed: int = 0) -> np.ndarray:
-    """One picture of each class given, side by side, (size, N x size, 3) uint8."""
-    return np.concatenate(
-        [draw(label, size, np.random.RandomState([seed, label])) for label in labels], axis=1
-    )

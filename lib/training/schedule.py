@@ -6,9 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Tuple
 
-import numpy as np
-
-SHAPES = ("linear", "log", "cosine")
+SHAPES = ("linear", "log")
 
 
 @dataclass(frozen=True)
@@ -16,7 +14,7 @@ class Phase:
     """A stretch of training with its own crops, losses and learning rate.
 
     pairs: its length. search_size: side of the search crops. lr: first and last learning rate,
-    joined by `shape` ("linear", "log", "cosine"). epochs: the rate stays the same within one of
+    joined by `shape` ("linear", "log"). epochs: the rate stays the same within one of
     this many equal parts (0: it moves with every step). reaches_end: whether the last part has
     `lr[1]` itself, or leaves it to the following phase, as PySOT's warm-up does. backbone_lr:
     factor of the backbone's rate, 0 freezes it. tracking, distill: weights of the two losses.
@@ -59,5 +57,4 @@ def learning_rate(phase: Phase, done: int) -> float:
     first, last = phase.lr
     if phase.shape == "log":
         return float(first * (last / first) ** progress)
-    share = (1 - np.cos(np.pi * progress)) / 2 if phase.shape == "cosine" else progress
-    return float(first + (last - first) * share)
+    return float(first + (last - first) * progress)
