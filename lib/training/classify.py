@@ -11,7 +11,7 @@ from typing import Dict, List, Mapping, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from lib.engines.pytorch import usable_device
 from lib.errors import InputError
@@ -51,8 +51,8 @@ def load_classifier(path: Union[str, Path], classes: int = 0) -> Classifier:
         raise InputError(f"{path}: no ResNet-50 of a tracker (no {error})") from None
     if not (layer or classes):
         raise InputError(f"{path}: has no classification layer; `siambook prune head` trains one")
-    known = len(layer["fc.weight"]) if layer else classes
-    classifier = Classifier(NetworkConfig(stem, stages, rpn=4 * stem), known)
+    classes = len(layer["fc.weight"]) if layer else classes
+    classifier = Classifier(NetworkConfig(stem, stages, rpn=4 * stem), classes)
     if not layer:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -166,26 +166,23 @@ class ClassifierTraining(Training):
         return {"sum": functional.cross_entropy(answer, labels), "right": right}
 
     def row(self, phase: int, rate: float, means: Mapping[str, float]) -> List[str]:
-        top1, top5 = accuracy(self.network, self.config, self.device)
+        values = (means["sum"], means["right"], *self.accuracy())
         self.begin(phase)  # back to training mode
-        values = (means["sum"], means["right"], top1, top5)
         return [f"{rate:.4g}", *(f"{value:.5f}" for value in values)]
 
-
-@torch.no_grad()
-def accuracy(
-    classifier: Classifier, config: ClassifyConfig, device: Union[str, torch.device] = "cpu"
-) -> Tuple[float, float]:
-    """Top-1 and top-5 accuracy on the validation pictures, 0..1."""
-    pictures = open_pictures(config.data, config.size, config.seed, validation=True)
-    count = config.validation if isinstance(pictures, Generated) else len(pictures)
-    batches = [list(range(start, min(start + 64, count))) for start in range(0, count, 64)]
-    kind, low = torch.device(device).type, config.precision == "bf16"
-    top1 = top5 = 0
-    classifier.eval()
-    for images, labels in DataLoader(pictures, batch_sampler=batches):  # type: ignore[arg-type]
-        with torch.autocast(kind, torch.bfloat16, enabled=low):
-            answer = classifier(images.to(device, memory_format=torch.channels_last)).float().cpu()
-        right = answer.topk(min(5, classifier.classes), 1).indices == labels[:, None]
-        top1, top5 = top1 + int(right[:, 0].sum()), top5 + int(right.any(1).sum())
-    return top1 / count, top5 / count
+    @torch.no_grad()
+    def accuracy(self) -> Tuple[float, float]:
+        """Top-1 and top-5 accuracy on the validation pictures, 0..1."""
+        config, network = self.config, self.network.eval()
+        pictures = open_pictures(config.data, config.size, config.seed, validation=True)
+        count = config.validation if isinstance(pictures, Generated) else len(pictures)
+        top1 = top5 = 0
+        for images, labels in DataLoader(Subset(pictures, range(count)), 64):
+            images = images.to(self.device, memory_format=torch.channels_last)
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+            ):
+                answer = network(images).float().cpu()
+            right = answer.topk(min(5, network.classes), 1).indices == labels[:, None]
+            top1, top5 = top1 + int(right[:, 0].sum()), top5 + int(right.any(1).sum())
+        return top1 / count, top5 / count

@@ -55,9 +55,8 @@ class Training:
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
         self.log_every, self.decay, self.clip_norm = log_every, decay, clip_norm
-        self.modules: Dict[str, nn.Module] = {
-            "network": network
-        }  # what learns, by name in the checkpoint
+        # What learns, by name in the checkpoint
+        self.modules: Dict[str, nn.Module] = {"network": network}
         self.device = next(network.parameters()).device
         self.low = config.precision == "bf16"  # the convolutions' arithmetic
         state = network.state_dict() if decay else {}

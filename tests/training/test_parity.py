@@ -15,9 +15,8 @@ import torch
 from lib.siamrpn.crop import training_crop, training_window, window_map
 from lib.training.augment import augment
 from lib.training.losses import classification_loss, tracking_loss
-from lib.training.schedule import learning_rate
 from lib.training.targets import anchor_targets, output_size
-from lib.training.tracker import load_config
+from lib.training.tracker import learning_rate, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 
