@@ -123,10 +123,3 @@ def random_affine(rng: np.random.RandomState, strength: float) -> np.ndarray:
     angle, longer = np.deg2rad(rng.uniform(-rotation, rotation)), rng.uniform(-stretch, stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     return turn @ [[np.exp(longer), rng.uniform(-shear, shear)], [0.0, np.exp(-longer)]]
-
-
-def mapped_size(width: float, height: float, linear: np.ndarray) -> Tuple[float, float]:
-    """Sides of the box around a mapped ellipse of the given sides: closer to an object's extent
-    than its mapped rectangle."""
-    mapped = np.hypot(*(linear * (width, height)).T)
-    return float(mapped[0]), float(mapped[1])

@@ -22,7 +22,7 @@ from lib.engines.calibration import CropPair
 from lib.errors import InputError
 from lib.reading import read_data, read_mapping
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
-from lib.training.augment import augment, degrade, flip, mapped_size, random_affine, relight
+from lib.training.augment import augment, degrade, flip, random_affine, relight
 from lib.training.targets import anchor_targets
 from lib.vot.dataset import read_frame
 
@@ -311,7 +311,9 @@ class PairDataset(Dataset):
             borderMode=border,
             borderValue=tuple(float(value) for value in picture[::8, ::8].mean((0, 1))),
         )
-        return Sample(image, mapped_size(w * zoom, h * zoom, linear))
+        # The box around a mapped ellipse is closer to an object's extent than a mapped rectangle
+        mapped = np.hypot(*(linear * (w * zoom, h * zoom)).T)
+        return Sample(image, (float(mapped[0]), float(mapped[1])))
 
 
 def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float) -> np.ndarray:
@@ -332,7 +334,6 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
     )
     inside = (x[None, :] + y[:, None]) ** (1 / power)
     alpha = np.clip((1.05 - inside) / 0.1, 0, 1)[..., None]
-
     (left, top), (right, bottom) = center + low, center + high + 1
     cut_out = layer.image[top:bottom, left:right]
     (left, top), (right, bottom) = place + low, place + high + 1

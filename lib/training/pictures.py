@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from lib.errors import InputError
 from lib.files import pictures_in
+from lib.siamrpn.crop import as_input
 from lib.training.augment import degrade, relight
 from lib.vot.dataset import read_frame
 
@@ -56,7 +57,7 @@ class Generated(Dataset):
     def __getitem__(self, index: int) -> Picture:
         random = np.random.RandomState([self.seed, index, int(self.validation)])
         label = int(random.randint(len(CLASSES)))
-        return _as_input(draw(label, self.size, random)), label
+        return as_input(draw(label, self.size, random))[0], label
 
 
 class Folders(Dataset):
@@ -103,7 +104,7 @@ class Folders(Dataset):
         file, label = self.files[place]
         image = read_frame(file)
         crop = _centre(image, self.size) if self.validation else _crop(image, self.size, random)
-        return _as_input(crop), label
+        return as_input(crop)[0], label
 
 
 def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> Generated | Folders:
@@ -111,10 +112,6 @@ def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> 
     if data == GENERATED:
         return Generated(size, seed, validation)
     return Folders(Path(data), size, seed, validation)
-
-
-def _as_input(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
 
 
 def _crop(image: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:

@@ -17,7 +17,7 @@ from lib.errors import InputError
 from lib.siamrpn import checkpoint
 from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
 from lib.training.config import read_config
-from lib.training.distill import Distiller, Teacher, TrackerTeacher
+from lib.training.distill import Distiller, Teacher, tracker_loss
 from lib.training.loop import PRECISIONS, Training, run
 from lib.training.losses import tracking_loss
 from lib.training.pairs import PairConfig, PairDataset, load_clips
@@ -180,8 +180,10 @@ class TrackerTraining(Training):
         config, self.phase, self.teacher = self.config, self.config.phases[phase], None
         if self.phase.distill:
             name = config.teacher
-            teacher: Any = TrackerTeacher(checkpoint.load_network(name)) if name else Teacher()
-            self.teacher = teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            teacher: Any = checkpoint.load_network(name) if name else Teacher()
+            self.teacher = teacher.requires_grad_(False).to(
+                self.device, memory_format=torch.channels_last
+            )  # type: ignore[call-overload]
         network, frozen = self.network, self.phase.backbone_lr == 0
         network.train()
         self.distiller.train()
@@ -210,13 +212,14 @@ class TrackerTraining(Training):
             features = network.backbone(search)
         if isinstance(teacher, Teacher):
             losses["distill"] = self.distiller(features, teacher(search))
-        if phase.tracking or isinstance(teacher, TrackerTeacher):
+        if phase.tracking or isinstance(teacher, SiamRPN):
             kernels, maps = network.template(exemplar), network.search_maps(features)
             cls, loc = network.correlate(kernels, maps)
             wanted = (batch[key].to(self.device) for key in ("label", "delta", "weight"))
             losses.update(tracking_loss(cls, loc, *wanted))
-            if isinstance(teacher, TrackerTeacher):
-                losses["distill"] = teacher([*kernels, *maps, cls, loc], exemplar, search)
+            if isinstance(teacher, SiamRPN):
+                answers = [*kernels, *maps, cls, loc]
+                losses["distill"] = tracker_loss(teacher, answers, exemplar, search)
         losses["sum"] = phase.tracking * losses["total"] + phase.distill * losses["distill"]
         return losses
 
