@@ -79,8 +79,6 @@ class ClassifyConfig:
     batch_size: int = 64
     lr: float = 0.1
     warmup: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
     head_only: bool = False
     precision: str = "bf16"
     seed: int = 0
@@ -141,12 +139,8 @@ class ClassifierTraining(Training):
             )
         classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         classifier.backbone.requires_grad_(not config.head_only)
-        optimizer = torch.optim.SGD(
-            [p for p in classifier.parameters() if p.requires_grad],
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        learning = [p for p in classifier.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(learning, lr=config.lr, momentum=0.9, weight_decay=1e-4)
         super().__init__(config, classifier, optimizer, [config.pictures], config.evaluate_every)
 
     def begin(self, phase: int) -> Union[Generated, Folders]:

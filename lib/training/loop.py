@@ -36,12 +36,12 @@ class Training:
     """A training between two steps: what a step changes, and (in subclasses) what a step is.
 
     config: a dataclass with at least batch_size, precision, save_every and workers. lengths:
-    samples in each phase. decay: of the running average of weights, per step (0: none). clip_norm:
-    largest norm of the gradients (0: any).
+    samples in each phase. decay: of the running average of weights, per step (0: none).
     """
 
     unit = "sample"
     columns: Tuple[str, ...] = ()  # of log.csv; the first counts samples
+    clip_norm = float("inf")  # largest norm of the gradients
 
     def __init__(
         self,
@@ -51,10 +51,9 @@ class Training:
         lengths: Sequence[int],
         log_every: int,
         decay: float = 0.0,
-        clip_norm: float = 0.0,
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
-        self.log_every, self.decay, self.clip_norm = log_every, decay, clip_norm
+        self.log_every, self.decay = log_every, decay
         # What learns, by name in the checkpoint
         self.modules: Dict[str, nn.Module] = {"network": network}
         self.device = next(network.parameters()).device
@@ -155,7 +154,7 @@ class Training:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.optimizer.zero_grad(set_to_none=True)
         losses["sum"].backward()
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or float("inf"))
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         return values, isfinite(values["sum"]) and isfinite(float(norm))
 
     def move_average(self) -> None:

@@ -103,7 +103,6 @@ class TrainConfig:
     batch_size: int = 24
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
-    clip_norm: float = 10.0
     average: float = 0.999
     precision: str = "bf16"
     seed: int = 0
@@ -152,6 +151,7 @@ class TrackerTraining(Training):
 
     unit = "pair"
     columns = ("pairs", "phase", "lr", "cls", "loc", "total", "distill")
+    clip_norm = 10.0  # as in PySOT
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.labelled = load_clips(config.data, config.pairs.holdout)
@@ -167,9 +167,7 @@ class TrackerTraining(Training):
         ]
         optimizer = OPTIMIZERS[config.optimizer](groups, lr=0.1, weight_decay=config.weight_decay)
         lengths = [phase.pairs for phase in config.phases]
-        super().__init__(
-            config, network, optimizer, lengths, config.log_every, config.average, config.clip_norm
-        )
+        super().__init__(config, network, optimizer, lengths, config.log_every, config.average)
         self.modules["distiller"] = self.distiller
         self.phase = config.phases[0]
         self.teacher: Optional[nn.Module] = None

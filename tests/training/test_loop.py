@@ -300,7 +300,6 @@ def test_a_run_that_diverges_stops_and_says_so(tmp_path, manifest):
         tmp_path,
         manifest,
         optimizer="sgd",
-        clip_norm=1e9,
         phases=[{"pairs": 80, "search_size": 191, "lr": [900.0, 900.0]}],
     )
     with pytest.raises(InputError, match="the loss or its gradient is not finite after"):
