@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 
 from lib import pruning
+from lib.engines.pytorch import usable_device
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
 from lib.pruning.recalibrate import recalibrate
 from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.network import NetworkConfig
-from lib.training import classify
+from lib.training import classify, loop
 from lib.training.pairs import training_pairs
 from lib.training.pictures import open_pictures
 from lib.training.tracker import load_config
@@ -65,7 +66,6 @@ def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
     config = classify.load_classify_config(_config(options, f"{options.action}.yaml"))
     classes = len(open_pictures(config.data, config.size, config.seed).classes)
     classifier = classify.load_classifier(weights, classes)
-    done = classify.train_classifier(
-        classifier, config, options.out, options.device, stop_after=options.stop_after
-    )
-    return str(done)
+    device = usable_device(options.device)
+    training = classify.ClassifierTraining(classifier, config, device)
+    return str(loop.run(training, Path(options.out), options.stop_after))

@@ -78,8 +78,9 @@ def cut_network(network: Union[SiamRPN, Classifier], keep: Keep) -> Any:
     """A tracker or a classifier without the channels that go; it computes what the masked one
     computes."""
     config = cut_config(network.config, counts(keep))
-    tracker = isinstance(network, SiamRPN)
-    small = SiamRPN(config) if tracker else Classifier(config, network.classes)
+    small: Any = (
+        SiamRPN(config) if isinstance(network, SiamRPN) else Classifier(config, network.classes)
+    )
     small.load_state_dict(cut_state(network.state_dict(), network.config, keep))
     return small.train(network.training)
 

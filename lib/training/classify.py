@@ -6,19 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple, Union
+from typing import Dict, List, Mapping, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset
 
-from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_state, read_backbone, read_state
 from lib.siamrpn.network import Backbone, NetworkConfig, backbone_config
 from lib.training.config import read_config
-from lib.training.loop import PRECISIONS, Training, run
+from lib.training.loop import PRECISIONS, Training
 from lib.training.pictures import GENERATED, Folders, Generated, open_pictures
 
 
@@ -109,22 +108,9 @@ def rate(config: ClassifyConfig, done: int) -> float:
     return config.lr * (1 + cos(pi * progress)) / 2
 
 
-def train_classifier(
-    classifier: Classifier,
-    config: ClassifyConfig,
-    out: Union[str, Path],
-    device: str = "cpu",
-    stop_after: Optional[int] = None,
-) -> Path:
-    """Train a classifier in the folder `out`, or continue there (`loop.run`); returns the path of
-    `weights.pth`. Raises InputError for pictures that do not fit the classes, or a checkpoint of
-    another training."""
-    training = ClassifierTraining(classifier, config, usable_device(device))
-    return run(training, Path(out), stop_after)
-
-
 class ClassifierTraining(Training):
-    """A classifier's training, in one phase."""
+    """A classifier's training, in one phase, for `loop.run`. Raises InputError for pictures that do
+    not fit the classes."""
 
     unit = "picture"
     columns = ("pictures", "lr", "loss", "train_top1", "top1", "top5")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ from lib.errors import InputError
 from lib.siamrpn.checkpoint import read_state, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training import classify
-from lib.training.classify import Classifier, ClassifyConfig, train_classifier
+from lib.training.classify import Classifier, ClassifierTraining, ClassifyConfig
+from lib.training.loop import run
 from lib.training.pictures import CLASSES, Folders, Generated, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,6 +40,12 @@ SHORT = ClassifyConfig(
 def fresh() -> Classifier:
     torch.manual_seed(0)
     return Classifier(TINY, len(CLASSES))
+
+
+def train_classifier(
+    classifier: Classifier, config: ClassifyConfig, out: Path, stop_after: Optional[int] = None
+) -> Path:
+    return run(ClassifierTraining(classifier, config, torch.device("cpu")), out, stop_after)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
