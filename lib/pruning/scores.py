@@ -11,7 +11,7 @@ import copy
 import csv
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
@@ -24,11 +24,21 @@ from lib.files import digest, write_text
 from lib.progress import progress
 from lib.pruning.choice import SUM, Scores, mask_layers
 from lib.reading import read_text
-from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm, parameter_count
+from lib.siamrpn.network import Bottleneck, NetworkConfig, fold_batch_norm
 from lib.training.classify import Classifier, ClassifyConfig, load_classifier
 from lib.training.pictures import Folders, open_pictures
 
 IMAGES_AT_ONCE = 128  # masks times pictures in a batch: more is not faster
+
+
+class Work(NamedTuple):
+    """What scoring costs. masks: channels to score. flop: on all pictures, of the block that a
+    layer is in once, and of the following blocks for every mask. plain_flop: of a whole forward
+    pass for every mask."""
+
+    masks: int
+    flop: float
+    plain_flop: float
 
 
 class Scorer:
@@ -49,14 +59,15 @@ class Scorer:
         self.low, self.device, self.count = precision == "bf16", pictures.device.type, len(pictures)
         self.blocks, self.head = named_blocks(backbone), folded.fc.float()
         self.inputs: Dict[str, Tensor] = {}  # of every block, on all pictures
-        self.work: Dict[str, float] = {}  # of every block: multiplications for a picture
+        self.flop: Dict[str, float] = {}
         with self._computing():
             stem = nn.Sequential(backbone.conv1, backbone.relu, backbone.maxpool)
-            x = stem(pictures.contiguous(memory_format=torch.channels_last))
+            x, self.stem_flop = run_and_count(
+                stem, pictures.contiguous(memory_format=torch.channels_last)
+            )
             for name, block in self.blocks.items():
                 self.inputs[name] = x
-                x = block(x)
-                self.work[name] = parameter_count(block) * x[0, 0].numel()
+                x, self.flop[name] = run_and_count(block, x)
             self.probability = self._probability(x)  # (1, N, classes), logarithms
 
     @contextmanager
@@ -75,11 +86,14 @@ class Scorer:
         names = list(self.blocks)
         return names[names.index(first) :]
 
-    def cost(self, layer: str) -> float:
-        """What scoring a layer costs: the block that it is in once, and the following ones for
-        every channel."""
-        first, *behind = (self.work[name] for name in self._from(layer))
-        return first + self.layers[layer] * sum(behind)
+    def work(self, layers: Optional[Sequence[str]] = None) -> Work:
+        """The cost of scoring these layers, or all."""
+        masks, flop = 0, 0.0
+        for layer in layers or self.layers:
+            first, *behind = (self.flop[name] for name in self._from(layer))
+            flop += first + self.layers[layer] * sum(behind)
+            masks += self.layers[layer]
+        return Work(masks, flop, masks * (self.stem_flop + sum(self.flop.values())))
 
     def score(self, layer: str, channels: Optional[Sequence[int]] = None) -> np.ndarray:
         """Scores of a layer's channels (or of those given), (C,), nats."""
@@ -212,7 +226,7 @@ def score_file(
         return scores
     done = read_scores(out, classifier.config, origin, whole=False) if out.exists() else {}
     scorer = Scorer(classifier, some, precision)
-    cost = {name: scorer.cost(name) for name in scorer.layers if name not in done}
+    cost = {name: scorer.work([name]).flop for name in scorer.layers if name not in done}
     with progress(sum(cost.values()), "scores", late=True) as bar:
         for name in sorted(cost, key=lambda name: cost[name]):
             done[name] = scorer.score(name)
@@ -264,3 +278,20 @@ def read_scores(
             f"{path}: scored with other weights or pictures ({head[2:]}); name another file"
         )
     return scores
+
+
+def run_and_count(module: nn.Module, x: Tensor) -> Tuple[Any, float]:
+    """A module's output for x, and the floating point operations of its convolutions: two for every
+    multiplication with addition, all images of the batch counted."""
+    flop = 0.0
+
+    def count(conv: Any, _: Any, output: Tensor) -> None:
+        nonlocal flop
+        flop += 2.0 * conv.weight[0].numel() * output.numel()
+
+    convolutions = [part for part in module.modules() if isinstance(part, nn.Conv2d)]
+    hooks = [conv.register_forward_hook(count) for conv in convolutions]
+    output = module(x)
+    for hook in hooks:
+        hook.remove()
+    return output, flop

@@ -13,6 +13,7 @@ from lib import cli, pruning
 from lib.engines.zoo import DEMO_WEIGHTS
 from lib.errors import InputError
 from lib.measure import pruned
+from lib.pruning.scores import run_and_count
 from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.training.classify import Classifier, ClassifyConfig, load_classifier
@@ -67,14 +68,8 @@ def test_the_full_backbone_is_the_thesiss():
     assert pruning.backbone_parameters(FULL) == 45_528_128
     assert sum(pruning.mask_layers(FULL).values()) == 11_392
     crop = torch.zeros(1, 3, 255, 255, device="meta")
-    backbone, flop = SiamRPN(FULL).backbone.to("meta"), []
-    for conv in backbone.modules():
-        if isinstance(conv, torch.nn.Conv2d):
-            conv.register_forward_hook(
-                lambda conv, _, output: flop.append(2 * conv.weight[0].numel() * output.numel())
-            )
-    assert backbone(crop)[2].shape == (1, 2048, 31, 31)
-    assert sum(flop) == pytest.approx(89.2e9, rel=1e-3)
+    features, flop = run_and_count(SiamRPN(FULL).backbone.to("meta"), crop)
+    assert features[2].shape == (1, 2048, 31, 31) and flop == pytest.approx(89.2e9, rel=1e-3)
 
 
 @pytest.mark.parametrize(
