@@ -10,8 +10,6 @@ shortcut share ("layer3.sum", figure 2.14).
 # ruff: noqa: F401 names of the package
 
 from lib.pruning.choice import (
-    MINIMUM_RATE,
-    SUM,
     Choice,
     Scores,
     choose,
@@ -30,11 +28,5 @@ from lib.pruning.scores import (
     score_file,
     write_scores,
 )
-from lib.pruning.surgery import (
-    cut_classifier,
-    cut_file,
-    cut_tracker,
-    largest_difference,
-    masked,
-)
+from lib.pruning.surgery import cut_file, cut_network, masked
 from lib.siamrpn.network import backbone_parameters

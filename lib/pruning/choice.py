@@ -66,18 +66,20 @@ def counts(keep: Keep) -> Dict[str, int]:
     return {name: int(stays.sum()) for name, stays in keep.items()}
 
 
-def keep_best(scores: Scores, k: int, minimum: float = MINIMUM_RATE, multiple: int = 1) -> Keep:
-    """The k channels with the highest scores of all, and of every layer at least its best `minimum`
-    of them, filled up with the next best to a multiple of channels."""
-    every = np.concatenate(list(scores.values()))
-    best = np.zeros(len(every), bool)
-    best[np.argsort(-every, kind="stable")[:k]] = True
-    keep, start = {}, 0
-    for name, own in scores.items():
-        least = max(int(best[start : start + len(own)].sum()), math.ceil(minimum * len(own)))
-        stays = np.zeros(len(own), bool)
-        stays[np.argsort(-own, kind="stable")[: math.ceil(least / multiple) * multiple]] = True
-        keep[name], start = stays, start + len(own)
+def ranks(values: np.ndarray) -> np.ndarray:
+    """0 for the highest value, 1 for the next, ..."""
+    return np.argsort(np.argsort(-values, kind="stable"))
+
+
+def keep_best(scores: Scores, k: int, multiple: int = 1) -> Keep:
+    """The k channels with the highest scores of all, and of every layer at least the best
+    `MINIMUM_RATE` of its own, filled up with the next best to a multiple of channels."""
+    ends = np.cumsum([len(own) for own in scores.values()])
+    best = np.split(ranks(np.concatenate(list(scores.values()))) < k, ends[:-1])
+    keep = {}
+    for (name, own), chosen in zip(scores.items(), best):
+        least = max(int(chosen.sum()), math.ceil(MINIMUM_RATE * len(own)))
+        keep[name] = ranks(own) < math.ceil(least / multiple) * multiple
     return keep
 
 
@@ -85,7 +87,6 @@ def choose(
     config: NetworkConfig,
     scores: Scores,
     target: float,
-    minimum: float = MINIMUM_RATE,
     times: int = 1,
     multiple: int = 1,
     size: Callable[[NetworkConfig], float] = backbone_parameters,
@@ -101,14 +102,14 @@ def choose(
     """
 
     def at(k: int) -> Choice:
-        keep = keep_best(scores, k, minimum, multiple)
+        keep = keep_best(scores, k, multiple)
         return Choice(k, keep, size(wider(cut_config(config, counts(keep)), times)))
 
     low, high = 0, sum(map(len, scores.values()))
     smallest, largest = at(low).size, at(high).size
     if not smallest <= target <= largest:
         raise InputError(
-            f"{round(target, 1):,} {unit} cannot be reached: keeping at least {minimum:.0%} of every layer, the network "
+            f"{round(target, 1):,} {unit} cannot be reached: keeping at least {MINIMUM_RATE:.0%} of every layer, the network "
             f"has {round(smallest, 1):,} to {round(largest, 1):,}"
         )
     while high - low > 1:

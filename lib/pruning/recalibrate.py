@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Sequence
 
 import numpy as np
@@ -11,11 +10,8 @@ from torch import nn
 
 from lib.engines.calibration import CropPair
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import SiamRPN
-from lib.training.pairs import training_pairs
-from lib.training.tracker import load_config
 
 
 def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) -> None:
@@ -34,22 +30,11 @@ def recalibrate(network: SiamRPN, pairs: Sequence[CropPair], batch: int = 16) ->
         norm.train()
     with torch.no_grad():
         for start in range(0, len(pairs), batch):
-            chosen = pairs[start : start + batch]
-            network(
-                *(
-                    torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
-                    for crops in zip(*chosen)
-                )
-            )
+            inputs = [
+                torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
+                for crops in zip(*pairs[start : start + batch])
+            ]
+            network(*inputs)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     network.eval()
-
-
-def recalibrate_file(weights: Path, config: Path, count: int, out: Path) -> str:
-    """Write a tracker's weights with statistics of `count` pairs of a training configuration's
-    data; returns a sentence on what was done."""
-    network = load_network(weights)
-    recalibrate(network, training_pairs(load_config(config), count))
-    save_weights(out, network.state_dict())
-    return f"{out}: statistics of {count} training pairs"

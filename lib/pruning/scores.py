@@ -55,7 +55,7 @@ class Scorer:
             raise InputError(f"scores are computed in fp32 or bf16, not in {precision!r}")
         folded = fold_batch_norm(classifier).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         backbone = folded.backbone
-        self.config, self.layers = classifier.config, mask_layers(classifier.config)
+        self.layers = mask_layers(classifier.config)
         self.low, self.device, self.count = precision == "bf16", pictures.device.type, len(pictures)
         self.blocks, self.head = named_blocks(backbone), folded.fc.float()
         self.inputs: Dict[str, Tensor] = {}  # of every block, on all pictures

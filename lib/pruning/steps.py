@@ -6,12 +6,16 @@ import argparse
 from pathlib import Path
 
 from lib import pruning
+from lib.engines.pytorch import usable_device
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
-from lib.pruning.recalibrate import recalibrate_file
+from lib.pruning.recalibrate import recalibrate
+from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.network import NetworkConfig
-from lib.training import classify
+from lib.training import classify, loop
+from lib.training.pairs import training_pairs
 from lib.training.pictures import open_pictures
+from lib.training.tracker import load_config
 
 
 def run(options: argparse.Namespace) -> str:
@@ -51,15 +55,17 @@ def _cut(options: argparse.Namespace, weights: Path) -> str:
 
 
 def _recalibrate(options: argparse.Namespace, weights: Path) -> str:
-    config = _config(options, "distilled.yaml")
-    return recalibrate_file(weights, config, options.pairs, Path(options.out))
+    pairs = training_pairs(load_config(_config(options, "distilled.yaml")), options.pairs)
+    network = load_network(weights)
+    recalibrate(network, pairs)
+    save_weights(options.out, network.state_dict())
+    return f"{options.out}: statistics of {len(pairs)} training pairs"
 
 
 def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
     config = classify.load_classify_config(_config(options, f"{options.action}.yaml"))
     classes = len(open_pictures(config.data, config.size, config.seed).classes)
     classifier = classify.load_classifier(weights, classes)
-    done = classify.train_classifier(
-        classifier, config, options.out, options.device, stop_after=options.stop_after
-    )
-    return str(done)
+    device = usable_device(options.device)
+    training = classify.ClassifierTraining(classifier, config, device)
+    return str(loop.run(training, Path(options.out), options.stop_after))

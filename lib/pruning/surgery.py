@@ -74,29 +74,15 @@ def cut_state(state: Mapping[str, Tensor], config: NetworkConfig, keep: Keep) ->
     return cut
 
 
-def cut_tracker(network: SiamRPN, keep: Keep) -> SiamRPN:
-    """A tracker without the channels that go; it computes what the masked one computes."""
-    small = SiamRPN(cut_config(network.config, counts(keep)))
+def cut_network(network: Union[SiamRPN, Classifier], keep: Keep) -> Any:
+    """A tracker or a classifier without the channels that go; it computes what the masked one
+    computes."""
+    config = cut_config(network.config, counts(keep))
+    small: Any = (
+        SiamRPN(config) if isinstance(network, SiamRPN) else Classifier(config, network.classes)
+    )
     small.load_state_dict(cut_state(network.state_dict(), network.config, keep))
     return small.train(network.training)
-
-
-def cut_classifier(classifier: Classifier, keep: Keep) -> Classifier:
-    """A classifier without the channels that go."""
-    small = Classifier(cut_config(classifier.config, counts(keep)), classifier.classes)
-    small.load_state_dict(cut_state(classifier.state_dict(), classifier.config, keep))
-    return small.train(classifier.training)
-
-
-def largest_difference(
-    network: Union[SiamRPN, Classifier], small: nn.Module, keep: Keep, *inputs: Tensor
-) -> float:
-    """Largest difference between the masked and the cut network's outputs, as a share of each
-    output's range."""
-    with torch.inference_mode():
-        theirs, ours = masked(network, keep).eval()(*inputs), small.eval()(*inputs)
-    pairs = [(theirs, ours)] if isinstance(ours, Tensor) else zip(theirs, ours)
-    return max(float((a - b).abs().max() / (a.max() - a.min())) for a, b in pairs)
 
 
 def cut_file(
@@ -110,7 +96,7 @@ def cut_file(
     tracker = any(key.startswith("rpn_head.") for key in read_state(weights))
     network: Any = load_network(weights) if tracker else load_classifier(weights)
     choice = choose(network.config, read_scores(scores, network.config))
-    small = (cut_tracker if tracker else cut_classifier)(network, choice.keep)
+    small = cut_network(network, choice.keep)
     save_weights(out, small.state_dict())
     before, after = (backbone_parameters(one.config) for one in (network, small))
     total, kept = (sum(map(function, choice.keep.values())) for function in (len, np.sum))

@@ -116,21 +116,10 @@ def degrade(image: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return image
 
 
-def random_affine(
-    rng: np.random.RandomState, rotation: float, shear: float, stretch: float
-) -> np.ndarray:
-    """Random linear map (2, 2): rotation in degrees, shear and stretch as shares, each drawn
-    uniformly up to its limit."""
-    angle = np.deg2rad(rng.uniform(-rotation, rotation))
+def random_affine(rng: np.random.RandomState, strength: float) -> np.ndarray:
+    """Random linear map (2, 2) of strength 0..1: up to 20 degrees of rotation, shear of 0.1 and
+    stretch of 0.15."""
+    rotation, shear, stretch = 20 * strength, 0.1 * strength, 0.15 * strength
+    angle, longer = np.deg2rad(rng.uniform(-rotation, rotation)), rng.uniform(-stretch, stretch)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    log_stretch = rng.uniform(-stretch, stretch)
-    return turn @ np.array(
-        [[np.exp(log_stretch), rng.uniform(-shear, shear)], [0.0, np.exp(-log_stretch)]]
-    )
-
-
-def mapped_size(width: float, height: float, linear: np.ndarray) -> Tuple[float, float]:
-    """Sides of the box around a mapped ellipse of the given sides: closer to an object's extent
-    than its mapped rectangle."""
-    mapped = np.hypot(*(linear * (width, height)).T)
-    return float(mapped[0]), float(mapped[1])
+    return turn @ [[np.exp(longer), rng.uniform(-shear, shear)], [0.0, np.exp(-longer)]]

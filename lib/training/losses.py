@@ -8,21 +8,16 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def class_log_probabilities(cls: Tensor) -> Tensor:
-    """Scores (B, 2A, S, S) to log-probabilities (B, A, S, S, 2) of background and target."""
-    batch, channels, rows, cols = cls.shape
-    return functional.log_softmax(
-        cls.view(batch, 2, channels // 2, rows, cols).permute(0, 2, 3, 4, 1), dim=4
-    )
-
-
 def classification_loss(cls: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy, half from positives and half from negatives; labels of -1 do not count.
+    """Cross entropy of scores (B, 2A, S, S) and labels (B, A, S, S), half from positives and half
+    from negatives; labels of -1 do not count.
 
     A half with a single member in the whole batch is 0: PySOT squeezes its index to zero dimensions
     and drops it.
     """
-    log_probability = class_log_probabilities(cls).reshape(-1, 2)
+    batch, _, rows, cols = cls.shape
+    by_anchor = cls.view(batch, 2, -1, rows, cols).permute(0, 2, 3, 4, 1)  # (B, A, S, S, 2)
+    log_probability = functional.log_softmax(by_anchor, dim=4).reshape(-1, 2)
     flat = label.reshape(-1)
     loss = cls.sum() * 0.0  # a batch without any labelled anchor still has a gradient, of zeros
     for value in (0, 1):

@@ -22,8 +22,8 @@ from lib.engines.calibration import CropPair
 from lib.errors import InputError
 from lib.reading import parse_data, read_mapping, read_text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, training_window, window_map
-from lib.training.augment import augment, degrade, flip, mapped_size, random_affine, relight
-from lib.training.targets import anchor_targets, output_size
+from lib.training.augment import augment, degrade, flip, random_affine, relight
+from lib.training.targets import anchor_targets
 from lib.vot.dataset import read_frame
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CROP_SIZE = 511  # side of the crops that pairs are cut from, as in PySOT
 KINDS = ("annotated", "paste", "patch")
 UNTURNED = np.eye(2)
+read_picture = lru_cache(maxsize=4000)(read_frame)  # about 1.5 GB in every worker
 
 
 class Frame(NamedTuple):
@@ -164,8 +165,7 @@ def _crop511(path: Path) -> List[Clip]:
 
 
 class PairDataset(Dataset):
-    """Pairs by index, for `torch.utils.data.DataLoader`; what is drawn depends on (seed, index)
-    only."""
+    """Pairs by index; what is drawn depends on (seed, index) only."""
 
     def __init__(
         self, clips: Sequence[Clip], config: PairConfig, search_size: int, seed: int
@@ -179,8 +179,8 @@ class PairDataset(Dataset):
         self.bounds = np.cumsum(shares) / sum(shares)
 
     def __getitem__(self, index: int) -> Dict[str, np.ndarray]:
-        """exemplar (3, 127, 127) and search (3, S, S) uint8 BGR; label, delta and weight as in
-        `targets.Targets`."""
+        """exemplar (3, 127, 127) and search (3, S, S) uint8 BGR; label, delta and weight as
+        `anchor_targets` gives them."""
         rng = np.random.RandomState((self.seed * 1_000_003 + index) % 2**32)
         config, size = self.config, self.search_size
         negative = bool(rng.random_sample() < config.negative)
@@ -195,8 +195,7 @@ class PairDataset(Dataset):
         )
         if mirrored:
             z, (x, box) = cv2.flip(z, 1), flip(x, box)
-        target = anchor_targets(box, output_size(size), negative, rng, size)
-        answers = {"label": target.label, "delta": target.delta, "weight": target.weight}
+        answers = anchor_targets(box, negative, rng, size)
         return {"exemplar": _pixels(z), "search": _pixels(x), **answers}
 
     def pair(self, rng: np.random.RandomState) -> Tuple[Sample, Sample]:
@@ -206,19 +205,18 @@ class PairDataset(Dataset):
         first, second = self.frames_of(kind, rng)
         strength = config.warp * (0.3 if first is not second else 1.0)
         exemplar = self.sample(first)
-        search = self.sample(
-            second, random_affine(rng, 20 * strength, 0.1 * strength, 0.15 * strength)
-        )
+        search = self.sample(second, random_affine(rng, strength))
         if kind == "paste":
             behind = [self.background(rng), self.background(rng)]
             power = rng.uniform(2, 6)
             if rng.random_sample() < 0.3:
                 behind[1] = behind[0]
-            exemplar = Sample(paste(behind[0], exemplar, (0, 0), power), exemplar.size)
-            search = Sample(paste(behind[1], search, (0, 0), power), search.size)
+            exemplar = exemplar._replace(image=paste(behind[0], exemplar, (0, 0), power))
+            search = search._replace(image=paste(behind[1], search, (0, 0), power))
         if config.light:
-            exemplar = Sample(relight(exemplar.image, rng, 0.5 * config.light), exemplar.size)
-        return exemplar, Sample(self.worsened(search, rng), search.size)
+            light = 0.5 * config.light
+            exemplar = exemplar._replace(image=relight(exemplar.image, rng, light))
+        return exemplar, search._replace(image=self.worsened(search, rng))
 
     def frames_of(self, kind: str, rng: np.random.RandomState) -> Tuple[Frame, Frame]:
         """Frames of exemplar and search crop; the same one for a still."""
@@ -313,13 +311,9 @@ class PairDataset(Dataset):
             borderMode=border,
             borderValue=tuple(float(value) for value in picture[::8, ::8].mean((0, 1))),
         )
-        return Sample(image, mapped_size(w * zoom, h * zoom, linear))
-
-
-@lru_cache(maxsize=4000)  # about 1.5 GB in every worker
-def read_picture(path: Path) -> np.ndarray:
-    """A picture from memory or disk."""
-    return read_frame(path)
+        # The box around a mapped ellipse is closer to an object's extent than a mapped rectangle
+        mapped = np.hypot(*(linear * (w * zoom, h * zoom)).T)
+        return Sample(image, (float(mapped[0]), float(mapped[1])))
 
 
 def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float) -> np.ndarray:
@@ -340,14 +334,12 @@ def paste(base: np.ndarray, layer: Sample, offset: Sequence[float], power: float
     )
     inside = (x[None, :] + y[:, None]) ** (1 / power)
     alpha = np.clip((1.05 - inside) / 0.1, 0, 1)[..., None]
-
-    def window(image: np.ndarray, origin: np.ndarray) -> np.ndarray:
-        (left, top), (right, bottom) = origin + low, origin + high + 1
-        return image[top:bottom, left:right]
-
+    (left, top), (right, bottom) = center + low, center + high + 1
+    cut_out = layer.image[top:bottom, left:right]
+    (left, top), (right, bottom) = place + low, place + high + 1
     out = base.copy()
-    target = window(out, place)
-    target[:] = alpha * window(layer.image, np.array([center, center])) + (1 - alpha) * target
+    target = out[top:bottom, left:right]
+    target[:] = alpha * cut_out + (1 - alpha) * target
     return out
 
 
@@ -356,13 +348,11 @@ def _pixels(image: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.clip(np.rint(image), 0, 255).astype(np.uint8).transpose(2, 0, 1))
 
 
-def training_pairs(config: TrainConfig, count: int, seed: int = 0) -> List[CropPair]:
+def training_pairs(config: TrainConfig, count: int) -> List[CropPair]:
     """Pairs as training draws them, with its augmentation, from its data without the held-out
     sequences; never the pairs of the training itself."""
     clips = load_clips(config.data, config.pairs.holdout)
-    drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + seed + 1)
+    drawn = PairDataset(clips, config.pairs, SEARCH_SIZE, config.seed + 1)
     samples = (drawn[index] for index in range(count))
-    return [
-        CropPair(sample["exemplar"].transpose(1, 2, 0), sample["search"].transpose(1, 2, 0))
-        for sample in samples
-    ]
+    crops = ("exemplar", "search")
+    return [CropPair(*(each[name].transpose(1, 2, 0) for name in crops)) for each in samples]

@@ -8,7 +8,7 @@ picture is a function of (seed, index), so a run that stops and resumes sees the
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, Tuple
 
 import cv2
 import numpy as np
@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from lib.errors import InputError
 from lib.files import pictures_in
+from lib.siamrpn.crop import as_input
 from lib.training.augment import degrade, relight
 from lib.vot.dataset import read_frame
 
@@ -56,7 +57,7 @@ class Generated(Dataset):
     def __getitem__(self, index: int) -> Picture:
         random = np.random.RandomState([self.seed, index, int(self.validation)])
         label = int(random.randint(len(CLASSES)))
-        return _as_input(draw(label, self.size, random)), label
+        return as_input(draw(label, self.size, random))[0], label
 
 
 class Folders(Dataset):
@@ -103,20 +104,14 @@ class Folders(Dataset):
         file, label = self.files[place]
         image = read_frame(file)
         crop = _centre(image, self.size) if self.validation else _crop(image, self.size, random)
-        return _as_input(crop), label
+        return as_input(crop)[0], label
 
 
 def open_pictures(data: str, size: int, seed: int, validation: bool = False) -> Generated | Folders:
     """The pictures of a configuration: "generated", or a folder."""
-    return (
-        Generated(size, seed, validation)
-        if data == GENERATED
-        else Folders(Path(data), size, seed, validation)
-    )
-
-
-def _as_input(image: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(image.transpose(2, 0, 1), np.float32)
+    if data == GENERATED:
+        return Generated(size, seed, validation)
+    return Folders(Path(data), size, seed, validation)
 
 
 def _crop(image: np.ndarray, size: int, random: np.random.RandomState) -> np.ndarray:
@@ -214,10 +209,3 @@ def _silhouette(name: str, size: int, random: np.random.RandomState) -> np.ndarr
     if name == "ring":
         mask = mask * (1 - fill(CIRCLE * 0.5))
     return cv2.GaussianBlur(mask, (0, 0), 0.8)[..., None]
-
-
-def montage(labels: List[int], size: int, seed: int = 0) -> np.ndarray:
-    """One picture of each class given, side by side, (size, N x size, 3) uint8."""
-    return np.concatenate(
-        [draw(label, size, np.random.RandomState([seed, label])) for label in labels], axis=1
-    )

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Tuple
+from typing import Dict, Tuple
 
 import numpy as np
 
@@ -14,16 +14,6 @@ THRESHOLD_NEGATIVE = 0.3
 POSITIVES = 16
 NEGATIVES = 16  # of a pair whose target is absent
 TOTAL = 64
-
-
-class Targets(NamedTuple):
-    """label (A, S, S) int64: 1, 0 or -1 (not used); delta (4, A, S, S) float32; weight (A, S, S)
-    float32; overlap (A, S, S)."""
-
-    label: np.ndarray
-    delta: np.ndarray
-    weight: np.ndarray
-    overlap: np.ndarray
 
 
 def output_size(search_size: int) -> int:
@@ -43,18 +33,21 @@ def _some(where: np.ndarray, count: int, rng: np.random.RandomState) -> Tuple[np
 
 
 def anchor_targets(
-    box: np.ndarray, size: int, negative: bool, rng: np.random.RandomState, search_size: int = 255
-) -> Targets:
-    """Labels and offsets for a target box x1 y1 x2 y2 in crop pixels on a size x size response map.
+    box: np.ndarray, negative: bool, rng: np.random.RandomState, search_size: int = 255
+) -> Dict[str, np.ndarray]:
+    """Labels and offsets for a target box x1 y1 x2 y2 in pixels of a search crop, on its response
+    map: label (A, S, S) int64: 1, 0 or -1 (not used); delta (4, A, S, S) and weight (A, S, S)
+    float32.
 
     A negative pair (the exemplar shows something else) has negatives around the box only. `rng` is
     used exactly as PySOT uses NumPy's global state.
     """
+    size = output_size(search_size)
     grid = anchor_grid(size)
     grid[..., :2] += search_size // 2
     shape = grid.shape[:3]
     label, delta = -np.ones(shape, np.int64), np.zeros((4, *shape), np.float32)
-    weight, overlap = np.zeros((2, *shape), np.float32)
+    weight = np.zeros(shape, np.float32)
     cx, cy = (box[0] + box[2]) * 0.5, (box[1] + box[3]) * 0.5
     if negative:
         col, row = (
@@ -63,7 +56,7 @@ def anchor_targets(
         near = np.zeros(shape, bool)
         near[:, max(0, row - 3) : row + 4, max(0, col - 3) : col + 4] = True
         label[_some(near, NEGATIVES, rng)] = 0
-        return Targets(label, delta, weight, overlap)
+        return {"label": label, "delta": delta, "weight": weight}
     acx, acy, aw, ah = np.moveaxis(grid, -1, 0)
     delta[0], delta[1] = (cx - acx) / aw, (cy - acy) / ah
     delta[2], delta[3] = np.log((box[2] - box[0]) / aw), np.log((box[3] - box[1]) / ah)
@@ -72,4 +65,4 @@ def anchor_targets(
     label[_some(overlap < THRESHOLD_NEGATIVE, TOTAL - POSITIVES, rng)] = 0
     label[positive] = 1
     weight[positive] = 1.0 / (len(positive[0]) + 1e-6)
-    return Targets(label, delta, weight, overlap)
+    return {"label": label, "delta": delta, "weight": weight}

@@ -12,21 +12,74 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 import torch
 from torch import Tensor, nn
 
+from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 from lib.siamrpn import checkpoint
 from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
-from lib.training import distributed
 from lib.training.config import read_config
-from lib.training.distill import Distiller, Teacher, TrackerTeacher
+from lib.training.distill import Distiller, Teacher, tracker_loss
 from lib.training.loop import PRECISIONS, Training, run
 from lib.training.losses import tracking_loss
 from lib.training.pairs import PairConfig, PairDataset, load_clips
-from lib.training.schedule import Phase, learning_rate
 
+SHAPES = ("linear", "log")  # of learning rates
 OPTIMIZERS: Dict[str, Any] = {
     "adamw": torch.optim.AdamW,
     "sgd": functools.partial(torch.optim.SGD, momentum=0.9),
 }
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own crops, losses and learning rate.
+
+    pairs: its length. search_size: side of the search crops. lr: first and last learning rate,
+    joined by `shape` ("linear", "log"). epochs: the rate stays the same within one of this many
+    equal parts (0: it moves with every step). reaches_end: whether the last part has `lr[1]`
+    itself, or leaves it to the following phase, as PySOT's warm-up does. backbone_lr: factor of the
+    backbone's rate, 0 freezes it. tracking, distill: weights of the two losses. freeze_norm: batch
+    normalisation uses and keeps its running statistics.
+
+    PySOT's schedule, warm-up and a logarithmic fall, is such phases (data/recipes/siamrpn_r50.yaml).
+    """
+
+    pairs: int
+    search_size: int = 255
+    lr: Tuple[float, float] = (1e-3, 1e-3)
+    shape: str = "linear"
+    epochs: int = 0
+    reaches_end: bool = True
+    backbone_lr: float = 1.0
+    tracking: float = 1.0
+    distill: float = 0.0
+    freeze_norm: bool = False
+
+    def __post_init__(self) -> None:
+        known = self.shape in SHAPES and self.search_size in range(135, 512, 8)
+        if self.pairs < 1 or not known:
+            raise ValueError(
+                f"impossible phase: pairs {self.pairs}, shape {self.shape!r}, search_size {self.search_size}"
+            )
+        if len(self.lr) != 2 or not all(0 < rate < 1e3 for rate in self.lr):
+            raise ValueError(
+                f"impossible phase: lr {list(self.lr)}, two numbers above 0 are needed"
+            )
+        if not (self.tracking or self.distill):
+            raise ValueError(
+                "impossible phase: neither tracking nor distill has a weight, so there is nothing to learn"
+            )
+
+
+def learning_rate(phase: Phase, done: int) -> float:
+    """Learning rate after `done` pairs of a phase."""
+    progress = done / phase.pairs
+    if phase.epochs:
+        epoch = min(phase.epochs - 1, int(progress * phase.epochs))
+        progress = epoch / max(1, phase.epochs - (1 if phase.reaches_end else 0))
+    first, last = phase.lr
+    if phase.shape == "log":
+        return float(first * (last / first) ** progress)
+    return float(first + (last - first) * progress)
 
 
 @dataclass(frozen=True)
@@ -50,7 +103,6 @@ class TrainConfig:
     batch_size: int = 24
     optimizer: str = "adamw"
     weight_decay: float = 1e-2
-    clip_norm: float = 10.0
     average: float = 0.999
     precision: str = "bf16"
     seed: int = 0
@@ -91,8 +143,7 @@ def train(
     for name in (config.initial, config.backbone, config.teacher):
         if name and not os.path.isfile(name):
             raise InputError(f"{name}: no such weights file")
-    with distributed.processes(device) as place:
-        return run(TrackerTraining(config, place), Path(out), stop_after)
+    return run(TrackerTraining(config, usable_device(device)), Path(out), stop_after)
 
 
 class TrackerTraining(Training):
@@ -100,6 +151,7 @@ class TrackerTraining(Training):
 
     unit = "pair"
     columns = ("pairs", "phase", "lr", "cls", "loc", "total", "distill")
+    clip_norm = 10.0  # as in PySOT
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         self.labelled = load_clips(config.data, config.pairs.holdout)
@@ -115,14 +167,10 @@ class TrackerTraining(Training):
         ]
         optimizer = OPTIMIZERS[config.optimizer](groups, lr=0.1, weight_decay=config.weight_decay)
         lengths = [phase.pairs for phase in config.phases]
-        super().__init__(
-            config, network, optimizer, lengths, config.log_every, config.average, config.clip_norm
-        )
+        super().__init__(config, network, optimizer, lengths, config.log_every, config.average)
+        self.modules["distiller"] = self.distiller
         self.phase = config.phases[0]
         self.teacher: Optional[nn.Module] = None
-
-    def modules(self) -> Dict[str, nn.Module]:
-        return {"network": self.network, "distiller": self.distiller}
 
     def begin(self, phase: int) -> PairDataset:
         """Load the phase's teacher and set training mode. A frozen backbone's parameters get no
@@ -130,8 +178,10 @@ class TrackerTraining(Training):
         config, self.phase, self.teacher = self.config, self.config.phases[phase], None
         if self.phase.distill:
             name = config.teacher
-            teacher: Any = TrackerTeacher(checkpoint.load_network(name)) if name else Teacher()
-            self.teacher = teacher.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            teacher: Any = checkpoint.load_network(name) if name else Teacher()
+            self.teacher = teacher.requires_grad_(False).to(
+                self.device, memory_format=torch.channels_last
+            )  # type: ignore[call-overload]
         network, frozen = self.network, self.phase.backbone_lr == 0
         network.train()
         self.distiller.train()
@@ -160,13 +210,14 @@ class TrackerTraining(Training):
             features = network.backbone(search)
         if isinstance(teacher, Teacher):
             losses["distill"] = self.distiller(features, teacher(search))
-        if phase.tracking or isinstance(teacher, TrackerTeacher):
+        if phase.tracking or isinstance(teacher, SiamRPN):
             kernels, maps = network.template(exemplar), network.search_maps(features)
             cls, loc = network.correlate(kernels, maps)
             wanted = (batch[key].to(self.device) for key in ("label", "delta", "weight"))
             losses.update(tracking_loss(cls, loc, *wanted))
-            if isinstance(teacher, TrackerTeacher):
-                losses["distill"] = teacher([*kernels, *maps, cls, loc], exemplar, search)
+            if isinstance(teacher, SiamRPN):
+                answers = [*kernels, *maps, cls, loc]
+                losses["distill"] = tracker_loss(teacher, answers, exemplar, search)
         losses["sum"] = phase.tracking * losses["total"] + phase.distill * losses["distill"]
         return losses
 

@@ -8,7 +8,6 @@ from typing import Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
-from lib.errors import InputError
 from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
@@ -26,8 +25,6 @@ GRID: Dict[str, Tuple[float, ...]] = {
 
 def as_video(clip: Clip) -> Video:
     """A training clip of several frames as a sequence to track."""
-    if len(clip[0].box) != 4:
-        raise InputError(f"{clip[0].path}: a finished crop, not a frame to track in")
     height, width = read_frame(clip[0].path).shape[:2]
     frames, boxes = zip(*clip)
     regions = tuple(np.array([x1, y1, x2 - x1, y2 - y1]) for x1, y1, x2, y2 in boxes)

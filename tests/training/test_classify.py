@@ -1,12 +1,10 @@
-"""Classification training: generated pictures, folders, resuming, several processes."""
+"""Classification training: generated pictures, folders, resuming."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -17,7 +15,8 @@ from lib.errors import InputError
 from lib.siamrpn.checkpoint import read_state, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training import classify
-from lib.training.classify import Classifier, ClassifyConfig, train_classifier
+from lib.training.classify import Classifier, ClassifierTraining, ClassifyConfig
+from lib.training.loop import run
 from lib.training.pictures import CLASSES, Folders, Generated, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -43,6 +42,12 @@ def fresh() -> Classifier:
     return Classifier(TINY, len(CLASSES))
 
 
+def train_classifier(
+    classifier: Classifier, config: ClassifyConfig, out: Path, stop_after: Optional[int] = None
+) -> Path:
+    return run(ClassifierTraining(classifier, config, torch.device("cpu")), out, stop_after)
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path.parent / "checkpoint.pt", weights_only=True)["network"]
 
@@ -50,26 +55,6 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def largest_difference(one: Path, other: Path) -> float:
     a, b = weights(one), weights(other)
     return max(float((a[key].double() - b[key].double()).abs().max()) for key in a)
-
-
-def run(folder: Path, *arguments: str, processes: int = 1) -> None:
-    """`siambook prune finetune` in processes of its own, as torchrun starts them."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-    ]
-    start = command if processes > 1 else [sys.executable]
-    subprocess.run(
-        [*start, "-m", "lib.cli", "prune", "finetune", *arguments, "--out", str(folder)],
-        check=True,
-        cwd=ROOT,
-        capture_output=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_a_picture_is_a_function_of_seed_and_index():
@@ -112,24 +97,6 @@ def test_a_frozen_backbone_stays_as_it_is(tmp_path):
     after = weights(tmp_path / "weights.pth")
     changed = {key for key, value in before.items() if not torch.equal(value, after[key])}
     assert changed == {"fc.weight", "fc.bias"}
-
-
-def test_two_processes_train_as_one_where_a_batch_has_no_statistics(tmp_path):
-    """With the backbone fixed the loss is a mean over pictures, so two halves of every batch give
-    one process's weights; and a run stopped with two processes goes on with one."""
-    config = tmp_path / "head.yaml"
-    config.write_text(
-        "size: 63\npictures: 32\nbatch_size: 8\nlr: 0.05\nprecision: fp32\nworkers: 0\nvalidation: 8\n"
-        "evaluate_every: 32\nsave_every: 16\nhead_only: true\n"
-    )
-    save_weights(tmp_path / "start.pth", fresh().state_dict())
-    arguments = [str(config), "--weights", str(tmp_path / "start.pth")]
-    run(tmp_path / "one", *arguments)
-    run(tmp_path / "two", *arguments, "--stop-after", "16", processes=2)
-    run(tmp_path / "two", *arguments)
-    assert largest_difference(tmp_path / "one/weights.pth", tmp_path / "two/weights.pth") < 1e-5
-    run(tmp_path / "both", *arguments, processes=2)
-    assert largest_difference(tmp_path / "one/weights.pth", tmp_path / "both/weights.pth") < 1e-5
 
 
 def folders(path: Path, classes: int = 3, pictures: int = 4) -> Path:
