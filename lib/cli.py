@@ -166,36 +166,6 @@ def calibrate(options: argparse.Namespace) -> None:
     print(f"{out}: ranges from {len(pairs)} pairs")
 
 
-def bench(options: argparse.Namespace) -> None:
-    """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same
-    run."""
-    from lib.engines.deploy import FRAMEWORKS
-    from lib.engines.zoo import weights_path
-    from lib.environment import label, memory_gb, record
-    from lib.measure import speed
-    from lib.siamrpn.checkpoint import load_network
-
-    if options.scale == "thesis":
-        network = speed.full_size_network()
-    else:
-        network = load_network(weights_path(options.weights))
-    machine, rows = record(options.device), []
-    for timed in speed.bench(network, tuple(FRAMEWORKS), options.device, options.rounds, _say):
-        rows.append(timed.row())
-        _say("{framework} {precision}: {ratio:.2f}x".format(**rows[-1]))
-    about = {
-        "scale": options.scale,
-        "machine": label(machine),
-        "in_use_before": machine["in_use"],
-        "peak_memory_gb": memory_gb(),
-    }
-    if options.json:
-        print(json.dumps({**about, "rows": rows}, indent=1))
-        return
-    print(speed.report(rows))
-    print(", ".join(f"{name}: {value}" for name, value in about.items()))
-
-
 def train(options: argparse.Namespace) -> None:
     """Train a network as a configuration file says, or go on where a stopped run was."""
     from lib.reading import read_mapping
@@ -350,7 +320,6 @@ COMMANDS: Dict[str, Callable[[argparse.Namespace], Optional[int]]] = {
     "evaluate": evaluate,
     "export": export,
     "calibrate": calibrate,
-    "bench": bench,
     "train": train,
     "prune": prune,
     "layers": layers,

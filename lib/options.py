@@ -122,25 +122,6 @@ def _calibrate(command: Command) -> None:
     add("--out", metavar="FILE", help="default: beside the weights")
 
 
-def _bench(command: Command) -> None:
-    add = command(
-        "bench",
-        "speed of every framework, precision and network, as ratios to PyTorch FP32",
-        "--scale thesis --json",
-        "--weights",
-        "--device",
-        "--threads",
-        "--json",
-    )
-    add(
-        "--scale",
-        default="demo",
-        choices=("demo", "thesis"),
-        help="the network of --weights, or the full-size one with random weights",
-    )
-    add("--rounds", type=positive, default=5, help="how often two variants take turns")
-
-
 def _train(command: Command) -> None:
     add = command(
         "train",
@@ -306,7 +287,6 @@ COMMANDS = (
     _evaluate,
     _export,
     _calibrate,
-    _bench,
     _train,
     _prune,
     _layers,

@@ -17,7 +17,6 @@ from lib.measure.runs import is_recorded, kept_record, read_json, run_folder, to
 from lib.measure.speed import (
     full_size_network,
     keep_tracking,
-    pairs_to_time,
     timing_deployment,
 )
 from lib.siamrpn.network import SiamRPN, parameter_count
@@ -57,9 +56,8 @@ def full_size_power(
 
     def draw() -> Dict[str, Any]:
         network, rows = full_size_network(width), []
-        # Table 4.6 has PyTorch in FP32 alone
-        pairs = [pair for pair in pairs_to_time([framework]) if pair[0] != "pytorch"]
-        for pair in [("pytorch", "fp32"), *pairs]:
+        precisions = FRAMEWORKS[framework].precisions if framework != "pytorch" else ()
+        for pair in [("pytorch", "fp32"), *((framework, each) for each in precisions)]:
             rows.append(measure_one(network, pair, sensor, seconds, run_folder(run) / name))
             give_back_memory()
         return {"rows": rows, "sensor": about}

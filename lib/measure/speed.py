@@ -17,21 +17,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lib import environment
 from lib.engines.calibration import Ranges
-from lib.engines.deploy import (
-    FRAMEWORKS,
-    Deployment,
-    give_back_memory,
-    missing_frameworks,
-)
+from lib.engines.deploy import Deployment
 from lib.engines.export import random_feeds
 from lib.engines.quantize import METHODS
-from lib.errors import InputError
-from lib.measure.variants import Variant, baseline, mixture
+from lib.measure.variants import Variant
 from lib.siamrpn.contract import Engine, EngineNetwork, describe_executed
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import NetworkConfig, SiamRPN
@@ -340,52 +333,3 @@ def keep_tracking(
         tracker.timed(frames[len(done) % len(frames)])
         done.append(now())
     return done
-
-
-# -- `siambook bench` ------------------------------------------------------------------------------
-
-
-def pairs_to_time(frameworks: Sequence[str]) -> list[tuple[str, str]]:
-    """(framework, precision) of every row but PyTorch FP32, the reference."""
-    every = [(name, precision) for name in frameworks for precision in FRAMEWORKS[name].precisions]
-    return [pair for pair in every if pair != ("pytorch", "fp32")]
-
-
-def bench(
-    network: SiamRPN,
-    frameworks: Sequence[str],
-    device: str,
-    rounds: int,
-    told: Callable[[str], Any],
-) -> list[Timed]:
-    """Time every framework at every precision in turns; the first row is PyTorch FP32, the
-    reference. told is called with a sentence for everything that is missing."""
-    missing = missing_frameworks(frameworks)
-    for sentence in missing.values():
-        told(sentence)
-    candidates = [candidate(0, timing_deployment(network, "pytorch", device), baseline("")[0])]
-    for framework, precision in pairs_to_time([name for name in frameworks if name not in missing]):
-        variant = mixture("", framework, [precision] * 3)
-        try:
-            deployment = timing_deployment(network, framework, device)
-            candidates.append(candidate(0, deployment, variant))
-        except InputError as error:
-            told(f"{variant.title}: {error}")
-        give_back_memory()
-    return time_group(candidates, rounds)
-
-
-def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of `Timed.row` for a terminal; ratios are to PyTorch FP32."""
-    columns = {
-        "framework": "{framework}",
-        "precision": "{precision}",
-        "convolutions": "{executed}",
-        **{f"{name} ms": f"{{{name}_ms:.2f}} ({{{name}_ratio:.1f}}x)" for name in NETWORKS},
-        "frame ms": "{frame_ms:.2f}",
-        "ratio (rounds)": "{ratio:.2f}x ({ratio_low:.2f}-{ratio_high:.2f})",
-        "plan MB": "{plan_mb:.1f}",
-        "disturbed": "{disturbed}",
-    }
-    table = {head: [cell.format(**row) for row in rows] for head, cell in columns.items()}
-    return pd.DataFrame(table).to_string(index=False)
