@@ -88,7 +88,6 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     """Quality of the variant that the options name, and where its results are."""
     from lib.engines import zoo
     from lib.measure import quality, variants
-    from lib.measure.absent import Absent
     from lib.siamrpn.checkpoint import load_network
 
     load_network(zoo.weights_path(options.weights))  # its faults, before anything is shown
@@ -108,11 +107,10 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
         scheduler=options.scheduler or "",
         workers=options.workers or 0,
     )
-    if isinstance(measured, Absent):
-        raise InputError(str(measured))
+    found = str(measured.results), measured.evaluation
     if zoo.settings_note(weights):
         _say(zoo.settings_note(weights))
-    return str(measured.results), measured.evaluation
+    return found
 
 
 def export(options: argparse.Namespace) -> None:

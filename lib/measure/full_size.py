@@ -20,7 +20,7 @@ import tempfile
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence, Tuple, cast
+from typing import Any, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -37,7 +37,6 @@ from lib.engines.export import random_feeds
 from lib.environment import device
 from lib.errors import InputError
 from lib.measure import pruned, runs
-from lib.measure.absent import Absent
 from lib.measure.keys import CODE
 from lib.measure.layers import STEPS, kept, steps
 from lib.measure.measurement import Measurement
@@ -139,9 +138,9 @@ def with_speed(measured: Sequence[Any], speed: Any) -> list[Any]:
     """Measurements whose passes were not timed, with the full-size network's times: each call takes
     its median, measured alone. So FPS by PySOT's scheme is what these failures make of the
     full-size network's speed."""
-    if isinstance(speed, Absent):
+    if isinstance(speed, runs.Lacking):
         return list(measured)
-    return [one if isinstance(one, Absent) else _timed_as(one, speed) for one in measured]
+    return [one if isinstance(one, runs.Lacking) else _timed_as(one, speed) for one in measured]
 
 
 def _timed_as(one: Measurement, speed: EngineSpeed) -> Measurement:
@@ -166,11 +165,9 @@ def groups(framework: str) -> list[str]:
     return ["pytorch", *(f"{framework}-{kind}" for kind in kinds)]
 
 
-def engine_speed(
-    run: str, framework: str, bar: Any = None, models: Path | None = None
-) -> EngineSpeed:
-    """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some (but
-    the layers, which are no part of the thesis).
+def engine_speed(run: str, framework: str, bar: Any = None, models: Path | None = None) -> Any:
+    """Time all groups, or load what the run has: an `EngineSpeed`, or `runs.Lacking` where a
+    recorded run lacks a group (but the layers, which are no part of the thesis).
 
     bar: a progress bar to count on (units of `work`). models: of `models_folder`.
     """
@@ -178,9 +175,7 @@ def engine_speed(
         found = {group: _record(run, group, folder, bar) for group in groups(framework)}
     if any(record is None for group, record in found.items() if _kind(group) != "layers"):
         title = FRAMEWORKS[framework].title
-        return cast(
-            EngineSpeed, runs.absent(f"the speed of the full-size networks with {title}", run)
-        )
+        return runs.lacking(f"the speed of the full-size networks with {title}", run)
     records = [record for record in found.values() if record]
     missing = [sentence for record in records for sentence in record["missing"]]
     return EngineSpeed(
@@ -208,12 +203,12 @@ def models_folder(folder: Path | None = None) -> Iterator[Path]:
         yield Path(made)
 
 
-def baseline_speed(run: str) -> dict[str, Any]:
+def baseline_speed(run: str) -> Any:
     """A line for table 4.1: the whole network in PyTorch FP32, without quality, since random
-    weights have none; an `Absent` where a recorded run lacks it."""
+    weights have none; `runs.Lacking` where a recorded run lacks it."""
     speed = engine_speed(run, "pytorch")
-    if isinstance(speed, Absent):
-        return cast(dict[str, Any], speed)
+    if isinstance(speed, runs.Lacking):
+        return speed
     row = speed.whole[0]
     return {
         "row": "recorded" if speed.recorded else "measured",

@@ -17,7 +17,7 @@ share a search engine, each task computes on one thread, and as many run at once
 A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
 goes on, and a damaged file is measured again. Where measured.json names something else than what
 would decide a result now, the variant is measured again. A run of another machine is read only
-(`lib.measure.runs`): what it lacks is an `Absent`.
+(`lib.measure.runs`): in place of what it lacks there is a `runs.Lacking`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from lib.files import ROOT, locked, write_text
 from lib.measure import power, runs
 from lib.measure.keys import dataset_digest, decided_by, resets_by, sequence_digest
 from lib.measure.measurement import Measurement, frames_tracked
-from lib.measure.runs import absent, is_recorded, read_json, run_folder, to_json
+from lib.measure.runs import is_recorded, read_json, run_folder, to_json
 from lib.measure.variants import MEASURED, Variant
 from lib.measure.worker import Order, Tracked, calibrate, is_alone, open_executor, track
 from lib.progress import progress
@@ -78,8 +78,8 @@ def measure(
     scheduler, workers: where (`worker.open_executor`). shown: a progress bar, or bar: one to count
     on (units of `work`). One process measures in a run at a time; another one says that it waits,
     and then loads. Raises InputError before anything of the run is touched where weights, settings
-    or frames are missing; later where a worker fails, and what was finished by then is kept. What a
-    recorded run lacks is an `Absent`.
+    or frames are missing; later where a worker fails, and what was finished by then is kept. In place of
+    what a recorded run lacks there is a `runs.Lacking`.
     """
     if is_recorded(run, device()):
         return [_recorded(variant, dataset, run, protocol) for variant in variants]
@@ -321,8 +321,8 @@ class _Job:
 
 
 def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Any:
-    """A variant of a recorded run as the run has it, whatever is on this machine; an `Absent` where
-    the run lacks it."""
+    """A variant of a recorded run as the run has it, whatever is on this machine; `Lacking` where the
+    run lacks it."""
     job = _Job(variant, dataset, run)
     what = ""
     if not job.record or not job.known:
@@ -332,7 +332,9 @@ def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) 
         what += variant.title
     elif job.record.get("decided_by", {}).get("protocol") != resets_by(protocol):
         what = f"{variant.title} on {dataset.name} by this protocol"
-    return absent(what, run, variant=variant) if what else job.result(protocol, recorded=True)
+    if not what:
+        return job.result(protocol, recorded=True)
+    return runs.lacking(what, run, variant=variant, speed={}, whose="recorded")
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -20,7 +20,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 from typing import Sequence as Seq
 
 import pandas as pd
@@ -29,7 +29,6 @@ from lib import environment
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
-from lib.measure.absent import Absent, sentences, there
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
 # The variable is for tests: they see no run but their own
@@ -39,6 +38,7 @@ ENVIRONMENT = "environment.json"
 LOCK = ".lock"  # of the process that measures into a run
 # What `siambook run` writes: notebook, status, seconds, started, message
 NOTEBOOKS = "notebooks.csv"
+NAMED = 3  # of many things that a recorded run lacks
 MACHINE = ("processor", "cores", "gpu", "device")  # of environment.hardware
 
 
@@ -154,23 +154,76 @@ def notebook_times(run: str) -> pd.DataFrame:
     return section_table(run, Path(NOTEBOOKS).stem)
 
 
+# -- What a recorded run lacks -----------------------------------------------------------------------
+
+
+class Missing(InputError):
+    """A recorded run was asked for what it does not have, and it is not measured here. The sentence
+    has no full stop."""
+
+    def __init__(self, lacking: Seq[Lacking]) -> None:
+        whats = list(dict.fromkeys(each.what for each in lacking))
+        more = f" and {len(whats) - NAMED} more" if len(whats) > NAMED else ""
+        named = "; ".join(whats[:NAMED])
+        super().__init__(f"{lacking[0].where} does not have {named}{more}, and is only read here")
+
+
+class Lacking:
+    """In the place of a measurement that a recorded run lacks: whoever uses it gets `Missing`.
+
+    note, scale: the sentence, for captions. evaluation, trajectories, lost: the parts that pages
+    hand on alone. known: attributes that are known all the same, e.g. `variant`.
+    """
+
+    def __init__(self, what: str, where: str, **known: Any) -> None:
+        self.what, self.where = what, where
+        self.note = self.scale = str(Missing([self]))
+        self.evaluation = self.trajectories = self.lost = self
+        self.__dict__.update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Jupyter asks for many such, and so do copy and pickle
+            raise AttributeError(name)
+        raise Missing([self])
+
+    def __getitem__(self, key: Any) -> Any:
+        raise Missing([self])
+
+
+def lacking(what: str, run: str, **known: Any) -> Any:
+    """What takes the place of `what` in a recorded run."""
+    machine = environment.label(read_json(run_folder(run) / ENVIRONMENT))
+    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
+    return Lacking(what, where, **known)
+
+
+def lacking_in(*values: Any) -> list[Lacking]:
+    """What is lacking of values, and of the lists and dicts among them."""
+    found: list[Lacking] = []
+    for value in values:
+        inside = value.values() if isinstance(value, dict) else value
+        every = inside if isinstance(value, (dict, list, tuple)) else [value]
+        found += [one for one in every if isinstance(one, Lacking)]
+    return found
+
+
+def there(values: Iterable[Any]) -> list[Any]:
+    """Values without what is lacking."""
+    return [value for value in values if not isinstance(value, Lacking)]
+
+
 # -- Writing ---------------------------------------------------------------------------------------
 
 
-def absent(what: str, run: str, **known: Any) -> Any:
-    """What a recorded run lacks, with what is known of it all the same."""
-    machine = environment.label(read_json(run_folder(run) / ENVIRONMENT))
-    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
-    return Absent(what, where, **known)
-
-
-def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
+def write_section(run: str, section: str, rows: Seq[Any]) -> pd.DataFrame:
     """Write a section's table to the run as <section>.csv, unless it is recorded, and return it.
 
-    Rows that a recorded run lacks are left out, and named in `.attrs["absent"]`.
+    rows: mappings, or measurements with a method `row`. What a recorded run lacks of them is left
+    out, and `.attrs["missing"]` is the sentence on it.
     """
-    frame = pd.DataFrame(list(there(rows)))
-    frame.attrs["absent"] = sentences(rows)
+    table = [row if isinstance(row, Mapping) else row.row() for row in there(rows)]
+    frame, gone = pd.DataFrame(table), lacking_in(rows)
+    frame.attrs["missing"] = str(Missing(gone)) if gone else ""
     if not is_recorded(run, device()):
         write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
     return frame

@@ -53,7 +53,7 @@ def work(run: str, framework: str) -> float:
 
 def started(run: str, framework: str, bar: Any = None, models: Path | None = None) -> Any:
     """A record: rows, one per engine (`start`, with place, framework and precision), and missing,
-    sentences on those that could not start. Measured, or what the run has; an `Absent` where a
+    sentences on those that could not start. Measured, or what the run has; `runs.Lacking` where a
     recorded run lacks it. bar, models: as of `full_size.engine_speed`."""
     networks = full_size.timed_configs()
 
@@ -69,7 +69,7 @@ def started(run: str, framework: str, bar: Any = None, models: Path | None = Non
         lambda: full_size.decided_by(framework, networks),
         measure,
     )
-    return record or runs.absent("how engines start, and what memory they take", run)
+    return record or runs.lacking("how engines start, and what memory they take", run)
 
 
 def _measure(

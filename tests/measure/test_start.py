@@ -10,7 +10,6 @@ import pytest
 
 from lib import environment
 from lib.measure import full_size, runs, start
-from lib.measure.absent import Absent
 from lib.measure.runs import run_folder
 from lib.siamrpn.network import NetworkConfig
 
@@ -65,7 +64,7 @@ def test_a_run_has_it_once_and_a_recorded_one_is_only_read(
         )
     )
     assert start.work(other.name, "openvino") == 0
-    assert isinstance(start.started(other.name, "openvino"), Absent)
+    assert isinstance(start.started(other.name, "openvino"), runs.Lacking)
 
 
 def _ends(*_: Any) -> None:
