@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping
 from typing import Sequence as Seq
@@ -29,6 +30,7 @@ from lib import environment
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
+from lib.progress import progress
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
 # The variable is for tests: they see no run but their own
@@ -229,32 +231,52 @@ def write_section(run: str, section: str, rows: Seq[Any]) -> pd.DataFrame:
     return frame
 
 
-def kept_record(
-    run: str,
-    name: str,
-    decided_by: Callable[[], Mapping[str, str]],
-    measure: Callable[[], dict[str, Any]],
-) -> dict[str, Any] | None:
-    """A record of the run, with its environment; measured unless the run has one under the same
-    parts (`lib.measure.keys`). A recorded run gives what it has, or None, and is asked for no
-    parts: its framework need not be here."""
-    if is_recorded(run, device()):
-        return read_json(run_folder(run) / name) or None
-    folder = run_folder(run)
-    parts = dict(decided_by())
-    with locked(folder / LOCK):
-        record = read_json(folder / name)
-        if record.get("decided_by") != parts:
-            threads, now = environment.threads(), environment.record(device())
-            now["threads"] = environment.speed_threads()
-            environment.use_threads(now["threads"])
-            try:
-                record = {"decided_by": parts, "environment": now, **measure()}
-            finally:
-                environment.use_threads(threads)
-            write_text(folder / name, to_json(record))
-            write_environment(run, record["environment"])
-    return record
+@dataclass(frozen=True)
+class Record:
+    """A JSON file of a run that is measured alone on the machine, unless the run has it under the
+    same key. A recorded run is only read, and asked for no key: its framework need not be here.
+
+    key: gives all that decides the record (`lib.measure.keys`). cost: of measuring, in frames of
+    the demo tracker in PyTorch FP32. measure: gets a progress bar that counts up to the cost.
+    """
+
+    run: str
+    name: str
+    key: Callable[[], Mapping[str, str]]
+    cost: float
+    measure: Callable[[Any], dict[str, Any]]
+
+    @property
+    def work(self) -> float:
+        """How long `load` would take; 0 where the run has the record, or is only read."""
+        known = is_recorded(self.run, device()) or self._kept().get("decided_by") == self.key()
+        return 0.0 if known else self.cost
+
+    def load(self, bar: Any = None) -> dict[str, Any] | None:
+        """The record, with its environment; None where a recorded run lacks it. bar: a progress bar
+        to count on."""
+        if not self.work:
+            return self._kept() or None
+        with locked(run_folder(self.run) / LOCK):
+            if self.work:
+                self._write(bar)
+            return self._kept()
+
+    def _write(self, bar: Any) -> None:
+        key, threads, now = dict(self.key()), environment.threads(), environment.record(device())
+        now["threads"] = environment.speed_threads()
+        environment.use_threads(now["threads"])
+        title = self.name.rpartition(".")[0].replace("/", ": ")
+        try:
+            with progress(self.cost, title) if bar is None else nullcontext(bar) as shown:
+                record = {"decided_by": key, "environment": now, **self.measure(shown)}
+        finally:
+            environment.use_threads(threads)
+        write_text(run_folder(self.run) / self.name, to_json(record))
+        write_environment(self.run, now)
+
+    def _kept(self) -> dict[str, Any]:
+        return read_json(run_folder(self.run) / self.name)
 
 
 def run_note(

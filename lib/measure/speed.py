@@ -98,16 +98,98 @@ def candidate(place: int, deployment: Deployment, variant: Variant) -> Candidate
     return Candidate(place, variant, deployment.network(variant.precisions, variant.quantisation))
 
 
-@dataclass(frozen=True)
-class Timed:
-    """A candidate's times, and those of the reference in the same rounds. repeated: turns taken
-    again. disturbed: turns that stayed disturbed."""
+# -- Turns -----------------------------------------------------------------------------------------
 
-    candidate: Candidate
-    times: Times = field(repr=False)
-    reference: Times = field(repr=False)
-    repeated: int = 0
-    disturbed: int = 0
+
+def time_group(
+    candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
+) -> list[Timed]:
+    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
+    after each turn.
+
+    A disturbed turn is repeated at once, so that candidates still take turns.
+    """
+    group = [Timed(each) for each in candidates]
+    # Repetitions of the whole group: a machine that is always busy must not take for ever
+    patience, before = rounds * len(group), ""
+    for _ in range(rounds):
+        for one in group:
+            framework = one.candidate.variant.framework
+            if framework != before:
+                time.sleep(REST)
+            before = framework
+            patience -= one.play(patience)
+            done()
+    for one in group:
+        one.reference = group[0].times
+    return group
+
+
+class Turn(NamedTuple):
+    """seconds: as `Times`, of one round. others: cores that other work used meanwhile."""
+
+    seconds: dict[str, list[float]]
+    others: float
+
+    @property
+    def middle(self) -> float:
+        return float(np.median(self.seconds["frame"]))
+
+
+class Timed:
+    """A candidate and its turns: tracked frames and their parts, then its engines by themselves.
+
+    reference: times of the reference in the same rounds. repeated: turns taken again.
+    """
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.candidate, self.repeated, self.fastest = candidate, 0, float("inf")
+        self.reference: Times = {}
+        self.engines = candidate.network.engines if candidate.is_pure else {}
+        channels = next(iter(candidate.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
+        self.feeds = {name: random_feeds(name, channels) for name in self.engines}
+        self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
+        self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
+        seconds = self.tracker.timed(self.frames[0])["frame"]
+        self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
+        self.turns: list[Turn] = []
+
+    @property
+    def times(self) -> Times:
+        parts = self.turns[0].seconds
+        return {name: np.array([turn.seconds[name] for turn in self.turns]) for name in parts}
+
+    @property
+    def disturbed(self) -> int:
+        """Turns that stayed disturbed."""
+        return sum(map(self.is_disturbed, self.turns))
+
+    def play(self, patience: int) -> int:
+        """Take a turn, up to `TRIES` times while it is disturbed, and keep the least disturbed;
+        returns the number of repetitions, at most `patience`."""
+        tries = [self._turn()]
+        while self.is_disturbed(tries[-1]) and len(tries) <= min(TRIES - 1, patience):
+            time.sleep(REST)
+            tries.append(self._turn())
+        self.turns.append(min(tries, key=lambda turn: (self.is_disturbed(turn), turn.middle)))
+        self.repeated += len(tries) - 1
+        return len(tries) - 1
+
+    def is_disturbed(self, turn: Turn) -> bool:
+        return turn.others > OTHERS or turn.middle > SLOWER * self.fastest
+
+    def _turn(self) -> Turn:
+        watch = Watch()
+        self.tracker.timed(self.frames[0])  # caches are cold
+        calls = [
+            self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
+        ]
+        seconds = {name: [call[name] for call in calls] for name in calls[0]}
+        for name, engine in self.engines.items():
+            seconds[name] = time_engine(engine, self.feeds[name], self.calls)
+        turn = Turn(seconds, watch.others())
+        self.fastest = min(self.fastest, turn.middle)
+        return turn
 
     def row(self) -> dict[str, Any]:
         """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the
@@ -154,100 +236,6 @@ def ratios(one: Times, other: Times, name: str) -> dict[str, float]:
     found = np.median(other["frame"], 1) / np.median(one["frame"], 1)
     values = (np.median(found), found.min(), found.max())
     return {f"{name}{end}": float(value) for end, value in zip(("", "_low", "_high"), values)}
-
-
-# -- Turns -----------------------------------------------------------------------------------------
-
-
-def time_group(
-    candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
-) -> list[Timed]:
-    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
-    after each turn.
-
-    A disturbed turn is repeated at once, so that candidates still take turns.
-    """
-    players = [_Player(each) for each in candidates]
-    # Repetitions of the whole group: a machine that is always busy must not take for ever
-    patience, before = rounds * len(players), ""
-    for _ in range(rounds):
-        for player in players:
-            framework = player.candidate.variant.framework
-            if framework != before:
-                time.sleep(REST)
-            before = framework
-            patience -= player.play(patience)
-            done()
-    reference = players[0].times()
-    return [
-        Timed(
-            player.candidate,
-            player.times(),
-            reference,
-            player.repeated,
-            sum(map(player.is_disturbed, player.turns)),
-        )
-        for player in players
-    ]
-
-
-class Turn(NamedTuple):
-    """seconds: as `Times`, of one round. others: cores that other work used meanwhile."""
-
-    seconds: dict[str, list[float]]
-    others: float
-
-    @property
-    def middle(self) -> float:
-        return float(np.median(self.seconds["frame"]))
-
-
-class _Player:
-    """A candidate and its turns: tracked frames and their parts, then its engines by themselves."""
-
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate, self.repeated, self.fastest = candidate, 0, float("inf")
-        self.engines = candidate.network.engines if candidate.is_pure else {}
-        channels = next(iter(candidate.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
-        self.feeds = {name: random_feeds(name, channels) for name in self.engines}
-        self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
-        self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
-        seconds = self.tracker.timed(self.frames[0])["frame"]
-        self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
-        self.turns: list[Turn] = []
-
-    def play(self, patience: int) -> int:
-        """Take a turn, up to `TRIES` times while it is disturbed, and keep the least disturbed;
-        returns the number of repetitions, at most `patience`."""
-        tries = [self._turn()]
-        while self.is_disturbed(tries[-1]) and len(tries) <= min(TRIES - 1, patience):
-            time.sleep(REST)
-            tries.append(self._turn())
-        self.turns.append(min(tries, key=lambda turn: (self.is_disturbed(turn), turn.middle)))
-        self.repeated += len(tries) - 1
-        return len(tries) - 1
-
-    def is_disturbed(self, turn: Turn) -> bool:
-        return turn.others > OTHERS or turn.middle > SLOWER * self.fastest
-
-    def times(self) -> Times:
-        return {
-            name: np.array([turn.seconds[name] for turn in self.turns])
-            for name in self.turns[0].seconds
-        }
-
-    def _turn(self) -> Turn:
-        watch = Watch()
-        self.tracker.timed(self.frames[0])  # caches are cold
-        calls = [
-            self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
-        ]
-        seconds = {name: [call[name] for call in calls] for name in calls[0]}
-        for name, engine in self.engines.items():
-            seconds[name] = time_engine(engine, self.feeds[name], self.calls)
-        turn = Turn(seconds, watch.others())
-        self.fastest = min(self.fastest, turn.middle)
-        return turn
 
 
 class Watch:
@@ -322,14 +310,12 @@ class PartsTracker(SiamRPNTracker):
         }
 
 
-def keep_tracking(
-    network: EngineNetwork, seconds: float, now: Callable[[], float] = time.monotonic
-) -> list[float]:
-    """Track random frames for some seconds; returns when each was done, by the clock `now`."""
+def keep_tracking(network: EngineNetwork, seconds: float) -> list[float]:
+    """Track random frames for some seconds; returns when each was done (monotonic)."""
     frames, tracker = random_frames(), PartsTracker(network)
     done: list[float] = []
-    end = now() + seconds
-    while now() < end:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         tracker.timed(frames[len(done) % len(frames)])
-        done.append(now())
+        done.append(time.monotonic())
     return done

@@ -299,15 +299,14 @@ def test_speed_is_measured_with_the_process_s_threads_and_again_with_others(
     """Pages' kernels compute with one, and are told the number."""
     before, seen = environment.threads(), []
 
-    def measure() -> dict[str, Any]:
+    def measure(bar: Any) -> dict[str, Any]:
         seen.append(environment.threads())
         return {}
 
     for count in (2, 2, 3):
         monkeypatch.setenv(environment.SPEED_THREADS, str(count))
-        record = runs.kept_record(
-            "threads", "a.json", lambda: {"threads": str(environment.speed_threads())}, measure
-        )
+        key = {"threads": str(environment.speed_threads())}
+        record = runs.Record("threads", "a.json", lambda key=key: key, 1.0, measure).load()
         assert record and record["environment"]["threads"] == count
     assert seen == [2, 3] and environment.threads() == before
     record["environment"]["hardware"]["cores"] = 4

@@ -180,9 +180,7 @@ def made_up(one_thread: None) -> Any:
     """Real boxes; speeds and starts that nobody measured."""
     rows = [
         {"place": place, "framework": name, "precision": level, **STARTED, "peak_mb": 420.0 + n}
-        for n, (place, name, level) in enumerate(
-            start.engines("openvino", full_size.timed_configs())
-        )
+        for n, (place, name, level) in enumerate(start.engines("openvino"))
     ]
     record = {"rows": rows, "missing": ["one is"], "environment": MACHINE}
     with pytest.MonkeyPatch.context() as patch:
@@ -251,9 +249,7 @@ def test_tables_and_the_command(page: Page) -> None:
     assert budgets[0][2] == sentence(page.found, Budget(30))
     assert budgets[-1][2] == "the thesis measured no memory"
     engine = by_head["Engine"]
-    assert len(engine.rows) == len(
-        start.engines("openvino", full_size.timed_configs())
-    ) and engine.rows[0][6] == (
+    assert len(engine.rows) == len(start.engines("openvino")) and engine.rows[0][6] == (
         "55.0",
         "60 frames",
     )
