@@ -176,7 +176,7 @@ def engine_speed(run: str, framework: str, bar: Any = None) -> Any:
         found = {group: _record(run, group, Path(folder)).load(bar) for group in groups(framework)}
     if any(record is None for group, record in found.items() if _split(group)[1] != "layers"):
         title = FRAMEWORKS[framework].title
-        return runs.lacking(f"the speed of the full-size networks with {title}", run)
+        return runs.Lacking(f"the speed of the full-size networks with {title}", run)
     records = [record for record in found.values() if record]
     missing = [sentence for record in records for sentence in record["missing"]]
     return EngineSpeed(

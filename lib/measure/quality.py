@@ -91,7 +91,7 @@ def measure(
             what = f"{len(variants)} variants on {dataset.name}"
             own = progress(share * _work(tasks), what, shown) if bar is None else nullcontext(bar)
             with own as counted, open_executor(scheduler, workers) as pool:
-                _measure(tasks, jobs, dataset, pool, counted, share)
+                _measure(_phases(tasks, dataset), jobs, pool, counted, share)
         runs.keep_annotations(run, dataset)
         return [jobs[variant].result(protocol) for variant in variants]
 
@@ -170,25 +170,18 @@ def _cost(variants: Sequence[Variant]) -> float:
 
 
 def _measure(
-    tasks: Sequence[Task],
-    jobs: Mapping[Variant, _Job],
-    dataset: Dataset,
-    pool: Any,
-    bar: Any,
-    share: float,
+    phases: Sequence[Sequence[Any]], jobs: Mapping[Variant, _Job], pool: Any, bar: Any, share: float
 ) -> None:
-    """Have every task done by some worker, and write its answer as it comes."""
-    for video in {video.name: video for _, video, _ in tasks}.values():
-        video.frame(0)  # a frame that cannot be read is a fault now, not after an hour
-    alone = tasks[0][0].alone
+    """Have every call done by some worker, and write its answer as it comes."""
+    alone = next(order.alone for phase in phases for _, order, *_ in phase)
     sensor, told = power.find_sensor(device()) if alone else (None, NOT_ALONE)
     about = {"power": told, "environment": environment.record(device())}
     with power.Sampler(sensor, power.PERIOD) as sampler:
         if sensor is not None:
             with sampler.phase("idle"):
                 time.sleep(power.IDLE_SECONDS)
-        for phase in _phases(tasks, dataset):
-            for (_, order, of, *_), answer in pool.answers(phase):
+        for calls in phases:
+            for (_, order, of, *_), answer in pool.answers(calls):
                 for variant, tracked in answer.items():
                     log = sampler.log.cut(*tracked.span) if sensor else None
                     jobs[variant].write(of, tracked, about, log)
@@ -199,15 +192,13 @@ def _measure(
 def _phases(tasks: Sequence[Task], dataset: Dataset) -> tuple[list[Any], list[Any]]:
     """Calls of workers: those that need no calibration from the benchmark, beside making it; then
     the others."""
+    for video in {video.name: video for _, video, _ in tasks}.values():
+        video.frame(0)  # a frame that cannot be read is a fault now, not after an hour
     digests = {video.name: sequence_digest(video) for video in dataset}
     calls = [(track, order, video, digests[video.name], ones) for order, video, ones in tasks]
-    makers = {
-        order.variants[0].weights: (calibrate, order, dataset)
-        for _, order, *_ in calls
-        if order.ways
-    }
-    first = [*makers.values(), *(call for call in calls if not call[1].ways)]
-    return first, [call for call in calls if call[1].ways]
+    later = [call for call in calls if call[1].ways]
+    makers = {order.variants[0].weights: (calibrate, order, dataset) for _, order, *_ in later}
+    return [*makers.values(), *(call for call in calls if not call[1].ways)], later
 
 
 class _Job:
@@ -217,11 +208,7 @@ class _Job:
     """
 
     def __init__(
-        self,
-        variant: Variant,
-        dataset: Dataset,
-        run: str,
-        decided: Mapping[str, str] | None = None,
+        self, variant: Variant, dataset: Dataset, run: str, decided: Mapping[str, str] | None
     ) -> None:
         self.variant, self.dataset, self.run, self.decided = variant, dataset, run, decided or {}
         self.results = run_folder(run) / dataset.name / variant.name
@@ -311,18 +298,17 @@ class _Job:
 def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Any:
     """A variant of a recorded run as the run has it, whatever is on this machine; `Lacking` where the
     run lacks it."""
-    job = _Job(variant, dataset, run)
-    what = ""
+    job, what = _Job(variant, dataset, run, None), f"{variant.title} on {dataset.name}"
     if not job.record or not job.known:
-        what = f"{variant.title} on {dataset.name} ({variant.name})"
+        what += f" ({variant.name})"
     elif job.missing:
-        what = f"{len(job.missing)} of {len(dataset)} sequences of {dataset.name} with "
-        what += variant.title
+        gone = f"{len(job.missing)} of {len(dataset)} sequences"
+        what = f"{gone} of {dataset.name} with {variant.title}"
     elif job.record.get("decided_by", {}).get("protocol") != resets_by(protocol):
-        what = f"{variant.title} on {dataset.name} by this protocol"
-    if not what:
+        what += " by this protocol"
+    else:
         return job.result(protocol, recorded=True)
-    return runs.lacking(what, run, variant=variant, speed={}, whose="recorded")
+    return runs.Lacking(what, run, variant=variant, speed={}, whose="recorded")
 
 
 def _beside(path: Path, what: str) -> Path:

@@ -167,7 +167,7 @@ class Missing(InputError):
         whats = list(dict.fromkeys(each.what for each in lacking))
         more = f" and {len(whats) - NAMED} more" if len(whats) > NAMED else ""
         named = "; ".join(whats[:NAMED])
-        super().__init__(f"{lacking[0].where} does not have {named}{more}, and is only read here")
+        super().__init__(f"{lacking[0].run} does not have {named}{more}, and is only read here")
 
 
 class Lacking:
@@ -177,8 +177,10 @@ class Lacking:
     hand on alone. known: attributes that are known all the same, e.g. `variant`.
     """
 
-    def __init__(self, what: str, where: str, **known: Any) -> None:
-        self.what, self.where = what, where
+    def __init__(self, what: str, run: str, **known: Any) -> None:
+        record = read_json(run_folder(run) / ENVIRONMENT)
+        machine = f" ({environment.label(record)})" if record else ""
+        self.what, self.run = what, f"run {Path(run).name}, recorded on another machine{machine},"
         self.note = self.scale = str(Missing([self]))
         self.evaluation = self.trajectories = self.lost = self
         self.__dict__.update(known)
@@ -190,13 +192,6 @@ class Lacking:
 
     def __getitem__(self, key: Any) -> Any:
         raise Missing([self])
-
-
-def lacking(what: str, run: str, **known: Any) -> Any:
-    """What takes the place of `what` in a recorded run."""
-    machine = environment.label(read_json(run_folder(run) / ENVIRONMENT))
-    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
-    return Lacking(what, where, **known)
 
 
 def lacking_in(*values: Any) -> list[Lacking]:

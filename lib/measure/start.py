@@ -54,7 +54,7 @@ def started(run: str, framework: str, bar: Any = None) -> Any:
     sentences on those that could not start. Measured, or what the run has; `runs.Lacking` where a
     recorded run lacks it. bar: as of `full_size.engine_speed`."""
     record = _record(run, framework).load(bar)
-    return record or runs.lacking("how engines start, and what memory they take", run)
+    return record or runs.Lacking("how engines start, and what memory they take", run)
 
 
 def _record(run: str, framework: str) -> runs.Record:
