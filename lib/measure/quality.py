@@ -71,9 +71,9 @@ def measure(
     scheduler: str = "",
     workers: int = 0,
     bar: Any = None,
-) -> list[Measurement]:
-    """Measure every variant on the dataset, or load what the run has measured already; in the order
-    given.
+) -> list[Any]:
+    """Measure every variant on the dataset, or load what the run has measured already: a
+    `Measurement` each, in the order given.
 
     scheduler, workers: where (`worker.open_executor`). shown: a progress bar, or bar: one to count
     on (units of `work`). One process measures in a run at a time; another one says that it waits,

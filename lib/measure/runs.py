@@ -253,11 +253,9 @@ class Record:
         if not self.work:
             return self._kept() or None
         with locked(run_folder(self.run) / LOCK):
-            if self.work:
-                self._write(bar)
-            return self._kept()
+            return self._measured(bar) if self.work else self._kept()
 
-    def _write(self, bar: Any) -> None:
+    def _measured(self, bar: Any) -> dict[str, Any]:
         key, threads, now = dict(self.key()), environment.threads(), environment.record(device())
         now["threads"] = environment.speed_threads()
         environment.use_threads(now["threads"])
@@ -269,6 +267,7 @@ class Record:
             environment.use_threads(threads)
         write_text(run_folder(self.run) / self.name, to_json(record))
         write_environment(self.run, now)
+        return record
 
     def _kept(self) -> dict[str, Any]:
         return read_json(run_folder(self.run) / self.name)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Sequence
@@ -79,50 +78,28 @@ def timing_deployment(
     return Deployment(network, framework, device, None, lambda quantisation: ranges, models)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Built engines that wait for their turn. place: of their weights among the networks that are
-    compared. The three engines are also timed by themselves where all have one precision."""
-
-    place: int
-    variant: Variant
-    network: EngineNetwork = field(repr=False)
-
-    @property
-    def is_pure(self) -> bool:
-        return len(set(self.variant.precisions.values())) == 1
-
-
-def candidate(place: int, deployment: Deployment, variant: Variant) -> Candidate:
-    """Build the engines. Raises InputError where the framework lacks a precision."""
-    return Candidate(place, variant, deployment.network(variant.precisions, variant.quantisation))
-
-
 # -- Turns -----------------------------------------------------------------------------------------
 
 
 def time_group(
-    candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
-) -> list[Timed]:
+    group: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
+) -> None:
     """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
     after each turn.
 
     A disturbed turn is repeated at once, so that candidates still take turns.
     """
-    group = [Timed(each) for each in candidates]
     # Repetitions of the whole group: a machine that is always busy must not take for ever
     patience, before = rounds * len(group), ""
     for _ in range(rounds):
         for one in group:
-            framework = one.candidate.variant.framework
-            if framework != before:
+            if one.variant.framework != before:
                 time.sleep(REST)
-            before = framework
+            before = one.variant.framework
             patience -= one.play(patience)
             done()
     for one in group:
         one.reference = group[0].times
-    return group
 
 
 class Turn(NamedTuple):
@@ -136,23 +113,31 @@ class Turn(NamedTuple):
         return float(np.median(self.seconds["frame"]))
 
 
-class Timed:
-    """A candidate and its turns: tracked frames and their parts, then its engines by themselves.
+class Candidate:
+    """Built engines and their turns: tracked frames and their parts, then, where all three have one
+    precision, each engine by itself. Raises InputError where the framework lacks a precision.
 
-    reference: times of the reference in the same rounds. repeated: turns taken again.
+    place: of the weights among the networks that are compared. reference: times of the reference
+    in the same rounds. repeated: turns taken again.
     """
 
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate, self.repeated, self.fastest = candidate, 0, float("inf")
+    def __init__(self, place: int, deployment: Deployment, variant: Variant) -> None:
+        self.place, self.variant = place, variant
+        self.network = deployment.network(variant.precisions, variant.quantisation)
         self.reference: Times = {}
-        self.engines = candidate.network.engines if candidate.is_pure else {}
-        channels = next(iter(candidate.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
+        self.repeated, self.fastest = 0, float("inf")
+        self.engines = self.network.engines if self.is_pure else {}
+        channels = next(iter(self.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
         self.feeds = {name: random_feeds(name, channels) for name in self.engines}
-        self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
+        self.frames, self.tracker = random_frames(), PartsTracker(self.network)
         self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
         seconds = self.tracker.timed(self.frames[0])["frame"]
         self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
         self.turns: list[Turn] = []
+
+    @property
+    def is_pure(self) -> bool:
+        return len(set(self.variant.precisions.values())) == 1
 
     @property
     def times(self) -> Times:
@@ -194,7 +179,7 @@ class Timed:
     def row(self) -> dict[str, Any]:
         """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the
         reference, megabytes."""
-        variant, engines = self.candidate.variant, self.candidate.network.engines
+        variant, engines = self.variant, self.network.engines
         executed = Counter(engines["search"].executed()) + Counter(engines["xcorr"].executed())
         low, middle, high = np.percentile(1000 * self.times["frame"], [25, 50, 75]).tolist()
         return {

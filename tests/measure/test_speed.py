@@ -17,9 +17,8 @@ from lib.engines.export import random_feeds
 from lib.engines.pytorch import TorchEngine
 from lib.measure import full_size, speed
 from lib.measure.speed import (
-    Timed,
+    Candidate,
     Turn,
-    candidate,
     full_size_network,
     ratios,
     time_engine,
@@ -59,22 +58,23 @@ def network() -> SiamRPN:
 
 
 @pytest.fixture(scope="module")
-def rows(network: SiamRPN) -> List[Timed]:
+def rows(network: SiamRPN) -> List[Candidate]:
     """Everything that PyTorch and OpenVINO do; PyTorch FP32 is the reference."""
     pairs = [("pytorch", "fp32"), ("pytorch", "fp16"), *(("openvino", each) for each in HERE)]
-    candidates = [
-        candidate(0, timing_deployment(network, name), mixture("", name, [precision] * 3))
-        for name, precision in pairs
-    ]
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        return time_group(candidates, 2)
+        candidates = [
+            Candidate(0, timing_deployment(network, name), mixture("", name, [precision] * 3))
+            for name, precision in pairs
+        ]
+        time_group(candidates, 2)
+    return candidates
 
 
 # -- The table -------------------------------------------------------------------------------------
 
 
-def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Timed]) -> None:
+def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Candidate]) -> None:
     table = [one.row() for one in rows]
     assert all(row.keys() == table[0].keys() for row in table)
     assert [row["executed"] for row in table[:3]] == ["80 FP32", "80 BF16", "80 FP32"]
@@ -92,7 +92,7 @@ def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Timed]) -> N
     assert table[0]["ratio_low"] == table[0]["ratio"] == table[0]["ratio_high"] == 1
 
 
-def test_a_row_is_medians_and_ratios_of_the_rounds(rows: List[Timed]) -> None:
+def test_a_row_is_medians_and_ratios_of_the_rounds(network: SiamRPN) -> None:
     """Two rounds of two calls; ratios by hand: 40/10 and 60/20."""
 
     def times(frame: List[List[float]], *others: float) -> Dict[str, np.ndarray]:
@@ -101,7 +101,7 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(rows: List[Timed]) -> None:
 
     own = times([[0.01, 0.01], [0.02, 0.02]], 0.001, 0.012, 0.002, 0.004, 0.008, 0.001)
     base = times([[0.03, 0.05], [0.06, 0.06]], 0.001, 0.05, 0.002, 0.012, 0.040, 0.004)
-    timed = Timed(rows[0].candidate)
+    timed = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
     timed.reference, timed.repeated = base, 3
     timed.turns = [Turn({name: part[i] for name, part in own.items()}, 0.0) for i in (0, 1)]
     row = timed.row()
@@ -117,12 +117,12 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(rows: List[Timed]) -> None:
 # -- Turns -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pair(network: SiamRPN) -> List[Any]:
     """Two networks; the second one's precisions are mixed."""
     mixed = Variant("mixed", target="fp16")
-    first = candidate(0, timing_deployment(network, "pytorch"), PLAIN)
-    return [first, candidate(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
+    first = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
+    return [first, Candidate(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> None:
@@ -135,9 +135,10 @@ def test_candidates_take_turns_and_each_turn_is_reported(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: List[Any] = []
-    turn = Timed._turn
-    monkeypatch.setattr(Timed, "_turn", lambda self: order.append(self.candidate) or turn(self))
-    first, second = time_group(pair, 3, lambda: order.append("done"))
+    turn = Candidate._turn
+    monkeypatch.setattr(Candidate, "_turn", lambda self: order.append(self) or turn(self))
+    time_group(pair, 3, lambda: order.append("done"))
+    first, second = pair
     assert order == [pair[0], "done", pair[1], "done"] * 3
     assert first.times["frame"].shape == second.times["frame"].shape == (3, speed.FEWEST_CALLS)
     assert second.reference["frame"].tolist() == first.times["frame"].tolist()
@@ -149,18 +150,18 @@ def test_a_disturbed_turn_is_repeated_at_once_and_the_undisturbed_one_counts(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: List[Turn] = []
-    turn = Timed._turn
+    turn = Candidate._turn
 
     def remembered(self: Any) -> Turn:
         kept.append(turn(self))
         return kept[-1]
 
-    monkeypatch.setattr(Timed, "_turn", remembered)
+    monkeypatch.setattr(Candidate, "_turn", remembered)
     watched(monkeypatch, iter([0.0, 0.5, 0.9, 0.0, 0.0, 0.2, 0.0]))
-    timed = time_group(pair, 2)
+    time_group(pair, 2)
     assert len(kept) == 7
-    assert [(one.repeated, one.disturbed) for one in timed] == [(0, 0), (3, 0)]
-    for one, places in zip(timed, ((0, 4), (3, 6))):
+    assert [(one.repeated, one.disturbed) for one in pair] == [(0, 0), (3, 0)]
+    for one, places in zip(pair, ((0, 4), (3, 6))):
         counted = [kept[place].seconds["frame"][0] for place in places]
         assert one.times["frame"][:, 0].tolist() == counted
 
@@ -170,17 +171,17 @@ def test_what_stays_disturbed_is_counted_and_a_busy_machine_takes_no_longer_than
 ) -> None:
     asked = iter(range(1000))
     watched(monkeypatch, (1.5 for _ in asked))
-    timed = time_group(pair, 3)
+    time_group(pair, 3)
     assert next(asked) == 2 * 3 * len(pair), "as many repetitions as turns"
-    assert sum(one.repeated for one in timed) == 3 * len(pair)
-    assert [one.disturbed for one in timed] == [3, 3]
-    assert max(one.repeated for one in timed) <= 3 * (speed.TRIES - 1)
+    assert sum(one.repeated for one in pair) == 3 * len(pair)
+    assert [one.disturbed for one in pair] == [3, 3]
+    assert max(one.repeated for one in pair) <= 3 * (speed.TRIES - 1)
 
 
 def test_a_turn_is_disturbed_by_other_work_or_where_it_is_slower_than_the_fastest(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    player = Timed(pair[1])
+    player = pair[1]
     monkeypatch.undo()
     player.fastest = 1.0
     turns = [(1.0, 0.0, False), (1.2, 0.1, False), (1.3, 0.0, True), (1.0, 0.2, True)]

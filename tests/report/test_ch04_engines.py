@@ -340,17 +340,18 @@ def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
     )
 
 
-def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself() -> (
-    None
-):
+def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def stand_in(place: int, seconds: float) -> Any:
         times = {"frame": np.array([[seconds]])}
-        return SimpleNamespace(candidate=SimpleNamespace(place=place), times=times, row=dict)
+        return SimpleNamespace(place=place, times=times, row=dict)
 
     def found(group: str, *timed: Any) -> list[float]:
-        return [row["whole_ratio"] for row in full_size._rows(networks, timed, group)]
+        return [row["whole_ratio"] for row in full_size._rows(timed, group)]
 
     networks = [(1, NetworkConfig.resnet50(0.125)), (4, NetworkConfig.resnet50(0.0625))]
+    monkeypatch.setattr(full_size, "timed_configs", lambda: networks)
     assert found("pytorch", stand_in(0, 4), stand_in(1, 1)) == [1, 4]
     assert found("openvino-int8", stand_in(0, 4), stand_in(0, 2), stand_in(1, 1)) == [2]
     assert found("openvino-mixtures", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
