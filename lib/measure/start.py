@@ -60,7 +60,7 @@ def started(run: str, framework: str, bar: Any = None) -> Any:
 def _record(run: str, framework: str) -> runs.Record:
     name, key = f"start/{framework}.json", partial(full_size.decided_by, framework)
     cost = COST * len(engines(framework))
-    return runs.Record(run, name, key, cost, partial(_measure, framework))
+    return runs.Record(run, name, key, cost, lambda bar: _measure(framework, bar))
 
 
 def _measure(framework: str, bar: Any) -> dict[str, Any]:

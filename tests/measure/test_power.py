@@ -397,7 +397,7 @@ def test_a_sensor_that_goes_between_finding_and_using_is_a_gap(tmp_path: Path) -
     with Sampler(Tegrastats((program,)), PERIOD) as sampler, sampler.phase("run"):
         pass
     assert [text for _, text in sampler.log.faults] == [f"{program}: No such file or directory"]
-    assert measured([(sampler.log, 1)]).covered == 0
+    assert measured([(sampler.log, 1)])["power_covered_s"] == 0
 
 
 def test_without_a_sensor_only_phases_are_noted() -> None:

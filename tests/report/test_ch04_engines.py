@@ -361,7 +361,7 @@ def test_the_tables_of_speed_have_a_row_an_engine_and_say_what_is_missing(
     engines_page: Page,
 ) -> None:
     speed = made_up_speed(missing=["TensorRT: no GPU here"])
-    table = engines_page.frame_times(speed, engines_page.reported, "Speeds.")
+    table = engines_page.frame_times(speed, engines_page.reported)
     names = [("PyTorch 1", "FP32"), *(("OpenVINO 1", level) for level in compare.LEVELS)]
     assert [tuple(row[:2]) for row in table.rows] == names
     place = table.heads.index("× PyTorch FP32, thesis")
