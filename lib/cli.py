@@ -4,7 +4,6 @@ runs and notebooks are in lib/book/commands.py. Heavy packages are imported wher
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 import threading
@@ -125,7 +124,6 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
     """Quality of the variant that the options name, and where its results are."""
     from lib.engines import zoo
     from lib.measure import quality, variants
-    from lib.measure.absent import Absent
     from lib.siamrpn.checkpoint import load_network
 
     load_network(zoo.weights_path(options.weights))  # its faults, before anything is shown
@@ -145,11 +143,10 @@ def _measured(options: argparse.Namespace, protocol: Protocol) -> Tuple[str, Eva
         scheduler=options.scheduler or "",
         workers=options.workers or 0,
     )
-    if isinstance(measured, Absent):
-        raise InputError(str(measured))
+    found = str(measured.results), measured.evaluation
     if zoo.settings_note(weights):
         _say(zoo.settings_note(weights))
-    return str(measured.results), measured.evaluation
+    return found
 
 
 @command("--out onnx --precision fp32,fp16,int8", "--weights")
@@ -208,36 +205,6 @@ def calibrate(options: argparse.Namespace) -> None:
     ranges = calibration.calibrate(export_network(load_network(weights)), pairs)
     calibration.write_ranges(out, ranges, source, digest(weights.read_bytes()))
     print(f"{out}: ranges from {len(pairs)} pairs")
-
-
-def bench(options: argparse.Namespace) -> None:
-    """Speed of every framework, precision and network, as ratios to PyTorch FP32 in the same
-    run."""
-    from lib.engines.deploy import FRAMEWORKS
-    from lib.engines.zoo import weights_path
-    from lib.environment import label, memory_gb, record
-    from lib.measure import speed
-    from lib.siamrpn.checkpoint import load_network
-
-    if options.scale == "thesis":
-        network = speed.full_size_network()
-    else:
-        network = load_network(weights_path(options.weights))
-    machine, rows = record(options.device), []
-    for timed in speed.bench(network, tuple(FRAMEWORKS), options.device, options.rounds, _say):
-        rows.append(timed.row())
-        _say("{framework} {precision}: {ratio:.2f}x".format(**rows[-1]))
-    about = {
-        "scale": options.scale,
-        "machine": label(machine),
-        "in_use_before": machine["in_use"],
-        "peak_memory_gb": memory_gb(),
-    }
-    if options.json:
-        print(json.dumps({**about, "rows": rows}, indent=1))
-        return
-    print(speed.report(rows))
-    print(", ".join(f"{name}: {value}" for name, value in about.items()))
 
 
 @command("data/demo/train.yaml --out train/demo", "--device", "--threads", "--stop-after")
@@ -410,7 +377,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from lib.environment import use_threads
 
         use_threads(options.threads)
-    return guard.run(bench if options.command == "bench" else options.function, options)
+    return guard.run(options.function, options)
 
 
 if __name__ == "__main__":

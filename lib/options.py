@@ -15,7 +15,6 @@ PRECISIONS = ("fp32", "fp16", "int8")
 NEGATIVE = re.compile(r"-[.\d]")  # how a value begins that is no option
 
 Run = Callable[[argparse.Namespace], Optional[int]]
-Command = Callable[..., Callable[..., Any]]
 
 
 # -- Values ----------------------------------------------------------------------------------------
@@ -159,48 +158,22 @@ def command(example: str, *shared: str) -> Callable[[Run], Run]:
 
     def declare(function: Run) -> Run:
         name = function.__name__.replace("_", "-")
-        parser = _add(name, " ".join((function.__doc__ or "").split()), example, *shared)
+        summary = " ".join((function.__doc__ or "").split())
+        parser = COMMANDS.add_parser(
+            name,
+            help=summary,
+            description=summary,
+            epilog=f"Example: siambook {name} {example}",
+            formatter_class=_Help,
+            allow_abbrev=False,
+        )
+        parser._negative_number_matcher = NEGATIVE  # or argparse takes -5,30,40,40 for an option
+        parser.add_argument("--debug", action="store_true", help="let a fault show where it is")
+        for each in shared:
+            parser.add_argument(each, **SHARED[each])
         for names, about in vars(function).pop("options", []):
             parser.add_argument(*names, **about)
         parser.set_defaults(function=function)
         return function
 
     return declare
-
-
-def _add(name: str, summary: str, example: str, *shared: str) -> argparse.ArgumentParser:
-    parser = COMMANDS.add_parser(
-        name,
-        help=summary,
-        description=summary,
-        epilog=f"Example: siambook {name} {example}",
-        formatter_class=_Help,
-        allow_abbrev=False,
-    )
-    parser._negative_number_matcher = NEGATIVE  # or argparse takes -5,30,40,40 for an option
-    parser.add_argument("--debug", action="store_true", help="let a fault show where it is")
-    for each in shared:
-        parser.add_argument(each, **SHARED[each])
-    return parser
-
-
-def _bench(command: Command) -> None:
-    add = command(
-        "bench",
-        "speed of every framework, precision and network, as ratios to PyTorch FP32",
-        "--scale thesis --json",
-        "--weights",
-        "--device",
-        "--threads",
-        "--json",
-    )
-    add(
-        "--scale",
-        default="demo",
-        choices=("demo", "thesis"),
-        help="the network of --weights, or the full-size one with random weights",
-    )
-    add("--rounds", type=positive, default=5, help="how often two variants take turns")
-
-
-_bench(lambda *about: _add(*about).add_argument)

@@ -310,23 +310,6 @@ def test_where_quality_is_measured_is_told_by_options(
     assert told == [where, where]
 
 
-def test_bench_prints_a_table_of_frameworks_and_precisions(capsys, weights, monkeypatch):
-    pytest.importorskip("openvino")
-    from lib.measure import speed
-
-    for name, value in (("TURN_SECONDS", 0.0), ("REST", 0.0), ("TRIES", 1)):
-        monkeypatch.setattr(speed, name, value)
-    result = json.loads(done(capsys, "bench", "--weights", weights, "--rounds", "1", "--json"))
-    assert [(row["framework"].split()[0], row["precision"]) for row in result["rows"]] == [
-        ("PyTorch", "FP32"),
-        ("PyTorch", "FP16"),
-        ("OpenVINO", "FP32"),
-        ("OpenVINO", "FP16"),
-        ("OpenVINO", "INT8"),
-    ]
-    assert result["scale"] == "demo" and 0 < result["peak_memory_gb"] < 24
-
-
 @pytest.mark.parametrize(
     "arguments, word",
     [

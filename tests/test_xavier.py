@@ -96,7 +96,7 @@ def test_the_command_line_takes_every_command_of_the_pages(words: list[str]) -> 
 
 def test_the_page_fetches_calibrates_and_runs() -> None:
     told = [words[0] for words in begin_with("siambook", PAGE)]
-    assert told[:6] == ["doctor", "bench", "fetch", "fetch", "calibrate", "run"]
+    assert told[:5] == ["doctor", "fetch", "fetch", "calibrate", "run"]
 
 
 @pytest.mark.parametrize("words", begin_with("make"), ids=" ".join)

@@ -51,12 +51,11 @@ def measure(values: Mapping[str, Any], scheduler: str = "", workers: int = 0) ->
     with progress(sum(todo.values()), "measuring", any(todo.values())) as bar:
         if todo["quality"]:
             quality.measure(chosen, dataset, run, scheduler=scheduler, workers=workers, bar=bar)
-        with full_size.models_folder() as models:
-            if todo["speed"]:
-                full_size.engine_speed(run, framework, bar, models)
-            if todo["start"]:
-                start.started(run, framework, bar, models)
+        if todo["speed"]:
+            full_size.engine_speed(run, framework, bar)
+        if todo["start"]:
+            start.started(run, framework, bar)
         bar.set_description("power", refresh=False)
-        full_power.full_size_power(run, framework)
+        full_power.full_size_power(run, framework, bar=bar)
         bar.set_description("measured", refresh=False)
     return todo

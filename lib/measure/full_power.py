@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from lib import environment
-from lib.engines.deploy import FRAMEWORKS, framework_module, give_back_memory
+from lib.engines.deploy import FRAMEWORKS, give_back_memory
 from lib.measure import power
-from lib.measure.keys import CODE
-from lib.measure.measurement import power_columns
-from lib.measure.runs import is_recorded, kept_record, read_json, run_folder, to_json
+from lib.measure.full_size import pairs
+from lib.measure.keys import timed_by
+from lib.measure.runs import Record, is_recorded, run_folder
 from lib.measure.speed import (
     full_size_network,
     keep_tracking,
-    pairs_to_time,
     timing_deployment,
 )
 from lib.siamrpn.network import SiamRPN, parameter_count
@@ -35,43 +35,32 @@ class FullSizePower(NamedTuple):
 
 
 def full_size_power(
-    run: str, framework: str, width: float = 1.0, seconds: float = 30.0
+    run: str, framework: str, width: float = 1.0, seconds: float = 30.0, bar: Any = None
 ) -> FullSizePower:
     """Power of the full-size network in PyTorch FP32 and in every precision of the framework, or
-    what the run has. Each tracks for some seconds. Without a sensor nothing is run."""
-    device, name = environment.device(), f"full_size_power_{framework}"
+    what the run has. Each tracks for some seconds. Without a sensor nothing is run. bar: as of
+    `full_size.engine_speed`."""
+    device, folder = environment.device(), f"full_size_power_{framework}"
     sensor, about = power.find_sensor(device)
-    frameworks = dict.fromkeys(["pytorch", framework])
 
-    def parts() -> Dict[str, str]:
-        return {
-            "width": str(width),
-            "seconds": str(seconds),
-            "machine": to_json(environment.hardware(device)),
-            "threads": str(environment.speed_threads()),
-            "frameworks": ", ".join(
-                f"{key} {framework_module(key).version()}" for key in frameworks
-            ),
-            "code": CODE,
-        }
-
-    def draw() -> Dict[str, Any]:
+    def draw(bar: Any) -> Dict[str, Any]:
         network, rows = full_size_network(width), []
-        # Table 4.6 has PyTorch in FP32 alone
-        pairs = [pair for pair in pairs_to_time([framework]) if pair[0] != "pytorch"]
-        for pair in [("pytorch", "fp32"), *pairs]:
-            rows.append(measure_one(network, pair, sensor, seconds, run_folder(run) / name))
+        for pair in pairs(framework):
+            rows.append(measure_one(network, pair, sensor, seconds, run_folder(run) / folder))
             give_back_memory()
+            bar.update(1)
         return {"rows": rows, "sensor": about}
 
-    recorded, kept = is_recorded(run, device), read_json(run_folder(run) / f"{name}.json")
-    if sensor is None and not recorded and kept.get("decided_by") != parts():
+    key = partial(timed_by, framework, width=width, seconds=seconds)
+    record = Record(run, f"{folder}.json", key, len(pairs(framework)), draw)
+    if sensor is None and record.work:
         return FullSizePower([], about)
-    record = kept_record(run, f"{name}.json", parts, draw)
-    if record is None:
+    found = record.load(bar)
+    if found is None:
         return FullSizePower([], f"run {Path(run).name} is of another machine and has no power")
-    whose = {"row": "recorded" if recorded else "measured", "run": Path(run).name}
-    return FullSizePower([{**row, **whose} for row in record["rows"]], record["sensor"])
+    whose = "recorded" if is_recorded(run, device) else "measured"
+    rows = [{**row, "row": whose, "run": Path(run).name} for row in found["rows"]]
+    return FullSizePower(rows, found["sensor"])
 
 
 def measure_one(
@@ -100,7 +89,7 @@ def measure_one(
         "network": f"{parameter_count(network) / 1e6:.1f} M parameters",
         "dataset": "random frames, random weights",
         "fps_tracked": fps,
-        **power_columns(power.measure_parts(blocks(sampler.log, done), fps)),
+        **power.measure_parts(blocks(sampler.log, done), fps),
     }
 
 

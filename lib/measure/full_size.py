@@ -17,10 +17,10 @@ first three.
 from __future__ import annotations
 
 import tempfile
-from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence, Tuple, cast
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from lib import environment
 from lib.engines.deploy import (
     FRAMEWORKS,
     Deployment,
-    framework_module,
     give_back_memory,
     missing_frameworks,
     refitted,
@@ -37,15 +36,13 @@ from lib.engines.export import random_feeds
 from lib.environment import device
 from lib.errors import InputError
 from lib.measure import pruned, runs
-from lib.measure.absent import Absent
-from lib.measure.keys import CODE
+from lib.measure.keys import timed_by
 from lib.measure.layers import STEPS, kept, steps
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import timed_configs
-from lib.measure.runs import is_recorded, kept_record, run_note
+from lib.measure.runs import Record, is_recorded, run_note
 from lib.measure.speed import (
-    Timed,
-    candidate,
+    Candidate,
     random_network,
     ratios,
     seconds_of,
@@ -53,16 +50,14 @@ from lib.measure.speed import (
     timing_deployment,
 )
 from lib.measure.variants import Variant, baseline, mixture, mixtures
-from lib.progress import progress
 from lib.siamrpn.contract import EngineNetwork, by_type
-from lib.siamrpn.network import NetworkConfig, backbone_parameters
+from lib.siamrpn.network import backbone_parameters
 from lib.siamrpn.parts import NETWORKS
 from lib.vot.protocol import INIT, SKIPPED
 
 ROUNDS = 3
 # Of a turn in a group, in frames of the demo tracker in PyTorch FP32; for the time left alone.
 COST = {"pytorch": 28, "mixtures": 15, "layers": 12, "fp32": 25, "fp16": 17, "int8": 15}
-Networks = Sequence[Tuple[int, NetworkConfig]]  # as `pruned.timed_configs`
 Row = Mapping[str, Any]
 
 
@@ -70,7 +65,7 @@ Row = Mapping[str, Any]
 class EngineSpeed:
     """Speed of the full-size networks on every precision of a framework, beside PyTorch FP32.
 
-    rows: of `speed.Timed.row`, with the network's place (0: the whole one), the backbone's
+    rows: of `speed.Candidate.row`, with the network's place (0: the whole one), the backbone's
     parameters, the multiple of channels that it keeps and its group; ratio is to the whole network
     in PyTorch FP32, whole_ratio to the whole network with the same engine (median, _low, _high:
     smallest and largest round). layers: "openvino int8" -> network -> layer type -> seconds a call.
@@ -139,9 +134,9 @@ def with_speed(measured: Sequence[Any], speed: Any) -> list[Any]:
     """Measurements whose passes were not timed, with the full-size network's times: each call takes
     its median, measured alone. So FPS by PySOT's scheme is what these failures make of the
     full-size network's speed."""
-    if isinstance(speed, Absent):
+    if isinstance(speed, runs.Lacking):
         return list(measured)
-    return [one if isinstance(one, Absent) else _timed_as(one, speed) for one in measured]
+    return [one if isinstance(one, runs.Lacking) else _timed_as(one, speed) for one in measured]
 
 
 def _timed_as(one: Measurement, speed: EngineSpeed) -> Measurement:
@@ -158,38 +153,36 @@ def _timed_as(one: Measurement, speed: EngineSpeed) -> Measurement:
     return replace(one, trajectories=trajectories, speed=row)
 
 
+def pairs(framework: str) -> list[tuple[str, str]]:
+    """(framework, precision) of table 4.2's rows: PyTorch FP32, and all that the framework has."""
+    compiled = FRAMEWORKS[framework].precisions if framework != "pytorch" else ()
+    return [("pytorch", "fp32"), *((framework, precision) for precision in compiled)]
+
+
 def groups(framework: str) -> list[str]:
     """The groups of a framework, in the order in which they are timed."""
-    kinds = ("mixtures", "layers", *FRAMEWORKS[framework].precisions)
-    if framework == "pytorch":
-        kinds = ()
-    return ["pytorch", *(f"{framework}-{kind}" for kind in kinds)]
+    kinds = ["mixtures", "layers", *FRAMEWORKS[framework].precisions]
+    return ["pytorch", *(f"{framework}-{kind}" for kind in kinds if framework != "pytorch")]
 
 
-def engine_speed(
-    run: str, framework: str, bar: Any = None, models: Path | None = None
-) -> EngineSpeed:
-    """Time all groups, or load what the run has; an `Absent` where a recorded run lacks some (but
-    the layers, which are no part of the thesis).
+def engine_speed(run: str, framework: str, bar: Any = None) -> Any:
+    """Time all groups, or load what the run has: an `EngineSpeed`, or `runs.Lacking` where a
+    recorded run lacks a group (but the layers, which are no part of the thesis).
 
-    bar: a progress bar to count on (units of `work`). models: of `models_folder`.
+    bar: a progress bar to count on (units of `work`).
     """
-    with models_folder(models) as folder:
-        found = {group: _record(run, group, folder, bar) for group in groups(framework)}
-    if any(record is None for group, record in found.items() if _kind(group) != "layers"):
+    with tempfile.TemporaryDirectory() as folder:
+        found = {group: _record(run, group, Path(folder)).load(bar) for group in groups(framework)}
+    if any(record is None for group, record in found.items() if _split(group)[1] != "layers"):
         title = FRAMEWORKS[framework].title
-        return cast(
-            EngineSpeed, runs.absent(f"the speed of the full-size networks with {title}", run)
-        )
+        return runs.Lacking(f"the speed of the full-size networks with {title}", run)
     records = [record for record in found.values() if record]
     missing = [sentence for record in records for sentence in record["missing"]]
     return EngineSpeed(
         rows=[row for record in records for row in record["rows"]],
-        layers={name: times for record in records for name, times in record["layers"].items()},
+        layers={name: times for one in records for name, times in one["layers"].items()},
         reinitialisation={
-            precision: ways
-            for record in records
-            for precision, ways in record["reinitialisation"].items()
+            level: ways for one in records for level, ways in one["reinitialisation"].items()
         },
         missing=[*dict.fromkeys(missing), *records[0]["absent"]],
         parameters=records[0]["parameters"],
@@ -200,20 +193,12 @@ def engine_speed(
     )
 
 
-@contextmanager
-def models_folder(folder: Path | None = None) -> Iterator[Path]:
-    """Where the FP32 models are that several engines are compiled from, by the network's place: a
-    folder that is there already, or a new one that goes away."""
-    with nullcontext(folder) if folder else tempfile.TemporaryDirectory() as made:
-        yield Path(made)
-
-
-def baseline_speed(run: str) -> dict[str, Any]:
+def baseline_speed(run: str) -> Any:
     """A line for table 4.1: the whole network in PyTorch FP32, without quality, since random
-    weights have none; an `Absent` where a recorded run lacks it."""
+    weights have none; `runs.Lacking` where a recorded run lacks it."""
     speed = engine_speed(run, "pytorch")
-    if isinstance(speed, Absent):
-        return cast(dict[str, Any], speed)
+    if isinstance(speed, runs.Lacking):
+        return speed
     row = speed.whole[0]
     return {
         "row": "recorded" if speed.recorded else "measured",
@@ -237,83 +222,53 @@ def baseline_speed(run: str) -> dict[str, Any]:
 def work(run: str, framework: str) -> float:
     """How long `engine_speed` would take, in frames of the demo tracker in PyTorch FP32; 0 where
     the run has everything."""
-    if is_recorded(run, device()):
-        return 0.0
-    networks, folder = timed_configs(), runs.run_folder(run)
-    left = [
-        group
-        for group in groups(framework)
-        if runs.read_json(folder / f"speed/{group}.json").get("decided_by")
-        != decided_by(group, networks)
-    ]
-    return sum(_work(group, networks) for group in left)
+    return sum(_record(run, group, Path()).work for group in groups(framework))
 
 
-def _work(group: str, networks: Networks) -> float:
-    kind = _kind(group)
-    candidates = {"mixtures": 28, "layers": 1 + len(STEPS)}.get(kind, 1 + len(networks))
-    return ROUNDS * candidates * COST[kind]
-
-
-def _kind(group: str) -> str:
-    return group.rpartition("-")[2]
-
-
-def decided_by(group: str, networks: Networks) -> dict[str, str]:
-    """All that decides a group's times (see `lib.measure.keys`)."""
-    frameworks = dict.fromkeys(["pytorch", group.partition("-")[0]])
-    chosen = (
-        [one.name for one in steps("", group.partition("-")[0])] if _kind(group) == "layers" else []
+def _record(run: str, group: str, models: Path) -> Record:
+    """A group's record. models: a folder for FP32 models, by the network's place."""
+    kind = _split(group)[1]
+    candidates = {"mixtures": 28, "layers": 1 + len(STEPS)}.get(kind, 1 + len(timed_configs()))
+    return Record(
+        run,
+        f"speed/{group}.json",
+        partial(decided_by, group),
+        ROUNDS * candidates * COST[kind],
+        lambda bar: _time_group(group, models, bar),
     )
-    return {
-        "networks": runs.to_json([asdict(config) for _, config in networks]),
-        **({"layers": ", ".join(chosen)} if chosen else {}),
-        "rounds": str(ROUNDS),
-        "machine": runs.to_json(environment.hardware(device())),
-        "threads": str(environment.speed_threads()),
-        "frameworks": ", ".join(
-            f"{name} {framework_module(name).version()}" for name in frameworks
-        ),
-        "versions": runs.to_json(environment.versions()),
-        "code": CODE,
-    }
 
 
-def _record(run: str, group: str, models: Path, bar: Any) -> dict[str, Any] | None:
-    """A group's record, measured where the run lacks it; None where a recorded run does."""
-    networks = timed_configs()
-
-    def measure() -> dict[str, Any]:
-        own = (
-            nullcontext(bar)
-            if bar is not None
-            else progress(_work(group, networks), f"speed: {group}")
-        )
-        with own as shown:
-            found = _time_group(group, networks, models, shown)
-        give_back_memory()
-        return found
-
-    return kept_record(run, f"speed/{group}.json", lambda: decided_by(group, networks), measure)
+def _split(group: str) -> tuple[str, str]:
+    """Framework and kind of a group."""
+    framework, _, kind = group.partition("-")
+    return framework, kind or framework
 
 
-def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[str, Any]:
+def decided_by(group: str) -> dict[str, str]:
+    """All that decides a group's times (see `lib.measure.keys`)."""
+    framework, kind = _split(group)
+    networks = [asdict(config) for _, config in timed_configs()]
+    chosen = [one.name for one in steps("", framework)] if kind == "layers" else []
+    return timed_by(framework, networks=networks, layers=chosen, rounds=ROUNDS)
+
+
+def _time_group(group: str, models: Path, bar: Any) -> dict[str, Any]:
     """Build a group's engines, time them in turns, and look into those of the whole network."""
-    framework, kind = group.partition("-")[0], _kind(group)
+    (framework, kind), networks = _split(group), timed_configs()
     bar.set_description(f"speed: building {group}")
     plain = timing_deployment(random_network(networks[0][1]), "pytorch", device())
-    candidates, missing = [candidate(0, plain, baseline("")[0])], []
-    for place, variants in _wanted(group, networks):
+    candidates, missing = [Candidate(0, plain, baseline("")[0])], []
+    for place, variants in _wanted(group):
         network, folder = random_network(networks[place][1]), models / str(place)
         deployment = timing_deployment(network, framework, device(), folder)
         for variant in variants:
             try:
-                candidates.append(candidate(place, deployment, variant))
+                candidates.append(Candidate(place, deployment, variant))
             except InputError as error:
                 missing.append(f"{variant.title}: {error}")
         give_back_memory()
     bar.set_description(f"speed: {group}, {len(candidates)} engines in turns")
-    timed = time_group(candidates, ROUNDS, lambda: bar.update(COST[kind]))
+    time_group(candidates, ROUNDS, lambda: bar.update(COST[kind]))
     layers, again = {}, {}
     if kind == "pytorch":
         layers["pytorch fp32"] = layer_times(plain, "fp32")
@@ -322,8 +277,9 @@ def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[
             bar.set_description(f"speed: layers of {framework} {precision}")
             layers[f"{framework} {precision}"] = layer_times(deployment, precision)
             again[precision] = reinitialisation(deployment, precision)
+    give_back_memory()
     return {
-        "rows": _rows(networks, timed, group),
+        "rows": _rows(candidates, group),
         "layers": layers,
         "reinitialisation": again,
         "missing": missing,
@@ -332,10 +288,10 @@ def _time_group(group: str, networks: Networks, models: Path, bar: Any) -> dict[
     }
 
 
-def _wanted(group: str, networks: Networks) -> list[tuple[int, list[Variant]]]:
+def _wanted(group: str) -> list[tuple[int, list[Variant]]]:
     """The variants of every network that a group times beside the reference, by place."""
-    framework, kind = group.partition("-")[0], _kind(group)
-    places = range(len(networks))
+    framework, kind = _split(group)
+    places = range(len(timed_configs()))
     if kind == "pytorch":
         return [(place, baseline("")) for place in places[1:]]
     if kind == "mixtures":
@@ -345,22 +301,23 @@ def _wanted(group: str, networks: Networks) -> list[tuple[int, list[Variant]]]:
     return [(place, [mixture("", framework, [kind] * 3)]) for place in places]
 
 
-def _rows(networks: Networks, timed: Sequence[Timed], group: str) -> list[dict[str, Any]]:
+def _rows(timed: Sequence[Candidate], group: str) -> list[dict[str, Any]]:
+    networks, kind = timed_configs(), _split(group)[1]
     # The reference's speed comes from its own group, and the whole network's from the mixtures
     own = timed if group == "pytorch" else timed[1:]
-    whole = next((one for one in own if one.candidate.place == 0), timed[0])
+    whole = next((one for one in own if one.place == 0), timed[0])
     return [
         {
             **one.row(),
             "group": group,
-            "kept": kept(one.candidate.variant) if _kind(group) == "layers" else None,
-            "place": one.candidate.place,
-            "multiple": networks[one.candidate.place][0],
-            "parameters": backbone_parameters(networks[one.candidate.place][1]),
-            **ratios(one.times, (whole if one.candidate.place else one).times, "whole_ratio"),
+            "kept": kept(one.variant) if kind == "layers" else None,
+            "place": one.place,
+            "multiple": networks[one.place][0],
+            "parameters": backbone_parameters(networks[one.place][1]),
+            **ratios(one.times, (whole if one.place else one).times, "whole_ratio"),
         }
         for one in own
-        if one.candidate.place or _kind(group) in ("pytorch", "mixtures", "layers")
+        if one.place or kind in ("pytorch", "mixtures", "layers")
     ]
 
 

@@ -11,6 +11,7 @@ import ast
 import hashlib
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from lib import environment
 from lib.engines.calibration import calibration_path
@@ -84,6 +85,19 @@ def decided_by(variant: Variant, contents: str, protocol: Protocol, alone: bool)
         "versions": to_json(environment.versions()),
         "machine": to_json({part: hardware.get(part) for part in parts}),
         "timed": str(alone),
+    }
+
+
+def timed_by(*frameworks: str, **settings: Any) -> dict[str, str]:
+    """All that decides what is timed alone on this machine; PyTorch's version always counts."""
+    names = dict.fromkeys(["pytorch", *frameworks])
+    return {
+        "settings": to_json(settings),
+        "frameworks": ", ".join(f"{name} {framework_module(name).version()}" for name in names),
+        "code": CODE,
+        "versions": to_json(environment.versions()),
+        "machine": to_json(environment.hardware(device())),
+        "threads": str(environment.speed_threads()),
     }
 
 

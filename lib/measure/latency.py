@@ -13,31 +13,19 @@ import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Mapping, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from lib import environment, pruning
-from lib.engines.deploy import (
-    FRAMEWORKS,
-    framework_module,
-    give_back_memory,
-    usable_framework,
-)
+from lib.engines.deploy import FRAMEWORKS, give_back_memory, usable_framework
 from lib.engines.export import random_feeds
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
 from lib.files import write_text
 from lib.measure import pruned, runs
-from lib.measure.keys import CODE
 from lib.measure.pruned import DISTILLED, FULL_SIZES, SHARES, VECTOR, Tracker
-from lib.measure.speed import (
-    Timed,
-    candidate,
-    random_network,
-    time_group,
-    timing_deployment,
-)
+from lib.measure.speed import Candidate, random_network, time_group, timing_deployment
 from lib.measure.variants import Variant, mixture
 from lib.progress import progress
 from lib.reading import read_mapping
@@ -50,7 +38,6 @@ FULL_SIZE = float(backbone_parameters(FULL))
 TARGETS = (0.8, 0.65, 0.5, 0.4, 0.33)  # of the whole network's time
 ROUNDS = 5
 FILE = FOLDER / "latency.json"
-RUN = runs.LOCAL  # keeps the grids
 # Trained alike, by data/demo/pruning/distilled.yaml: choice by -> weights
 TRACKERS = {
     "parameters": Tracker(SHARES[-1], DISTILLED).weights,
@@ -113,38 +100,19 @@ class Latency:
         return self.base_ms + self.factor * self.layers(config)
 
 
-def latency(run: str, framework: str, precision: str) -> Latency:
-    """Measure the grid, or take the one that the run has."""
-
-    def measure() -> Dict[str, Any]:
-        with progress(len(GRID), f"latency of {FRAMEWORKS[framework].title} {precision}") as bar:
-            return asdict(_measure(framework, precision, lambda: bar.update(1)))
-
-    decided = {
-        "machine": runs.to_json(environment.hardware(environment.device())),
-        "threads": str(environment.speed_threads()),
-        "framework": f"{framework} {framework_module(framework).version()}",
-        "code": CODE,
-    }
-    record = runs.kept_record(
-        run, f"latency/{framework}-{precision}.json", lambda: decided, measure
-    )
-    if record is None:
-        raise InputError(f"run {run} of another machine has no latency of layers")
-    return Latency(**{name: record[name] for name in Latency.__dataclass_fields__})
-
-
-def _measure(framework: str, precision: str, done: Callable[[], Any]) -> Latency:
+def measure(framework: str, precision: str) -> Latency:
+    """Time the layers of whole networks over the grid, and fit frames to them."""
     grid: Dict[str, Dict[int, float]] = defaultdict(dict)  # of equal counts the last time stays
     sums, frames = [], []
-    for share in GRID:
-        config = at_width(share)
-        own, frame = _times(config, framework, precision)
-        for name, product in products(config).items():
-            grid[name][product] = own[name]
-        sums.append(sum(own[name] for name in grid))
-        frames.append(frame)
-        done()
+    what = f"latency of {FRAMEWORKS[framework].title} {precision}"
+    with progress(len(GRID), what) as bar:
+        for config in map(at_width, GRID):
+            own, frame = _times(config, framework, precision)
+            for name, product in products(config).items():
+                grid[name][product] = own[name]
+            sums.append(sum(own[name] for name in grid))
+            frames.append(frame)
+            bar.update(1)
     factor, base = np.polyfit(sums, frames, 1)
     return Latency(
         {name: list(times) for name, times in grid.items()},
@@ -157,15 +125,15 @@ def _measure(framework: str, precision: str, done: Callable[[], Any]) -> Latency
 def _times(config: NetworkConfig, framework: str, precision: str) -> Tuple[Dict[str, float], float]:
     """Milliseconds by layer, and of a frame."""
     deployment = timing_deployment(random_network(config), framework, environment.device())
-    built = candidate(0, deployment, mixture("", framework, [precision] * 3))
+    built = Candidate(0, deployment, mixture("", framework, [precision] * 3))
     layers: Dict[str, float] = defaultdict(float)
     feeds = random_feeds("search", config.rpn)
     for layer in built.network.search.profile(feeds, CALLS):
         name = next((name for name in NAMES if layer.name.startswith(name)), "")
         layers[name] += 1000 * layer.seconds
-    [timed] = time_group([built])
+    time_group([built])
     give_back_memory()
-    return layers, 1000 * float(np.median(timed.times["frame"]))
+    return layers, 1000 * float(np.median(built.times["frame"]))
 
 
 # -- Choosing channels -----------------------------------------------------------------------------
@@ -221,7 +189,7 @@ def cut(options: argparse.Namespace) -> str:
     if options.grid:
         model, _ = read(Path(options.grid))
     else:
-        model = latency(RUN, usable_framework(options.engine), options.precision)
+        model = measure(usable_framework(options.engine), options.precision)
     return pruning.cut_file(
         weights_path(options.weights),
         options.scores,
@@ -241,7 +209,7 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     backbone. predicted_ms; ms, low, high: of a frame, median, fastest and slowest round, all
     networks in turns.
     """
-    model = latency(RUN, framework, precision)
+    model = measure(framework, precision)
     config, scores = pruned.demo_config(), pruned.scores()
     networks = [("parameters", 1, FULL_SIZE, FULL)]
     for multiple in (1, VECTOR):
@@ -262,9 +230,10 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     built = []
     for place, (*_, network) in enumerate(networks):
         own = random_network(network)
-        built.append(candidate(place, timing_deployment(own, framework, device), variant))
+        built.append(Candidate(place, timing_deployment(own, framework, device), variant))
         give_back_memory()
-    rows = [_row(*networks[one.candidate.place], model, one) for one in time_group(built, ROUNDS)]
+    time_group(built, ROUNDS)
+    rows = [_row(*networks[one.place], model, one) for one in built]
     about = environment.record(device)
     head = {
         "command": f"siambook latency --engine {framework} --precision {precision}",
@@ -284,7 +253,7 @@ def read(path: Path = FILE) -> Tuple[Latency, Dict[str, Any]]:
 
 
 def _row(
-    by: str, multiple: int, target: float, network: NetworkConfig, model: Latency, timed: Timed
+    by: str, multiple: int, target: float, network: NetworkConfig, model: Latency, timed: Candidate
 ) -> Dict[str, Any]:
     ms = 1000 * np.median(timed.times["frame"], 1)
     return {

@@ -46,7 +46,6 @@ FILE = FOLDER / "layers.csv"
 EVERYTHING = "everything"  # of deploy.RECIPES: where the search begins
 STEPS = (0, 5, 6)  # of the search, which the book measures on the benchmark
 CALLS = 20
-Overlaps = np.ndarray  # (sequences,), mean overlap of the frames after the first
 
 
 def layered(weights: str, framework: str, kept: Sequence[str]) -> Variant:
@@ -72,8 +71,9 @@ def kept(variant: Variant) -> Optional[List[str]]:
 
 def overlaps(
     weights: str, framework: str, groups: Tuple[str, ...], how: str, count: int
-) -> Overlaps:
-    """Track `count` sequences with some groups of layers in the precision `how`.
+) -> np.ndarray:
+    """(count,) mean overlaps of the frames after the first, in as many sequences, with some groups
+    of layers in the precision `how`.
 
     "int8": the others run as the framework runs what INT8 leaves out (OpenVINO in 16 bits). "fp16":
     the others run in FP32, in ONNX Runtime. weights: relative to the repository, or "demo".
@@ -95,7 +95,7 @@ def overlaps(
     return np.array([overlap_in(tracker, COUNT + 1 + index) for index in range(count)])
 
 
-def _in_worker(*arguments: Any) -> Overlaps:
+def _in_worker(*arguments: Any) -> np.ndarray:
     one_thread()
     return overlaps(*arguments)
 
@@ -117,7 +117,7 @@ def _sequence(number: int) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     return pictures, [frame.polygon.ravel() for frame in frames]
 
 
-def change(one: Overlaps, other: Overlaps) -> Tuple[float, float, float]:
+def change(one: np.ndarray, other: np.ndarray) -> Tuple[float, float, float]:
     """Mean of the differences, and its 95 % interval over sequences."""
     drawn = resample([str(index) for index in range(len(one))])
     return (float((one - other).mean()), *percentiles(drawn @ (one - other) / len(one), 0.95))
@@ -153,7 +153,7 @@ def sensitivity(weights: str, framework: str, count: int, workers: int = 0) -> p
     ms = milliseconds(framework)
     wanted = [(groups, how) for how in ("int8", "fp16") for groups in [(), *((g,) for g in GROUPS)]]
     tasks = [(_in_worker, weights, framework, groups, how, count) for groups, how in wanted]
-    found: Dict[Any, Overlaps] = {}
+    found: Dict[Any, np.ndarray] = {}
     with progress(len(tasks), "layers") as bar, open_executor("local", workers) as pool:
         for (_, _, _, groups, how, _), answer in pool.answers(tasks):
             found[groups, how] = answer

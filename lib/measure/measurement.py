@@ -12,7 +12,6 @@ import numpy as np
 
 from lib import environment
 from lib.engines.deploy import FRAMEWORKS
-from lib.measure import power
 from lib.measure.runs import run_note
 from lib.measure.variants import Variant
 from lib.siamrpn.contract import describe_executed
@@ -28,10 +27,10 @@ class Measurement:
     """One variant on one dataset, complete.
 
     results: its folder. lost: sequence -> frame -> box at a failure. engines: network -> framework,
-    precision as asked and as executed, plan_bytes, build_seconds. power: None without a sensor;
-    sensor: its name, or why there was none. Times, and so FPS and power, are known where the pass
-    was serial and alone (a GPU); else they are NaN, and `full_size.with_speed` takes those of the
-    full-size network. speed: its row, {} where the pass was timed.
+    precision as asked and as executed, plan_bytes, build_seconds. power: of `power.measure_parts`.
+    Times, and so FPS and power, are known where the pass was serial and alone (a GPU); else they
+    are NaN, and `full_size.with_speed` takes those of the full-size network. speed: its row, {}
+    where the pass was timed.
     """
 
     variant: Variant
@@ -44,8 +43,7 @@ class Measurement:
     trajectories: Mapping[str, Trajectory] = field(repr=False)
     lost: Mapping[str, Mapping[int, np.ndarray]] = field(repr=False)
     evaluation: Evaluation = field(repr=False)
-    power: power.Power | None = field(default=None, repr=False)
-    sensor: str = ""
+    power: Mapping[str, Any] = field(repr=False)
     recorded: bool = False
     speed: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
@@ -119,7 +117,7 @@ class Measurement:
             "fps": self.fps,
             "fps_tracked": self.fps_tracked,
             **ends,
-            **power_columns(self.power),
+            **self.power,
             "run": Path(self.run).name,
             "date": self.environment["date"],
         }
@@ -128,24 +126,3 @@ class Measurement:
 def frames_tracked(trajectory: Trajectory) -> int:
     """Frames that the tracker was asked about, without initialisations."""
     return int(np.isin(trajectory.codes, (-1, FAILURE)).sum())
-
-
-POWER = {  # column of a section's table -> attribute of `power.Power`
-    "power_w_thesis": "thesis_watts",
-    "energy_j_thesis": "thesis_energy_per_frame",
-    "power_w": "watts",
-    "idle_w": "idle_watts",
-    "energy_j": "energy_per_frame",
-    "energy_j_spread": "energy_spread",
-    "net_energy_j": "net_energy_per_frame",
-    "net_energy_j_spread": "net_energy_spread",
-    "power_s": "seconds",
-    "power_covered_s": "covered",
-}
-
-
-def power_columns(drawn: power.Power | None) -> dict[str, Any]:
-    """Power in a row of a section's table; empty without a sensor."""
-    sensor = {name: getattr(drawn, name, None) for name in ("sensor", "rail")}
-    nan = float("nan")
-    return {**sensor, **{column: getattr(drawn, name, nan) for column, name in POWER.items()}}

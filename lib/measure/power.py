@@ -18,7 +18,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -31,6 +31,10 @@ PERIOD = 0.5  # s between two readings of a run
 IDLE_SECONDS = 10.0  # for the idle power, before a run
 TOTAL = "total"  # in place of a rail: all rails
 _INPUTS = ("VDD_IN", "POM_5V_IN", "VIN")  # on some Jetsons a rail that includes all others
+COLUMNS = (
+    *("power_w_thesis", "energy_j_thesis", "power_w", "idle_w", "energy_j", "energy_j_spread"),
+    *("net_energy_j", "net_energy_j_spread", "power_s", "power_covered_s"),
+)
 LATE = 1.75  # periods between two readings: one is missing
 
 Span = Tuple[float, float]  # start and end, s
@@ -202,37 +206,18 @@ def thesis_power(
     return float(means.max()) if len(means) else float("nan")
 
 
-@dataclass(frozen=True)
-class Power:
-    """Power (W) and energy (J) of a run; NaN where unknown.
+def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Dict[str, Any]:
+    """The power of a run in parts, each a log and the frames tracked in its phase "run", as
+    `COLUMNS` of a table, with its sensor and rail: the GPU's, or all without one.
 
-    seconds: of the run; covered: those with readings. watts: the mean of these; idle_watts: of the
-    idle phase. energy_per_frame: mean power x seconds per frame; net: with the idle power
-    subtracted; spread: standard deviation over parts. thesis: by section 4.3's definition.
+    power_w: mean over the seconds with readings (power_covered_s, of power_s); idle_w: of the idle
+    phase. energy_j: mean power x seconds per frame; net_energy_j: with the idle power subtracted;
+    _spread: standard deviation over parts. _thesis: by section 4.3, with the parts in a row, and
+    by `fps`. NaN where unknown; no sensor (None) where no part has one.
     """
-
-    sensor: str
-    rail: str
-    frames: int
-    seconds: float
-    covered: float
-    watts: float
-    idle_watts: float
-    energy_per_frame: float
-    energy_spread: float
-    net_energy_per_frame: float
-    net_energy_spread: float
-    thesis_watts: float
-    thesis_energy_per_frame: float
-
-
-def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Optional[Power]:
-    """The power of a run in parts, each a log and the frames tracked in its phase "run", on the GPU's
-    rail, or on all without one. fps: for the thesis's energy per frame; its power is that of the
-    parts in a row. None where no part has a sensor."""
-    sensor = next((log.sensor for log, _ in parts if log.sensor), "")
-    if not sensor:
-        return None
+    sensor = next((log.sensor for log, _ in parts if log.sensor), None)
+    if sensor is None:
+        return {"sensor": None, "rail": None, **dict.fromkeys(COLUMNS, float("nan"))}
     logs = [log for log, _ in parts if log.sensor == sensor]
     rail = usual_rail(logs)
     frames = np.array([count for log, count in parts if log.sensor == sensor], float)
@@ -243,21 +228,20 @@ def measure_parts(parts: Sequence[Tuple[Log, int]], fps: float) -> Optional[Powe
     known = (covered > 0) & (frames > 0)
     own, own_frame = joules[known] / covered[known], seconds[known] / frames[known]
     thesis = thesis_power(*_in_a_row(logs, rail), 0.0, seconds.sum())
-    return Power(
-        sensor=sensor,
-        rail=rail,
-        frames=int(frames.sum()),
-        seconds=float(seconds.sum()),
-        covered=float(covered.sum()),
-        watts=watts,
-        idle_watts=idle,
-        energy_per_frame=watts * frame,
-        energy_spread=_spread(own * own_frame),
-        net_energy_per_frame=(watts - idle) * frame,
-        net_energy_spread=_spread((own - idle) * own_frame),
-        thesis_watts=thesis,
-        thesis_energy_per_frame=_ratio(thesis, fps),
-    )
+    return {
+        "sensor": sensor,
+        "rail": rail,
+        "power_w_thesis": thesis,
+        "energy_j_thesis": _ratio(thesis, fps),
+        "power_w": watts,
+        "idle_w": idle,
+        "energy_j": watts * frame,
+        "energy_j_spread": _spread(own * own_frame),
+        "net_energy_j": (watts - idle) * frame,
+        "net_energy_j_spread": _spread((own - idle) * own_frame),
+        "power_s": float(seconds.sum()),
+        "power_covered_s": float(covered.sum()),
+    }
 
 
 def _in_a_row(logs: Sequence[Log], rail: str) -> Tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ network's scores: a demo channel stands for four.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import pandas as pd
 
 from lib import pruning
 from lib.engines.zoo import DEMO_WEIGHTS, FOLDER
-from lib.errors import InputError
 from lib.files import ROOT
 from lib.measure.variants import Variant, baseline, engines
 from lib.siamrpn.checkpoint import load_network, load_state, read_backbone, read_state
@@ -60,11 +60,6 @@ class Tracker:
     @property
     def is_there(self) -> bool:
         return (ROOT / self.weights).is_file()
-
-    @property
-    def has_log(self) -> bool:
-        """Whether it was trained."""
-        return self.training in (FROZEN, DISTILLED)
 
     @property
     def title(self) -> str:
@@ -153,6 +148,7 @@ def full_configs(multiple: int = 1) -> dict[float, NetworkConfig]:
     return configs
 
 
+@lru_cache(maxsize=None)
 def timed_configs() -> list[tuple[int, NetworkConfig]]:
     """The full-size networks that are timed, each with the multiple of channels it keeps: the whole
     one, the thesis's three, and the smallest again in multiples of `VECTOR`."""
@@ -163,18 +159,9 @@ def timed_configs() -> list[tuple[int, NetworkConfig]]:
     ]
 
 
-def tracker_log(tracker: Tracker) -> pd.DataFrame:
-    """The log of a tracker's training."""
-    return log(Path(tracker.weights).stem)
-
-
 def log(name: str) -> pd.DataFrame:
-    """A training's log.csv from data/demo/pruning, e.g. "finetune_26". Raises InputError where it
-    is missing."""
-    path = LOGS / f"{name}.csv"
-    if not path.is_file():
-        raise InputError(f"{path}: no such training log")
-    return pd.read_csv(path)
+    """A training's log.csv from data/demo/pruning, e.g. "finetune_26"."""
+    return pd.read_csv(LOGS / f"{name}.csv")
 
 
 def origin() -> str:

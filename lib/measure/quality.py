@@ -17,7 +17,7 @@ share a search engine, each task computes on one thread, and as many run at once
 A sequence counts as measured when its raw file is there, whole. So a measurement that was killed
 goes on, and a damaged file is measured again. Where measured.json names something else than what
 would decide a result now, the variant is measured again. A run of another machine is read only
-(`lib.measure.runs`): what it lacks is an `Absent`.
+(`lib.measure.runs`): in place of what it lacks there is a `runs.Lacking`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import sys
 import time
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -40,7 +40,7 @@ from lib.files import ROOT, locked, write_text
 from lib.measure import power, runs
 from lib.measure.keys import dataset_digest, decided_by, resets_by, sequence_digest
 from lib.measure.measurement import Measurement, frames_tracked
-from lib.measure.runs import absent, is_recorded, read_json, run_folder, to_json
+from lib.measure.runs import is_recorded, read_json, run_folder, to_json
 from lib.measure.variants import MEASURED, Variant
 from lib.measure.worker import Order, Tracked, calibrate, is_alone, open_executor, track
 from lib.progress import progress
@@ -71,28 +71,27 @@ def measure(
     scheduler: str = "",
     workers: int = 0,
     bar: Any = None,
-) -> list[Measurement]:
-    """Measure every variant on the dataset, or load what the run has measured already; in the order
-    given.
+) -> list[Any]:
+    """Measure every variant on the dataset, or load what the run has measured already: a
+    `Measurement` each, in the order given.
 
     scheduler, workers: where (`worker.open_executor`). shown: a progress bar, or bar: one to count
     on (units of `work`). One process measures in a run at a time; another one says that it waits,
     and then loads. Raises InputError before anything of the run is touched where weights, settings
-    or frames are missing; later where a worker fails, and what was finished by then is kept. What a
-    recorded run lacks is an `Absent`.
+    or frames are missing; later where a worker fails, and what was finished by then is kept. In place of
+    what a recorded run lacks there is a `runs.Lacking`.
     """
     if is_recorded(run, device()):
         return [_recorded(variant, dataset, run, protocol) for variant in variants]
     busy = f"run {Path(run).name}: another process is measuring into it; waiting for it to end"
     with locked(run_folder(run) / runs.LOCK, waiting=busy):
-        jobs, orders = _plan(variants, dataset, run, protocol, scheduler)
-        if orders:
+        jobs, tasks = _plan(variants, dataset, run, protocol, scheduler)
+        if tasks:
             share = 1 / _parallel(scheduler, workers)
-            total = share * _work(orders, jobs, dataset)
             what = f"{len(variants)} variants on {dataset.name}"
-            own = progress(total, what, shown) if bar is None else nullcontext(bar)
+            own = progress(share * _work(tasks), what, shown) if bar is None else nullcontext(bar)
             with own as counted, open_executor(scheduler, workers) as pool:
-                _measure(orders, jobs, dataset, pool, counted, share)
+                _measure(_phases(tasks, dataset), jobs, pool, counted, share)
         runs.keep_annotations(run, dataset)
         return [jobs[variant].result(protocol) for variant in variants]
 
@@ -104,17 +103,18 @@ def work(
     has everything."""
     if is_recorded(run, device()):
         return 0.0
-    jobs, orders = _plan(variants, dataset, run, PYSOT, scheduler)
-    return _work(orders, jobs, dataset) / _parallel(scheduler, workers)
+    _, tasks = _plan(variants, dataset, run, PYSOT, scheduler)
+    return _work(tasks) / _parallel(scheduler, workers)
 
 
-Jobs = Mapping[Variant, "_Job"]
+# An order, a sequence, and the variants of the order that lack it
+Task = Tuple[Order, Video, Tuple[Variant, ...]]
 
 
 def _plan(
     variants: Sequence[Variant], dataset: Dataset, run: str, protocol: Protocol, scheduler: str
-) -> tuple[dict[Variant, _Job], list[Order]]:
-    """What the run has of the variants, and orders for what it lacks, the costly ones first.
+) -> tuple[dict[Variant, _Job], list[Task]]:
+    """What the run has of the variants, and tasks for what it lacks, the costly ones first.
 
     Variants that share a search engine are together; each is apart where passes are timed.
     """
@@ -130,33 +130,20 @@ def _plan(
         groups.setdefault(engine, []).append(one)
         if _on_benchmark(one):
             ways.setdefault(one.weights, set()).add(RECIPES[one.quantisation.recipe].feeds)
-    orders = [
-        Order(
-            variants=tuple(group),
-            contents=contents,
-            protocol=protocol,
-            decided=tuple(jobs[group[0]].decided.items()),
-            ways=tuple(sorted(ways[group[0].weights])) if any(map(_on_benchmark, group)) else (),
-            alone=alone,
-        )
-        for group in groups.values()
-    ]
-    return jobs, sorted(orders, key=lambda order: -_cost(order.variants[:1]))
+    tasks = []
+    for group in sorted(groups.values(), key=lambda group: -_cost(group[:1])):
+        needed = ways[group[0].weights] if any(map(_on_benchmark, group)) else ()
+        decided = tuple(jobs[group[0]].decided.items())
+        order = Order(tuple(group), contents, protocol, decided, tuple(sorted(needed)), alone)
+        lacking = [
+            (video, [x for x in group if video.name in jobs[x].missing]) for video in dataset
+        ]
+        tasks += [(order, video, tuple(ones)) for video, ones in lacking if ones]
+    return jobs, tasks
 
 
 def _on_benchmark(variant: Variant) -> bool:
     return "int8" in variant.precisions.values() and variant.quantisation.calibration == "benchmark"
-
-
-def _tasks(
-    orders: Sequence[Order], jobs: Jobs, dataset: Dataset
-) -> list[tuple[Order, Video, tuple[Variant, ...]]]:
-    found = [
-        (order, video, tuple(one for one in order.variants if video.name in jobs[one].missing))
-        for order in orders
-        for video in dataset
-    ]
-    return [task for task in found if task[2]]
 
 
 def _parallel(scheduler: str, workers: int) -> int:
@@ -164,9 +151,9 @@ def _parallel(scheduler: str, workers: int) -> int:
     return 1 if is_alone(scheduler) else workers or environment.cores() or 1
 
 
-def _work(orders: Sequence[Order], jobs: Jobs, dataset: Dataset) -> float:
-    calibrated = {order.variants[0].weights for order in orders if order.ways}
-    tracked = sum(_cost(ones) * len(video) for _, video, ones in _tasks(orders, jobs, dataset))
+def _work(tasks: Sequence[Task]) -> float:
+    calibrated = {order.variants[0].weights for order, _, _ in tasks if order.ways}
+    tracked = sum(_cost(ones) * len(video) for _, video, ones in tasks)
     return tracked + CALIBRATING * len(calibrated)
 
 
@@ -183,19 +170,18 @@ def _cost(variants: Sequence[Variant]) -> float:
 
 
 def _measure(
-    orders: Sequence[Order], jobs: Jobs, dataset: Dataset, pool: Any, bar: Any, share: float
+    phases: Sequence[Sequence[Any]], jobs: Mapping[Variant, _Job], pool: Any, bar: Any, share: float
 ) -> None:
-    """Have every task done by some worker, and write its answer as it comes."""
-    for video in {video.name: video for _, video, _ in _tasks(orders, jobs, dataset)}.values():
-        video.frame(0)  # a frame that cannot be read is a fault now, not after an hour
-    sensor, told = power.find_sensor(device()) if orders[0].alone else (None, NOT_ALONE)
+    """Have every call done by some worker, and write its answer as it comes."""
+    alone = next(order.alone for phase in phases for _, order, *_ in phase)
+    sensor, told = power.find_sensor(device()) if alone else (None, NOT_ALONE)
     about = {"power": told, "environment": environment.record(device())}
     with power.Sampler(sensor, power.PERIOD) as sampler:
         if sensor is not None:
             with sampler.phase("idle"):
                 time.sleep(power.IDLE_SECONDS)
-        for tasks in _phases(orders, jobs, dataset):
-            for (_, order, of, *_), answer in pool.answers(tasks):
+        for calls in phases:
+            for (_, order, of, *_), answer in pool.answers(calls):
                 for variant, tracked in answer.items():
                     log = sampler.log.cut(*tracked.span) if sensor else None
                     jobs[variant].write(of, tracked, about, log)
@@ -203,22 +189,16 @@ def _measure(
                 bar.set_description(f"quality: {order.variants[0].title}", refresh=False)
 
 
-def _phases(
-    orders: Sequence[Order], jobs: Jobs, dataset: Dataset
-) -> Iterator[list[tuple[Any, ...]]]:
-    """Tasks that need no calibration from the benchmark, beside making it; then the others."""
+def _phases(tasks: Sequence[Task], dataset: Dataset) -> tuple[list[Any], list[Any]]:
+    """Calls of workers: those that need no calibration from the benchmark, beside making it; then
+    the others."""
+    for video in {video.name: video for _, video, _ in tasks}.values():
+        video.frame(0)  # a frame that cannot be read is a fault now, not after an hour
     digests = {video.name: sequence_digest(video) for video in dataset}
-
-    def tasks(chosen: Sequence[Order]) -> list[tuple[Any, ...]]:
-        return [
-            (track, order, video, digests[video.name], ones)
-            for order, video, ones in _tasks(chosen, jobs, dataset)
-        ]
-
-    later = [order for order in orders if order.ways]
-    makers = {order.variants[0].weights: (calibrate, order, dataset) for order in later}
-    yield [*makers.values(), *tasks([order for order in orders if not order.ways])]
-    yield tasks(later)
+    calls = [(track, order, video, digests[video.name], ones) for order, video, ones in tasks]
+    later = [call for call in calls if call[1].ways]
+    makers = {order.variants[0].weights: (calibrate, order, dataset) for _, order, *_ in later}
+    return [*makers.values(), *(call for call in calls if not call[1].ways)], later
 
 
 class _Job:
@@ -228,11 +208,7 @@ class _Job:
     """
 
     def __init__(
-        self,
-        variant: Variant,
-        dataset: Dataset,
-        run: str,
-        decided: Mapping[str, str] | None = None,
+        self, variant: Variant, dataset: Dataset, run: str, decided: Mapping[str, str] | None
     ) -> None:
         self.variant, self.dataset, self.run, self.decided = variant, dataset, run, decided or {}
         self.results = run_folder(run) / dataset.name / variant.name
@@ -315,24 +291,24 @@ class _Job:
                 self.dataset, {name: [one] for name, one in trajectories.items()}, protocol
             ),
             power=power.measure_parts(logs, frames_per_second(trajectories.values())),
-            sensor=self.record.get("power", ""),
             recorded=recorded,
         )
 
 
 def _recorded(variant: Variant, dataset: Dataset, run: str, protocol: Protocol) -> Any:
-    """A variant of a recorded run as the run has it, whatever is on this machine; an `Absent` where
-    the run lacks it."""
-    job = _Job(variant, dataset, run)
-    what = ""
+    """A variant of a recorded run as the run has it, whatever is on this machine; `Lacking` where the
+    run lacks it."""
+    job, what = _Job(variant, dataset, run, None), f"{variant.title} on {dataset.name}"
     if not job.record or not job.known:
-        what = f"{variant.title} on {dataset.name} ({variant.name})"
+        what += f" ({variant.name})"
     elif job.missing:
-        what = f"{len(job.missing)} of {len(dataset)} sequences of {dataset.name} with "
-        what += variant.title
+        gone = f"{len(job.missing)} of {len(dataset)} sequences"
+        what = f"{gone} of {dataset.name} with {variant.title}"
     elif job.record.get("decided_by", {}).get("protocol") != resets_by(protocol):
-        what = f"{variant.title} on {dataset.name} by this protocol"
-    return absent(what, run, variant=variant) if what else job.result(protocol, recorded=True)
+        what += " by this protocol"
+    else:
+        return job.result(protocol, recorded=True)
+    return runs.Lacking(what, run, variant=variant, speed={}, whose="recorded")
 
 
 def _beside(path: Path, what: str) -> Path:

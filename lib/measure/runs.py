@@ -18,9 +18,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterable, Mapping
 from typing import Sequence as Seq
 
 import pandas as pd
@@ -29,7 +30,7 @@ from lib import environment
 from lib.environment import device
 from lib.errors import InputError
 from lib.files import ROOT, locked, write_text
-from lib.measure.absent import Absent, sentences, there
+from lib.progress import progress
 from lib.vot.dataset import TAG_FILES, Dataset, load_dataset
 
 # The variable is for tests: they see no run but their own
@@ -39,6 +40,7 @@ ENVIRONMENT = "environment.json"
 LOCK = ".lock"  # of the process that measures into a run
 # What `siambook run` writes: notebook, status, seconds, started, message
 NOTEBOOKS = "notebooks.csv"
+NAMED = 3  # of many things that a recorded run lacks
 MACHINE = ("processor", "cores", "gpu", "device")  # of environment.hardware
 
 
@@ -154,54 +156,121 @@ def notebook_times(run: str) -> pd.DataFrame:
     return section_table(run, Path(NOTEBOOKS).stem)
 
 
+# -- What a recorded run lacks -----------------------------------------------------------------------
+
+
+class Missing(InputError):
+    """A recorded run was asked for what it does not have, and it is not measured here. The sentence
+    has no full stop."""
+
+    def __init__(self, lacking: Seq[Lacking]) -> None:
+        whats = list(dict.fromkeys(each.what for each in lacking))
+        more = f" and {len(whats) - NAMED} more" if len(whats) > NAMED else ""
+        named = "; ".join(whats[:NAMED])
+        super().__init__(f"{lacking[0].run} does not have {named}{more}, and is only read here")
+
+
+class Lacking:
+    """In the place of a measurement that a recorded run lacks: whoever uses it gets `Missing`.
+
+    note, scale: the sentence, for captions. evaluation, trajectories, lost: the parts that pages
+    hand on alone. known: attributes that are known all the same, e.g. `variant`.
+    """
+
+    def __init__(self, what: str, run: str, **known: Any) -> None:
+        record = read_json(run_folder(run) / ENVIRONMENT)
+        machine = f" ({environment.label(record)})" if record else ""
+        self.what, self.run = what, f"run {Path(run).name}, recorded on another machine{machine},"
+        self.note = self.scale = str(Missing([self]))
+        self.evaluation = self.trajectories = self.lost = self
+        self.__dict__.update(known)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # Jupyter asks for many such, and so do copy and pickle
+            raise AttributeError(name)
+        raise Missing([self])
+
+    def __getitem__(self, key: Any) -> Any:
+        raise Missing([self])
+
+
+def lacking_in(*values: Any) -> list[Lacking]:
+    """What is lacking of values, and of the lists and dicts among them."""
+    found: list[Lacking] = []
+    for value in values:
+        inside = value.values() if isinstance(value, dict) else value
+        every = inside if isinstance(value, (dict, list, tuple)) else [value]
+        found += [one for one in every if isinstance(one, Lacking)]
+    return found
+
+
+def there(values: Iterable[Any]) -> list[Any]:
+    """Values without what is lacking."""
+    return [value for value in values if not isinstance(value, Lacking)]
+
+
 # -- Writing ---------------------------------------------------------------------------------------
 
 
-def absent(what: str, run: str, **known: Any) -> Any:
-    """What a recorded run lacks, with what is known of it all the same."""
-    machine = environment.label(read_json(run_folder(run) / ENVIRONMENT))
-    where = f"run {Path(run).name}, recorded on another machine ({machine}),"
-    return Absent(what, where, **known)
-
-
-def write_section(run: str, section: str, rows: Seq[Mapping[str, Any]]) -> pd.DataFrame:
+def write_section(run: str, section: str, rows: Seq[Any]) -> pd.DataFrame:
     """Write a section's table to the run as <section>.csv, unless it is recorded, and return it.
 
-    Rows that a recorded run lacks are left out, and named in `.attrs["absent"]`.
+    rows: mappings, or measurements with a method `row`. What a recorded run lacks of them is left
+    out, and `.attrs["missing"]` is the sentence on it.
     """
-    frame = pd.DataFrame(list(there(rows)))
-    frame.attrs["absent"] = sentences(rows)
+    table = [row if isinstance(row, Mapping) else row.row() for row in there(rows)]
+    frame, gone = pd.DataFrame(table), lacking_in(rows)
+    frame.attrs["missing"] = str(Missing(gone)) if gone else ""
     if not is_recorded(run, device()):
         write_text(run_folder(run) / f"{section}.csv", frame.to_csv(index=False))
     return frame
 
 
-def kept_record(
-    run: str,
-    name: str,
-    decided_by: Callable[[], Mapping[str, str]],
-    measure: Callable[[], dict[str, Any]],
-) -> dict[str, Any] | None:
-    """A record of the run, with its environment; measured unless the run has one under the same
-    parts (`lib.measure.keys`). A recorded run gives what it has, or None, and is asked for no
-    parts: its framework need not be here."""
-    if is_recorded(run, device()):
-        return read_json(run_folder(run) / name) or None
-    folder = run_folder(run)
-    parts = dict(decided_by())
-    with locked(folder / LOCK):
-        record = read_json(folder / name)
-        if record.get("decided_by") != parts:
-            threads, now = environment.threads(), environment.record(device())
-            now["threads"] = environment.speed_threads()
-            environment.use_threads(now["threads"])
-            try:
-                record = {"decided_by": parts, "environment": now, **measure()}
-            finally:
-                environment.use_threads(threads)
-            write_text(folder / name, to_json(record))
-            write_environment(run, record["environment"])
-    return record
+@dataclass(frozen=True)
+class Record:
+    """A JSON file of a run that is measured alone on the machine, unless the run has it under the
+    same key. A recorded run is only read, and asked for no key: its framework need not be here.
+
+    key: gives all that decides the record (`lib.measure.keys`). cost: of measuring, in frames of
+    the demo tracker in PyTorch FP32. measure: gets a progress bar that counts up to the cost.
+    """
+
+    run: str
+    name: str
+    key: Callable[[], Mapping[str, str]]
+    cost: float
+    measure: Callable[[Any], dict[str, Any]]
+
+    @property
+    def work(self) -> float:
+        """How long `load` would take; 0 where the run has the record, or is only read."""
+        known = is_recorded(self.run, device()) or self._kept().get("decided_by") == self.key()
+        return 0.0 if known else self.cost
+
+    def load(self, bar: Any = None) -> dict[str, Any] | None:
+        """The record, with its environment; None where a recorded run lacks it. bar: a progress bar
+        to count on."""
+        if not self.work:
+            return self._kept() or None
+        with locked(run_folder(self.run) / LOCK):
+            return self._measured(bar) if self.work else self._kept()
+
+    def _measured(self, bar: Any) -> dict[str, Any]:
+        key, threads, now = dict(self.key()), environment.threads(), environment.record(device())
+        now["threads"] = environment.speed_threads()
+        environment.use_threads(now["threads"])
+        title = self.name.rpartition(".")[0].replace("/", ": ")
+        try:
+            with progress(self.cost, title) if bar is None else nullcontext(bar) as shown:
+                record = {"decided_by": key, "environment": now, **self.measure(shown)}
+        finally:
+            environment.use_threads(threads)
+        write_text(run_folder(self.run) / self.name, to_json(record))
+        write_environment(self.run, now)
+        return record
+
+    def _kept(self) -> dict[str, Any]:
+        return read_json(run_folder(self.run) / self.name)
 
 
 def run_note(

@@ -11,27 +11,19 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Sequence
 
 import numpy as np
-import pandas as pd
 import torch
 
 from lib import environment
 from lib.engines.calibration import Ranges
-from lib.engines.deploy import (
-    FRAMEWORKS,
-    Deployment,
-    give_back_memory,
-    missing_frameworks,
-)
+from lib.engines.deploy import Deployment
 from lib.engines.export import random_feeds
 from lib.engines.quantize import METHODS
-from lib.errors import InputError
-from lib.measure.variants import Variant, baseline, mixture
+from lib.measure.variants import Variant
 from lib.siamrpn.contract import Engine, EngineNetwork, describe_executed
 from lib.siamrpn.crop import as_input
 from lib.siamrpn.network import NetworkConfig, SiamRPN
@@ -86,40 +78,108 @@ def timing_deployment(
     return Deployment(network, framework, device, None, lambda quantisation: ranges, models)
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """Built engines that wait for their turn. place: of their weights among the networks that are
-    compared. The three engines are also timed by themselves where all have one precision."""
+# -- Turns -----------------------------------------------------------------------------------------
 
-    place: int
-    variant: Variant
-    network: EngineNetwork = field(repr=False)
+
+def time_group(
+    group: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
+) -> None:
+    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
+    after each turn.
+
+    A disturbed turn is repeated at once, so that candidates still take turns.
+    """
+    # Repetitions of the whole group: a machine that is always busy must not take for ever
+    patience, before = rounds * len(group), ""
+    for _ in range(rounds):
+        for one in group:
+            if one.variant.framework != before:
+                time.sleep(REST)
+            before = one.variant.framework
+            patience -= one.play(patience)
+            done()
+    for one in group:
+        one.reference = group[0].times
+
+
+class Turn(NamedTuple):
+    """seconds: as `Times`, of one round. others: cores that other work used meanwhile."""
+
+    seconds: dict[str, list[float]]
+    others: float
+
+    @property
+    def middle(self) -> float:
+        return float(np.median(self.seconds["frame"]))
+
+
+class Candidate:
+    """Built engines and their turns: tracked frames and their parts, then, where all three have one
+    precision, each engine by itself. Raises InputError where the framework lacks a precision.
+
+    place: of the weights among the networks that are compared. reference: times of the reference
+    in the same rounds. repeated: turns taken again.
+    """
+
+    def __init__(self, place: int, deployment: Deployment, variant: Variant) -> None:
+        self.place, self.variant = place, variant
+        self.network = deployment.network(variant.precisions, variant.quantisation)
+        self.reference: Times = {}
+        self.repeated, self.fastest = 0, float("inf")
+        self.engines = self.network.engines if self.is_pure else {}
+        channels = next(iter(self.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
+        self.feeds = {name: random_feeds(name, channels) for name in self.engines}
+        self.frames, self.tracker = random_frames(), PartsTracker(self.network)
+        self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
+        seconds = self.tracker.timed(self.frames[0])["frame"]
+        self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
+        self.turns: list[Turn] = []
 
     @property
     def is_pure(self) -> bool:
         return len(set(self.variant.precisions.values())) == 1
 
+    @property
+    def times(self) -> Times:
+        parts = self.turns[0].seconds
+        return {name: np.array([turn.seconds[name] for turn in self.turns]) for name in parts}
 
-def candidate(place: int, deployment: Deployment, variant: Variant) -> Candidate:
-    """Build the engines. Raises InputError where the framework lacks a precision."""
-    return Candidate(place, variant, deployment.network(variant.precisions, variant.quantisation))
+    @property
+    def disturbed(self) -> int:
+        """Turns that stayed disturbed."""
+        return sum(map(self.is_disturbed, self.turns))
 
+    def play(self, patience: int) -> int:
+        """Take a turn, up to `TRIES` times while it is disturbed, and keep the least disturbed;
+        returns the number of repetitions, at most `patience`."""
+        tries = [self._turn()]
+        while self.is_disturbed(tries[-1]) and len(tries) <= min(TRIES - 1, patience):
+            time.sleep(REST)
+            tries.append(self._turn())
+        self.turns.append(min(tries, key=lambda turn: (self.is_disturbed(turn), turn.middle)))
+        self.repeated += len(tries) - 1
+        return len(tries) - 1
 
-@dataclass(frozen=True)
-class Timed:
-    """A candidate's times, and those of the reference in the same rounds. repeated: turns taken
-    again. disturbed: turns that stayed disturbed."""
+    def is_disturbed(self, turn: Turn) -> bool:
+        return turn.others > OTHERS or turn.middle > SLOWER * self.fastest
 
-    candidate: Candidate
-    times: Times = field(repr=False)
-    reference: Times = field(repr=False)
-    repeated: int = 0
-    disturbed: int = 0
+    def _turn(self) -> Turn:
+        watch = Watch()
+        self.tracker.timed(self.frames[0])  # caches are cold
+        calls = [
+            self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
+        ]
+        seconds = {name: [call[name] for call in calls] for name in calls[0]}
+        for name, engine in self.engines.items():
+            seconds[name] = time_engine(engine, self.feeds[name], self.calls)
+        turn = Turn(seconds, watch.others())
+        self.fastest = min(self.fastest, turn.middle)
+        return turn
 
     def row(self) -> dict[str, Any]:
         """A line of a table: milliseconds (medians, quartiles of the frame), ratios to the
         reference, megabytes."""
-        variant, engines = self.candidate.variant, self.candidate.network.engines
+        variant, engines = self.variant, self.network.engines
         executed = Counter(engines["search"].executed()) + Counter(engines["xcorr"].executed())
         low, middle, high = np.percentile(1000 * self.times["frame"], [25, 50, 75]).tolist()
         return {
@@ -161,100 +221,6 @@ def ratios(one: Times, other: Times, name: str) -> dict[str, float]:
     found = np.median(other["frame"], 1) / np.median(one["frame"], 1)
     values = (np.median(found), found.min(), found.max())
     return {f"{name}{end}": float(value) for end, value in zip(("", "_low", "_high"), values)}
-
-
-# -- Turns -----------------------------------------------------------------------------------------
-
-
-def time_group(
-    candidates: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
-) -> list[Timed]:
-    """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
-    after each turn.
-
-    A disturbed turn is repeated at once, so that candidates still take turns.
-    """
-    players = [_Player(each) for each in candidates]
-    # Repetitions of the whole group: a machine that is always busy must not take for ever
-    patience, before = rounds * len(players), ""
-    for _ in range(rounds):
-        for player in players:
-            framework = player.candidate.variant.framework
-            if framework != before:
-                time.sleep(REST)
-            before = framework
-            patience -= player.play(patience)
-            done()
-    reference = players[0].times()
-    return [
-        Timed(
-            player.candidate,
-            player.times(),
-            reference,
-            player.repeated,
-            sum(map(player.is_disturbed, player.turns)),
-        )
-        for player in players
-    ]
-
-
-class Turn(NamedTuple):
-    """seconds: as `Times`, of one round. others: cores that other work used meanwhile."""
-
-    seconds: dict[str, list[float]]
-    others: float
-
-    @property
-    def middle(self) -> float:
-        return float(np.median(self.seconds["frame"]))
-
-
-class _Player:
-    """A candidate and its turns: tracked frames and their parts, then its engines by themselves."""
-
-    def __init__(self, candidate: Candidate) -> None:
-        self.candidate, self.repeated, self.fastest = candidate, 0, float("inf")
-        self.engines = candidate.network.engines if candidate.is_pure else {}
-        channels = next(iter(candidate.network.target.outputs.values()))[0]  # (C, 1, 5, 5)
-        self.feeds = {name: random_feeds(name, channels) for name in self.engines}
-        self.frames, self.tracker = random_frames(), PartsTracker(candidate.network)
-        self.tracker.timed(self.frames[0])  # allocates and chooses algorithms
-        seconds = self.tracker.timed(self.frames[0])["frame"]
-        self.calls = int(np.clip(TURN_SECONDS / seconds, FEWEST_CALLS, MOST_CALLS))
-        self.turns: list[Turn] = []
-
-    def play(self, patience: int) -> int:
-        """Take a turn, up to `TRIES` times while it is disturbed, and keep the least disturbed;
-        returns the number of repetitions, at most `patience`."""
-        tries = [self._turn()]
-        while self.is_disturbed(tries[-1]) and len(tries) <= min(TRIES - 1, patience):
-            time.sleep(REST)
-            tries.append(self._turn())
-        self.turns.append(min(tries, key=lambda turn: (self.is_disturbed(turn), turn.middle)))
-        self.repeated += len(tries) - 1
-        return len(tries) - 1
-
-    def is_disturbed(self, turn: Turn) -> bool:
-        return turn.others > OTHERS or turn.middle > SLOWER * self.fastest
-
-    def times(self) -> Times:
-        return {
-            name: np.array([turn.seconds[name] for turn in self.turns])
-            for name in self.turns[0].seconds
-        }
-
-    def _turn(self) -> Turn:
-        watch = Watch()
-        self.tracker.timed(self.frames[0])  # caches are cold
-        calls = [
-            self.tracker.timed(self.frames[index % len(self.frames)]) for index in range(self.calls)
-        ]
-        seconds = {name: [call[name] for call in calls] for name in calls[0]}
-        for name, engine in self.engines.items():
-            seconds[name] = time_engine(engine, self.feeds[name], self.calls)
-        turn = Turn(seconds, watch.others())
-        self.fastest = min(self.fastest, turn.middle)
-        return turn
 
 
 class Watch:
@@ -329,63 +295,12 @@ class PartsTracker(SiamRPNTracker):
         }
 
 
-def keep_tracking(
-    network: EngineNetwork, seconds: float, now: Callable[[], float] = time.monotonic
-) -> list[float]:
-    """Track random frames for some seconds; returns when each was done, by the clock `now`."""
+def keep_tracking(network: EngineNetwork, seconds: float) -> list[float]:
+    """Track random frames for some seconds; returns when each was done (monotonic)."""
     frames, tracker = random_frames(), PartsTracker(network)
     done: list[float] = []
-    end = now() + seconds
-    while now() < end:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         tracker.timed(frames[len(done) % len(frames)])
-        done.append(now())
+        done.append(time.monotonic())
     return done
-
-
-# -- `siambook bench` ------------------------------------------------------------------------------
-
-
-def pairs_to_time(frameworks: Sequence[str]) -> list[tuple[str, str]]:
-    """(framework, precision) of every row but PyTorch FP32, the reference."""
-    every = [(name, precision) for name in frameworks for precision in FRAMEWORKS[name].precisions]
-    return [pair for pair in every if pair != ("pytorch", "fp32")]
-
-
-def bench(
-    network: SiamRPN,
-    frameworks: Sequence[str],
-    device: str,
-    rounds: int,
-    told: Callable[[str], Any],
-) -> list[Timed]:
-    """Time every framework at every precision in turns; the first row is PyTorch FP32, the
-    reference. told is called with a sentence for everything that is missing."""
-    missing = missing_frameworks(frameworks)
-    for sentence in missing.values():
-        told(sentence)
-    candidates = [candidate(0, timing_deployment(network, "pytorch", device), baseline("")[0])]
-    for framework, precision in pairs_to_time([name for name in frameworks if name not in missing]):
-        variant = mixture("", framework, [precision] * 3)
-        try:
-            deployment = timing_deployment(network, framework, device)
-            candidates.append(candidate(0, deployment, variant))
-        except InputError as error:
-            told(f"{variant.title}: {error}")
-        give_back_memory()
-    return time_group(candidates, rounds)
-
-
-def report(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows of `Timed.row` for a terminal; ratios are to PyTorch FP32."""
-    columns = {
-        "framework": "{framework}",
-        "precision": "{precision}",
-        "convolutions": "{executed}",
-        **{f"{name} ms": f"{{{name}_ms:.2f}} ({{{name}_ratio:.1f}}x)" for name in NETWORKS},
-        "frame ms": "{frame_ms:.2f}",
-        "ratio (rounds)": "{ratio:.2f}x ({ratio_low:.2f}-{ratio_high:.2f})",
-        "plan MB": "{plan_mb:.1f}",
-        "disturbed": "{disturbed}",
-    }
-    table = {head: [cell.format(**row) for row in rows] for head, cell in columns.items()}
-    return pd.DataFrame(table).to_string(index=False)

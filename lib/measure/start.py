@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from lib.environment import device
 from lib.errors import InputError
 from lib.measure import full_size, runs, speed
 from lib.measure.worker import open_executor
-from lib.progress import progress
 from lib.siamrpn.checkpoint import load_network, save_weights
 from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.network import SiamRPN
@@ -34,71 +34,59 @@ COST = 120.0  # of an engine, in frames of the demo tracker, for the time left a
 WEIGHTS = "weights.pth"
 
 
-def engines(framework: str, networks: full_size.Networks) -> list[tuple[int, str, str]]:
+def engines(framework: str) -> list[tuple[int, str, str]]:
     """What is started: (place among `timed_configs`, framework, precision) of the whole network in
     PyTorch FP32 and every precision of the framework, and of the most pruned one in the last."""
-    precisions = FRAMEWORKS[framework].precisions if framework != "pytorch" else ()
-    small = max(place for place, (multiple, _) in enumerate(networks) if multiple == 1)
-    every = [(0, "pytorch", "fp32"), *((0, framework, each) for each in precisions)]
+    small = max(
+        place for place, (multiple, _) in enumerate(full_size.timed_configs()) if multiple == 1
+    )
+    every = [(0, *pair) for pair in full_size.pairs(framework)]
     return list(dict.fromkeys([*every, (small, *every[-1][1:])]))
 
 
 def work(run: str, framework: str) -> float:
     """How long `started` would take, in frames of the demo tracker; 0 where the run has it."""
-    networks = full_size.timed_configs()
-    kept = runs.read_json(runs.run_folder(run) / f"start/{framework}.json").get("decided_by")
-    known = runs.is_recorded(run, device()) or kept == full_size.decided_by(framework, networks)
-    return 0.0 if known else COST * len(engines(framework, networks))
+    return _record(run, framework).work
 
 
-def started(run: str, framework: str, bar: Any = None, models: Path | None = None) -> Any:
+def started(run: str, framework: str, bar: Any = None) -> Any:
     """A record: rows, one per engine (`start`, with place, framework and precision), and missing,
-    sentences on those that could not start. Measured, or what the run has; an `Absent` where a
-    recorded run lacks it. bar, models: as of `full_size.engine_speed`."""
-    networks = full_size.timed_configs()
-
-    def measure() -> dict[str, Any]:
-        total = COST * len(engines(framework, networks))
-        own = nullcontext(bar) if bar is not None else progress(total, "start")
-        with own as shown, full_size.models_folder(models) as folder:
-            return _measure(framework, networks, folder, shown)
-
-    record = runs.kept_record(
-        run,
-        f"start/{framework}.json",
-        lambda: full_size.decided_by(framework, networks),
-        measure,
-    )
-    return record or runs.absent("how engines start, and what memory they take", run)
+    sentences on those that could not start. Measured, or what the run has; `runs.Lacking` where a
+    recorded run lacks it. bar: as of `full_size.engine_speed`."""
+    record = _record(run, framework).load(bar)
+    return record or runs.Lacking("how engines start, and what memory they take", run)
 
 
-def _measure(
-    framework: str, networks: full_size.Networks, models: Path, bar: Any
-) -> dict[str, Any]:
+def _record(run: str, framework: str) -> runs.Record:
+    name, key = f"start/{framework}.json", partial(full_size.decided_by, framework)
+    cost = COST * len(engines(framework))
+    return runs.Record(run, name, key, cost, lambda bar: _measure(framework, bar))
+
+
+def _measure(framework: str, bar: Any) -> dict[str, Any]:
     rows, missing = [], []
-    for place, name, precision in engines(framework, networks):
+    for place, name, precision in engines(framework):
         bar.set_description(f"start: {name} {precision}")
-        about = {"place": place, "framework": name, "precision": precision}
         try:
             with tempfile.TemporaryDirectory() as folder, open_executor("local", 1) as pool:
                 pool.executor.submit(_memory)  # its process imports PyTorch meanwhile
-                network = speed.random_network(networks[place][1])
-                _prepare(Path(folder), network, name, precision, models / str(place))
+                network = speed.random_network(full_size.timed_configs()[place][1])
+                _prepare(Path(folder), network, name, precision)
                 task = (start, Path(folder), name, precision, environment.threads())
                 [(_, row)] = pool.answers([task])
-            rows.append({**about, **row})
+            rows.append({"place": place, "framework": name, "precision": precision, **row})
         except InputError as error:
             missing.append(f"{FRAMEWORKS[name].title} {precision.upper()}: {error}")
         bar.update(COST)
     return {"rows": rows, "missing": missing}
 
 
-def _prepare(folder: Path, network: SiamRPN, framework: str, precision: str, models: Path) -> None:
+def _prepare(folder: Path, network: SiamRPN, framework: str, precision: str) -> None:
     """Write the files that an engine starts from."""
     if framework == "pytorch":
         save_weights(folder / WEIGHTS, network.state_dict())
         return
-    deployment = speed.timing_deployment(network, framework, device(), models)
+    deployment = speed.timing_deployment(network, framework, device())
     deployment.cache = folder
     for name in NETWORKS:
         model = deployment.model(name, precision)

@@ -14,8 +14,7 @@ from typing import Sequence as Seq
 from lib.engines.deploy import USUAL
 from lib.engines.zoo import DEMO
 from lib.errors import InputError
-from lib.measure import everything, full_size, pruned, quality, start, variants
-from lib.measure.absent import Absent, there
+from lib.measure import everything, full_size, pruned, quality, runs, start, variants
 from lib.measure.variants import Variant
 from lib.report import thesis
 from lib.report.evidence import Measured
@@ -171,11 +170,12 @@ def here(dataset: Any, weights: str, framework: str, run: str) -> List[Candidate
     """The trackers of chapter 4 in their usual quantisation, measured now or as the run has them;
     of a recorded run, those whose quality and speed it has."""
     speed, record = full_size.engine_speed(run, framework), start.started(run, framework)
-    if isinstance(speed, Absent):
+    if isinstance(speed, runs.Lacking):
         return []
-    starts = {(row["place"], row["framework"], row["precision"]): row for row in record["rows"]}
+    rows = [] if isinstance(record, runs.Lacking) else record["rows"]
+    starts = {(row["place"], row["framework"], row["precision"]): row for row in rows}
     found = []
-    for one in there(quality.measure(_usual(weights, framework), dataset, run)):
+    for one in runs.there(quality.measure(_usual(weights, framework), dataset, run)):
         variant, row, columns = one.variant, speed.row_for(one.variant), one.row()
         if not row:
             continue

@@ -12,7 +12,6 @@ from typing import Sequence as Seq
 from lib.engines.zoo import DEMO
 from lib.errors import InputError
 from lib.measure import full_size, pruned, quality, runs
-from lib.measure.absent import Absent, there
 from lib.measure.full_size import EngineSpeed
 from lib.measure.measurement import Measurement
 from lib.measure.variants import Variant, baseline, engines, mixtures
@@ -62,7 +61,7 @@ class Evidence:
     timed: EngineSpeed | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self._measured = {one.variant.name: one for one in there(list(self.known))}
+        self._measured = {one.variant.name: one for one in runs.there(self.known)}
 
     def variant(self, tracker: str) -> Variant:
         """The variant that a name of scoreboard.csv stands for."""
@@ -81,8 +80,8 @@ class Evidence:
         wanted = self.variant(variant) if isinstance(variant, str) else variant
         if wanted.name not in self._measured:
             [found] = quality.measure([wanted], self.dataset, self.run)
-            if isinstance(found, Absent):
-                raise CannotTell(str(found))
+            if isinstance(found, runs.Lacking):
+                raise CannotTell(found.note)
             self._measured[wanted.name] = found
         return self._measured[wanted.name]
 
@@ -91,8 +90,8 @@ class Evidence:
         """Raises CannotTell where a recorded run does not have it."""
         if self.timed is None:
             self.timed = full_size.engine_speed(self.run, self.framework)
-        if isinstance(self.timed, Absent):
-            raise CannotTell(str(self.timed))
+        if isinstance(self.timed, runs.Lacking):
+            raise CannotTell(self.timed.note)
         return self.timed
 
     @property

@@ -63,8 +63,8 @@ Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
 def styled(draw: Draw) -> Draw:
-    """A function that draws in this book's style. If anything it draws is absent
-    (`lib.measure.absent`), it returns a sentence."""
+    """A function that draws in this book's style. Where a recorded run lacks
+    anything it draws, it returns a sentence (`needs_all`)."""
 
     @functools.wraps(draw)
     def wrapper(*args: Any, **kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from typing import Sequence as Seq
 
 import pandas as pd
 
-from lib.measure.absent import Absent, sentences, there
+from lib.measure.runs import Missing, lacking_in, there
 
 ABSENT = "–"
 WHOSE = {
@@ -60,7 +60,7 @@ class Table:
             [_formatted(row, column, how) for _, column, how in columns]
             for row in frame.to_dict("records")
         ]
-        missing = frame.attrs.get("absent")
+        missing = frame.attrs.get("missing")
         note = f" {_missing(missing)}" if missing else ""
         return cls([title for title, *_ in columns], rows, caption + note, plain)
 
@@ -114,43 +114,46 @@ def source(*functions: Any) -> Text:
 
 
 def needs_all(view: View) -> View:
-    """A figure or a sentence. If anything that it needs is absent, a sentence names that
+    """A figure or a sentence. If a recorded run lacks anything that it needs, a sentence names that
     instead."""
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        missing = sentences(*args, *kwargs.values())
-        return _missing(missing) if missing else view(*args, **kwargs)
+        try:
+            lacking = lacking_in(*args, *kwargs.values())
+            if lacking:
+                raise Missing(lacking)
+            return view(*args, **kwargs)
+        except Missing as missing:
+            return _missing(missing)
 
     return cast(View, wrapper)
 
 
 def shows_what_is_there(view: View) -> View:
-    """A table. Its caption names absent rows. If no row is left, or if something else is absent
-    (what all rows are compared with), a sentence names that instead."""
+    """A table of the rows that a recorded run has; its caption names the others. If no row is left,
+    or if something else is lacking (what all rows are compared with), a sentence names that
+    instead."""
+    shown = needs_all(view)
 
     @functools.wraps(view)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        given = [*args, *kwargs.values()]
-        missing = sentences(*given)
-        if not missing:
-            return view(*args, **kwargs)
-        emptied = [
-            value
-            for value in given
-            if isinstance(value, (list, tuple)) and len(value) and not there(value)
-        ]
-        if emptied or any(isinstance(value, Absent) for value in given):
-            return _missing(missing)
-        table = view(*map(there, args), **{name: there(value) for name, value in kwargs.items()})
-        table.caption += f" {_missing(missing)}"
+        table = shown(*map(_left, args), **{name: _left(value) for name, value in kwargs.items()})
+        lacking = lacking_in(*args, *kwargs.values())
+        if lacking and isinstance(table, Table):
+            table.caption += f" {_missing(Missing(lacking))}"
         return table
 
     return cast(View, wrapper)
 
 
-def _missing(said: list[str]) -> Text:
-    return Text(f"Missing here: {'; '.join(said)}.")
+def _left(value: Any) -> Any:
+    """A list without what is lacking, unless nothing would be left of it."""
+    return (there(value) or value) if isinstance(value, (list, tuple)) else value
+
+
+def _missing(said: object) -> Text:
+    return Text(f"Missing here: {said}.")
 
 
 # -- Cells -----------------------------------------------------------------------------------------

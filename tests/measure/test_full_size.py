@@ -16,7 +16,7 @@ from lib import environment
 from lib.engines import deploy
 from lib.engines.deploy import FRAMEWORKS
 from lib.errors import InputError
-from lib.measure import full_power, full_size, layers, power, pruned, quality, runs
+from lib.measure import full_power, full_size, keys, layers, power, pruned, quality, runs
 from lib.measure import speed as timing
 from lib.measure.full_size import EngineSpeed, engine_speed, with_speed
 from lib.measure.measurement import Measurement
@@ -155,7 +155,7 @@ def test_what_was_timed_is_loaded_and_other_code_or_networks_are_timed_again(
         patch.setattr(full_size, "timed_configs", lambda: other)
         assert full_size.work(RUN, "openvino") > 0
     with monkeypatch.context() as patch:
-        patch.setattr(full_size, "CODE", "edited")
+        patch.setattr(keys, "CODE", "edited")
         assert full_size.work(RUN, "openvino") == every > 0
     with monkeypatch.context() as patch:
         patch.setattr(environment, "versions", lambda: {"torch": "1.9.0"})
@@ -177,9 +177,9 @@ def test_of_a_recorded_run_speeds_are_only_read(
     assert read.note.startswith("Recorded run full-size, ")
     assert full_size.baseline_speed(RUN)["row"] == "recorded"
     # The framework of a recorded run need not be here
-    monkeypatch.setattr(full_size, "framework_module", None)
+    monkeypatch.setattr(keys, "framework_module", None)
     lacking = engine_speed(RUN, "tensorrt")
-    assert "does not have the speed of the full-size networks with TensorRT" in str(lacking)
+    assert "does not have the speed of the full-size networks with TensorRT" in lacking.note
     assert with_speed(["absent"], lacking) == ["absent"]
     assert state(run_folder(RUN)) == before
 

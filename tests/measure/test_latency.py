@@ -107,7 +107,6 @@ def test_the_commands_predict_time_and_cut(
     monkeypatch.setattr(latency, "VECTOR", 8)
     monkeypatch.setattr(latency, "GRID", (0.5, 1.0))
     monkeypatch.setattr(latency, "TARGETS", (0.9,))
-    monkeypatch.setattr(latency, "RUN", str(tmp_path / "run"))
     sizes = {pruned.FULL_SIZES[-1]: latency.at_width(0.75)}
     monkeypatch.setattr(pruned, "full_configs", lambda multiple=1: sizes)
     out = tmp_path / "latency.json"

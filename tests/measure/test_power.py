@@ -8,7 +8,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
-from typing import Any, Callable, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,6 @@ from lib.measure.full_power import blocks
 from lib.measure.power import (
     TOTAL,
     Log,
-    Power,
     Sampler,
     integrate,
     measure_parts,
@@ -113,9 +112,9 @@ def steady(watts: float, start: int = 0, end: int = 10) -> List[Tuple[float, flo
     return [(t, watts) for t in range(start, end + 1)]
 
 
-def measured(parts: Sequence[Tuple[Log, int]], fps: float = 1.0) -> Power:
+def measured(parts: Sequence[Tuple[Log, int]], fps: float = 1.0) -> Dict[str, Any]:
     power = measure_parts(parts, fps)
-    assert power is not None
+    assert power["sensor"] is not None
     return power
 
 
@@ -124,27 +123,27 @@ def test_the_spread_is_that_of_blocks_of_frames() -> None:
     done = np.cumsum(np.repeat(1 / np.arange(1, 11), 20)) / 6
     log = log_of(steady(10), run=(0, float(done[-1])))
     power = measured(blocks(log, list(done)))
-    assert (power.frames, power.watts) == (200, pytest.approx(10))
-    assert power.covered == pytest.approx(power.seconds) == pytest.approx(done[-1])
-    assert power.energy_per_frame == pytest.approx(10 * done[-1] / 200)
-    assert power.energy_spread == pytest.approx(np.std(10 / np.arange(1, 11) / 6, ddof=1))
-    assert np.isnan(power.idle_watts) and np.isnan(power.net_energy_per_frame)
+    assert power["power_w"] == pytest.approx(10)
+    assert power["power_covered_s"] == pytest.approx(power["power_s"]) == pytest.approx(done[-1])
+    assert power["energy_j"] == pytest.approx(10 * done[-1] / 200)
+    assert power["energy_j_spread"] == pytest.approx(np.std(10 / np.arange(1, 11) / 6, ddof=1))
+    assert np.isnan(power["idle_w"]) and np.isnan(power["net_energy_j"])
 
 
 def test_idle_power_is_subtracted() -> None:
     log = log_of([*steady(4, 0, 9), *steady(10, 10, 20)], idle=(0, 9), run=(10, 20))
     power = measured([(log, 50)])
-    assert (power.idle_watts, power.watts, power.energy_per_frame) == (4, 10, 2)
-    assert power.net_energy_per_frame == pytest.approx((10 - 4) * 10 / 50)
-    assert np.isnan(power.energy_spread), "one part has none"
+    assert (power["idle_w"], power["power_w"], power["energy_j"]) == (4, 10, 2)
+    assert power["net_energy_j"] == pytest.approx((10 - 4) * 10 / 50)
+    assert np.isnan(power["energy_j_spread"]), "one part has none"
 
 
 def test_a_gap_counts_neither_as_zero_nor_as_if_it_were_measured() -> None:
     """Whatever was drawn in the gap: energy is of the covered time, and the mean is its."""
     readings = [*steady(6, 0, 4), *steady(6, 8, 10)]
     power = measured([(log_of(readings, [(4.5, "a cut line")], run=(0, 10)), 20)])
-    assert (power.covered, power.seconds) == (6, 10)
-    assert (power.watts, power.energy_per_frame, power.thesis_watts) == (6, 3, 6)
+    assert (power["power_covered_s"], power["power_s"]) == (6, 10)
+    assert (power["power_w"], power["energy_j"], power["power_w_thesis"]) == (6, 3, 6)
 
 
 def test_all_rails_add_up_unless_one_holds_the_others() -> None:
@@ -161,10 +160,13 @@ def test_all_rails_add_up_unless_one_holds_the_others() -> None:
 
 def test_no_frames_and_no_readings_are_nan() -> None:
     power = measured([(log_of(steady(10), run=(0, 10)), 0)], fps=0)
-    assert power.watts == 10
-    assert np.isnan([power.energy_per_frame, power.thesis_energy_per_frame]).all()
+    assert power["power_w"] == 10
+    assert np.isnan([power["energy_j"], power["energy_j_thesis"]]).all()
     power = measured([(log_of([], run=(0, 10)), 5)])
-    assert power.covered == 0 and np.isnan([power.watts, power.thesis_watts]).all()
+    assert (
+        power["power_covered_s"] == 0
+        and np.isnan([power["power_w"], power["power_w_thesis"]]).all()
+    )
 
 
 def parts_log() -> List[Log]:
@@ -179,32 +181,38 @@ def test_parts_of_a_log_are_logs_with_the_idle_phase() -> None:
     assert (first.phases["run"], first.phases["idle"]) == ((0, 4), (-5, -1))
     assert [reading.seconds for reading in second.readings] == [-5, -4, -3, -2, -1, 6, 7, 8, 9, 10]
     power = measured([(second, 8)])
-    assert (power.watts, power.idle_watts, power.seconds, power.covered) == (9, 2, 4, 4)
-    assert (power.energy_per_frame, power.net_energy_per_frame) == (4.5, 3.5)
+    assert (power["power_w"], power["idle_w"], power["power_s"], power["power_covered_s"]) == (
+        9,
+        2,
+        4,
+        4,
+    )
+    assert (power["energy_j"], power["net_energy_j"]) == (4.5, 3.5)
 
 
 def test_parts_are_put_together_by_their_energy() -> None:
     """5 W x 4 s in 4 frames and 9 W x 4 s in 8: 56 J in 12 frames; the thesis's power is the sample
     after 5 s."""
     power = measured(list(zip(parts_log(), (4, 8))), fps=2)
-    assert (power.seconds, power.covered, power.frames, power.watts) == (8, 8, 12, 7)
-    assert (power.energy_per_frame, power.idle_watts) == (pytest.approx(56 / 12), 2)
-    assert power.net_energy_per_frame == pytest.approx((56 - 2 * 8) / 12)
-    assert power.energy_spread == pytest.approx(np.std([5, 4.5], ddof=1))
-    assert power.net_energy_spread == pytest.approx(np.std([3, 3.5], ddof=1))
-    assert power.thesis_watts == 9, "the sample after five seconds is in the second part"
-    assert power.thesis_energy_per_frame == 4.5
-    assert measure_parts([(Log("", 1), 3)], 1) is None and measure_parts([], 1) is None
+    assert [power[name] for name in ("power_s", "power_covered_s", "power_w")] == [8, 8, 7]
+    assert (power["energy_j"], power["idle_w"]) == (pytest.approx(56 / 12), 2)
+    assert power["net_energy_j"] == pytest.approx((56 - 2 * 8) / 12)
+    assert power["energy_j_spread"] == pytest.approx(np.std([5, 4.5], ddof=1))
+    assert power["net_energy_j_spread"] == pytest.approx(np.std([3, 3.5], ddof=1))
+    assert power["power_w_thesis"] == 9, "the sample after five seconds is in the second part"
+    assert power["energy_j_thesis"] == 4.5
+    for parts in ([(Log("", 1), 3)], []):
+        assert measure_parts(parts, 1)["sensor"] is None
 
 
 def test_a_part_without_readings_and_another_sensors_watts_are_not_added() -> None:
     first, dead = parts_log()[0], log_of([], [(0.0, "tegrastats ended")], run=(20, 23))
     power = measured([(first, 4), (dead, 3)])
-    assert (power.watts, power.seconds, power.covered, power.frames) == (5, 7, 4, 7)
-    assert power.energy_per_frame == 5
+    assert [power[name] for name in ("power_w", "power_s", "power_covered_s")] == [5, 7, 4]
+    assert power["energy_j"] == 5
     other = log_of(steady(100, 0, 4), sensor="NVML", run=(0, 4))
     power = measured([(first, 4), (other, 4)])
-    assert (power.sensor, power.watts, power.frames, power.seconds) == ("tegrastats", 5, 4, 4)
+    assert (power["sensor"], power["power_w"], power["power_s"]) == ("tegrastats", 5, 4)
 
 
 def test_a_log_is_written_and_read_back(tmp_path: Path) -> None:
@@ -321,9 +329,9 @@ def test_a_sensor_that_misbehaves_leaves_a_gap_and_the_run_goes_on(
 ) -> None:
     log = play(player(mode), tmp_path)
     power = measured([(log, 100)])
-    assert power.watts == pytest.approx(2.534), "nothing of the bad line is in it"
-    assert power.covered < power.seconds, "the time around it is left out"
-    assert power.energy_per_frame == pytest.approx(2.534 * power.seconds / 100)
+    assert power["power_w"] == pytest.approx(2.534), "nothing of the bad line is in it"
+    assert power["power_covered_s"] < power["power_s"], "the time around it is left out"
+    assert power["energy_j"] == pytest.approx(2.534 * power["power_s"] / 100)
     assert [reason in text for _, text in log.faults] == ([True] if reason else [])
     if mode == "dies":
         assert log.readings[-1].seconds < log.faults[0][0]
@@ -355,7 +363,7 @@ def test_a_flood_of_nonsense_does_not_fill_the_log(player: Player, tmp_path: Pat
     [(_, reason)] = sampler.log.faults
     assert reason == "tegrastats: a line without power ('nonsense')"
     power = measured([(sampler.log, 1)])
-    assert power.covered < power.seconds
+    assert power["power_covered_s"] < power["power_s"]
 
 
 def test_an_exception_in_the_run_passes_and_a_deaf_sensor_and_its_children_are_ended(
@@ -389,7 +397,7 @@ def test_a_sensor_that_goes_between_finding_and_using_is_a_gap(tmp_path: Path) -
     with Sampler(Tegrastats((program,)), PERIOD) as sampler, sampler.phase("run"):
         pass
     assert [text for _, text in sampler.log.faults] == [f"{program}: No such file or directory"]
-    assert measured([(sampler.log, 1)]).covered == 0
+    assert measured([(sampler.log, 1)])["power_covered_s"] == 0
 
 
 def test_without_a_sensor_only_phases_are_noted() -> None:

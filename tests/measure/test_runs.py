@@ -166,16 +166,18 @@ def test_what_a_recorded_run_lacks_is_a_sentence_and_never_measured(
     asked = [Variant("tiny", str(weights)), Variant("other", str(weights))]
     there, absent = quality.measure(asked, data, "xavier")
     where = "run xavier, recorded on another machine (8 cores ARMv8 Processor rev 0"
-    assert str(absent).startswith(where)
-    assert "does not have PyTorch FP32 on patches (other)" in str(absent)
-    section = runs.write_section("xavier", "s", [there.row(), absent.row()])
+    assert absent.note.startswith(where)
+    assert "does not have PyTorch FP32 on patches (other)" in absent.note
+    section = runs.write_section("xavier", "s", [there, absent])
     table = tables.Table.of(section, [("EAO", "eao", ".3f")], "Caption.")
-    assert len(table.rows) == 1 and str(absent) in table.caption
+    assert len(table.rows) == 1 and absent.note in table.caption
+    with pytest.raises(runs.Missing, match="is only read here"):
+        absent.row()
     assert quality.work(asked, data, "xavier") == 0
     assert state(recorded) == before
     (recorded / "patches" / "tiny" / "baseline" / "third" / "third_001.txt").unlink()
     [part] = quality.measure(asked[:1], data, "xavier")
-    assert "does not have 1 of 3 sequences of patches" in str(part)
+    assert "does not have 1 of 3 sequences of patches" in part.note
     (recorded / "patches" / "patches.json").unlink()
     patches.rename(patches.with_name("away"))
     missing = r"run xavier has no annotations of patches .* and the dataset is not on this machine"
@@ -297,15 +299,14 @@ def test_speed_is_measured_with_the_process_s_threads_and_again_with_others(
     """Pages' kernels compute with one, and are told the number."""
     before, seen = environment.threads(), []
 
-    def measure() -> dict[str, Any]:
+    def measure(bar: Any) -> dict[str, Any]:
         seen.append(environment.threads())
         return {}
 
     for count in (2, 2, 3):
         monkeypatch.setenv(environment.SPEED_THREADS, str(count))
-        record = runs.kept_record(
-            "threads", "a.json", lambda: {"threads": str(environment.speed_threads())}, measure
-        )
+        key = {"threads": str(environment.speed_threads())}
+        record = runs.Record("threads", "a.json", lambda key=key: key, 1.0, measure).load()
         assert record and record["environment"]["threads"] == count
     assert seen == [2, 3] and environment.threads() == before
     record["environment"]["hardware"]["cores"] = 4

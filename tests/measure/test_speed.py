@@ -1,39 +1,31 @@
-"""Turns: a row for every framework and precision, disturbed turns repeated, what is missing said
-aloud.
+"""Turns: a row for every framework and precision, disturbed turns repeated.
 
 No test asserts on seconds.
 """
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any, Dict, Iterator, List
 
 import numpy as np
 import pytest
 import torch
 
-from lib.engines import ov
 from lib.engines.deploy import Deployment
 from lib.engines.export import random_feeds
 from lib.engines.pytorch import TorchEngine
-from lib.errors import InputError
 from lib.measure import full_size, speed
 from lib.measure.speed import (
-    Timed,
+    Candidate,
     Turn,
-    bench,
-    candidate,
     full_size_network,
-    pairs_to_time,
     ratios,
-    report,
     time_engine,
     time_group,
     timing_deployment,
 )
-from lib.measure.variants import Variant
+from lib.measure.variants import Variant, mixture
 from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.network import SiamRPN, parameter_count
 from lib.siamrpn.parts import NETWORKS, three_networks
@@ -66,41 +58,27 @@ def network() -> SiamRPN:
 
 
 @pytest.fixture(scope="module")
-def rows(network: SiamRPN) -> Tuple[List[Timed], List[str]]:
-    """Everything that PyTorch and OpenVINO do, and what was reported."""
-    said: List[str] = []
+def rows(network: SiamRPN) -> List[Candidate]:
+    """Everything that PyTorch and OpenVINO do; PyTorch FP32 is the reference."""
+    pairs = [("pytorch", "fp32"), ("pytorch", "fp16"), *(("openvino", each) for each in HERE)]
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
-        timed = bench(network, ["pytorch", "openvino"], "cpu", 2, said.append)
-    return timed, said
+        candidates = [
+            Candidate(0, timing_deployment(network, name), mixture("", name, [precision] * 3))
+            for name, precision in pairs
+        ]
+        time_group(candidates, 2)
+    return candidates
 
 
 # -- The table -------------------------------------------------------------------------------------
 
 
-def test_there_is_a_row_for_every_framework_and_precision_and_pytorchs_own_comes_first(
-    rows: Tuple[List[Timed], List[str]],
-) -> None:
-    timed, said = rows
-    found = [
-        (one.candidate.variant.framework, one.candidate.variant.precision.lower()) for one in timed
-    ]
-    compiled = [("openvino", precision) for precision in HERE]
-    assert found == [("pytorch", "fp32"), ("pytorch", "fp16"), *compiled]
-    assert len(said) == 3 - len(HERE)
-    every = [("openvino", precision) for precision in PRECISIONS]
-    assert pairs_to_time(["pytorch", "openvino"]) == [("pytorch", "fp16"), *every]
-    text = report([one.row() for one in timed]).splitlines()
-    assert len(text) == 1 + len(timed) and "disturbed" in text[0]
-
-
-def test_rows_say_what_ran_with_the_same_columns_in_each(
-    rows: Tuple[List[Timed], List[str]],
-) -> None:
-    table = [one.row() for one in rows[0]]
+def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Candidate]) -> None:
+    table = [one.row() for one in rows]
     assert all(row.keys() == table[0].keys() for row in table)
     assert [row["executed"] for row in table[:3]] == ["80 FP32", "80 BF16", "80 FP32"]
-    for one, row in zip(rows[0], table):
+    for one, row in zip(rows, table):
         assert row["framework"].split()[0] in ("PyTorch", "OpenVINO") and row["device"] == "CPU"
         assert (row["plan_mb"] > 0) == row["framework"].startswith("OpenVINO")
         assert row["fps"] == pytest.approx(1000 / row["frame_ms"])
@@ -114,7 +92,7 @@ def test_rows_say_what_ran_with_the_same_columns_in_each(
     assert table[0]["ratio_low"] == table[0]["ratio"] == table[0]["ratio_high"] == 1
 
 
-def test_a_row_is_medians_and_ratios_of_the_rounds(rows: Tuple[List[Timed], List[str]]) -> None:
+def test_a_row_is_medians_and_ratios_of_the_rounds(network: SiamRPN) -> None:
     """Two rounds of two calls; ratios by hand: 40/10 and 60/20."""
 
     def times(frame: List[List[float]], *others: float) -> Dict[str, np.ndarray]:
@@ -123,12 +101,15 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(rows: Tuple[List[Timed], List
 
     own = times([[0.01, 0.01], [0.02, 0.02]], 0.001, 0.012, 0.002, 0.004, 0.008, 0.001)
     base = times([[0.03, 0.05], [0.06, 0.06]], 0.001, 0.05, 0.002, 0.012, 0.040, 0.004)
-    row = Timed(rows[0][0].candidate, own, base, 3, 1).row()
+    timed = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
+    timed.reference, timed.repeated = base, 3
+    timed.turns = [Turn({name: part[i] for name, part in own.items()}, 0.0) for i in (0, 1)]
+    row = timed.row()
     expected: Dict[str, float] = {"frame_ms": 15, "frame_ms_low": 10, "frame_ms_high": 20}
     expected.update(fps=1000 / 15, ratio=3.5, ratio_low=3, ratio_high=4)
     expected.update(target_ms=4, target_ratio=3, search_ms=8, search_ratio=5)
     expected.update(xcorr_ms=1, xcorr_ratio=4, copies_ms=3, crop_ms=1, decode_ms=2, outside_ms=3)
-    expected.update(repeated=3, disturbed=1)
+    expected.update(repeated=3, disturbed=0)
     assert {name: row[name] for name in expected} == pytest.approx(expected)
     assert ratios(own, base, "x") == pytest.approx({"x": 3.5, "x_low": 3, "x_high": 4})
 
@@ -136,12 +117,12 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(rows: Tuple[List[Timed], List
 # -- Turns -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def pair(network: SiamRPN) -> List[Any]:
     """Two networks; the second one's precisions are mixed."""
     mixed = Variant("mixed", target="fp16")
-    first = candidate(0, timing_deployment(network, "pytorch"), PLAIN)
-    return [first, candidate(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
+    first = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
+    return [first, Candidate(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> None:
@@ -154,14 +135,13 @@ def test_candidates_take_turns_and_each_turn_is_reported(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: List[Any] = []
-    turn = speed._Player._turn
-    monkeypatch.setattr(
-        speed._Player, "_turn", lambda self: order.append(self.candidate) or turn(self)
-    )
-    first, second = time_group(pair, 3, lambda: order.append("done"))
+    turn = Candidate._turn
+    monkeypatch.setattr(Candidate, "_turn", lambda self: order.append(self) or turn(self))
+    time_group(pair, 3, lambda: order.append("done"))
+    first, second = pair
     assert order == [pair[0], "done", pair[1], "done"] * 3
     assert first.times["frame"].shape == second.times["frame"].shape == (3, speed.FEWEST_CALLS)
-    assert second.reference is first.reference
+    assert second.reference["frame"].tolist() == first.times["frame"].tolist()
     assert set(NETWORKS) <= set(first.times) and not set(NETWORKS) & set(second.times)
     assert "copies_ms" not in second.row() and "search_ms" not in second.row()
 
@@ -170,18 +150,18 @@ def test_a_disturbed_turn_is_repeated_at_once_and_the_undisturbed_one_counts(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: List[Turn] = []
-    turn = speed._Player._turn
+    turn = Candidate._turn
 
     def remembered(self: Any) -> Turn:
         kept.append(turn(self))
         return kept[-1]
 
-    monkeypatch.setattr(speed._Player, "_turn", remembered)
+    monkeypatch.setattr(Candidate, "_turn", remembered)
     watched(monkeypatch, iter([0.0, 0.5, 0.9, 0.0, 0.0, 0.2, 0.0]))
-    timed = time_group(pair, 2)
+    time_group(pair, 2)
     assert len(kept) == 7
-    assert [(one.repeated, one.disturbed) for one in timed] == [(0, 0), (3, 0)]
-    for one, places in zip(timed, ((0, 4), (3, 6))):
+    assert [(one.repeated, one.disturbed) for one in pair] == [(0, 0), (3, 0)]
+    for one, places in zip(pair, ((0, 4), (3, 6))):
         counted = [kept[place].seconds["frame"][0] for place in places]
         assert one.times["frame"][:, 0].tolist() == counted
 
@@ -191,17 +171,17 @@ def test_what_stays_disturbed_is_counted_and_a_busy_machine_takes_no_longer_than
 ) -> None:
     asked = iter(range(1000))
     watched(monkeypatch, (1.5 for _ in asked))
-    timed = time_group(pair, 3)
+    time_group(pair, 3)
     assert next(asked) == 2 * 3 * len(pair), "as many repetitions as turns"
-    assert sum(one.repeated for one in timed) == 3 * len(pair)
-    assert [one.disturbed for one in timed] == [3, 3]
-    assert max(one.repeated for one in timed) <= 3 * (speed.TRIES - 1)
+    assert sum(one.repeated for one in pair) == 3 * len(pair)
+    assert [one.disturbed for one in pair] == [3, 3]
+    assert max(one.repeated for one in pair) <= 3 * (speed.TRIES - 1)
 
 
 def test_a_turn_is_disturbed_by_other_work_or_where_it_is_slower_than_the_fastest(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    player = speed._Player(pair[1])
+    player = pair[1]
     monkeypatch.undo()
     player.fastest = 1.0
     turns = [(1.0, 0.0, False), (1.2, 0.1, False), (1.3, 0.0, True), (1.0, 0.2, True)]
@@ -225,46 +205,6 @@ def test_an_engine_is_warm_before_it_is_timed(network: SiamRPN) -> None:
     }  # feeds of others do not matter
     assert len(time_engine(engine, feeds, 3)) == 3
     assert len(calls) == 4
-
-
-# -- What is missing -------------------------------------------------------------------------------
-
-
-def test_a_missing_framework_is_reported_and_the_others_are_timed(
-    network: SiamRPN, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ov.core.cache_clear()
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    said: List[str] = []
-    try:
-        timed = bench(network, ["openvino", "pytorch"], "cpu", 1, said.append)
-    finally:
-        ov.core.cache_clear()
-    found = [(one.candidate.variant.framework, one.candidate.variant.precision) for one in timed]
-    assert found == [("pytorch", "FP32"), ("pytorch", "FP16")]
-    sentence = "OpenVINO: the framework OpenVINO is not installed: pip install -e '.[engines]'"
-    assert said == [sentence], "one sentence a framework, not one a precision"
-
-
-def test_a_precision_that_cannot_be_built_is_reported_and_the_next_is_timed(
-    network: SiamRPN, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build = ov.build
-
-    def lacking(model: Any, name: str, precision: str, *arguments: Any, **named: Any) -> Any:
-        if precision != "fp32":
-            raise InputError(f"this processor has no {precision}")
-        return build(model, name, precision, *arguments, **named)
-
-    monkeypatch.setattr(ov, "build", lacking)
-    said: List[str] = []
-    timed = bench(network, ["openvino"], "cpu", 1, said.append)
-    found = [(one.candidate.variant.framework, one.candidate.variant.precision) for one in timed]
-    assert found == [("pytorch", "FP32"), ("openvino", "FP32")]
-    assert said == [
-        "OpenVINO FP16: this processor has no fp16",
-        "OpenVINO INT8: this processor has no int8",
-    ]
 
 
 # -- Networks to time ------------------------------------------------------------------------------

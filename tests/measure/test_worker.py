@@ -229,8 +229,8 @@ def test_a_worker_with_several_threads_follows_one_target_at_a_time(
 def ordered(weights: Path, patches: Path, run: Path) -> worker.Order:
     """What a worker is told of the tiny tracker."""
     data, variant = load_dataset(patches), Variant("tiny", str(weights))
-    _, [order] = quality._plan([variant], data, str(run), quality.PYSOT, "local")
-    return order
+    _, tasks = quality._plan([variant], data, str(run), quality.PYSOT, "local")
+    return tasks[0][0]
 
 
 @pytest.mark.slow

@@ -352,17 +352,18 @@ def test_openvino_keeps_the_weights_of_an_fp16_plan_in_fp32(tmp_path) -> None:
     )
 
 
-def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself() -> (
-    None
-):
+def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_one_with_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def stand_in(place: int, seconds: float) -> Any:
         times = {"frame": np.array([[seconds]])}
-        return SimpleNamespace(candidate=SimpleNamespace(place=place), times=times, row=dict)
+        return SimpleNamespace(place=place, times=times, row=dict)
 
     def found(group: str, *timed: Any) -> list[float]:
-        return [row["whole_ratio"] for row in full_size._rows(networks, timed, group)]
+        return [row["whole_ratio"] for row in full_size._rows(timed, group)]
 
     networks = [(1, NetworkConfig.resnet50(0.125)), (4, NetworkConfig.resnet50(0.0625))]
+    monkeypatch.setattr(full_size, "timed_configs", lambda: networks)
     assert found("pytorch", stand_in(0, 4), stand_in(1, 1)) == [1, 4]
     assert found("openvino-int8", stand_in(0, 4), stand_in(0, 2), stand_in(1, 1)) == [2]
     assert found("openvino-mixtures", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
@@ -372,7 +373,7 @@ def test_the_tables_of_speed_have_a_row_an_engine_and_say_what_is_missing(
     engines_page: Page,
 ) -> None:
     speed = made_up_speed(missing=["TensorRT: no GPU here"])
-    table = engines_page.frame_times(speed, engines_page.reported, "Speeds.")
+    table = engines_page.frame_times(speed, engines_page.reported)
     names = [("PyTorch 1", "FP32"), *(("OpenVINO 1", level) for level in compare.LEVELS)]
     assert [tuple(row[:2]) for row in table.rows] == names
     place = table.heads.index("× PyTorch FP32, thesis")

@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from lib import environment
 from lib.measure import full_power, power, runs
 from lib.measure.full_power import FullSizePower
-from lib.measure.measurement import power_columns
 from lib.measure.sensors import Reading
 from lib.report import audit, thesis
 from lib.report.tables import Table, Text
@@ -49,7 +48,7 @@ def own_row(framework: str, precision: str, watts: float) -> Dict[str, Any]:
         "network": "54.0 M parameters",
         "dataset": "random frames",
         "run": "here",
-        **power_columns(power.measure_parts([(log.cut(0, 5), 20), (log.cut(5, 10), 30)], 5)),
+        **power.measure_parts([(log.cut(0, 5), 20), (log.cut(5, 10), 30)], 5),
     }
 
 

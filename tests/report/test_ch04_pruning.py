@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 
 from lib import pruning
 from lib.measure import full_size, pruned, quality
-from lib.measure.absent import Absent
 from lib.measure.measurement import Measurement
+from lib.measure.runs import Lacking
 from lib.measure.variants import Variant, baseline
 from lib.report import thesis
 from lib.report.tables import Table, Text
@@ -188,7 +188,7 @@ def engines_page(shipped: Measurement, small: Path, run: Path, lacking: str = ""
 
     def shrunk(variant: Variant, place: int) -> Any:
         if variant.name == lacking:
-            return Absent(variant.title, str(run), variant=variant)
+            return Lacking(variant.title, str(run), variant=variant, speed={})
         size = np.array([1, 1, 0.97**place, 0.97**place])
         boxes = {
             name: Trajectory(

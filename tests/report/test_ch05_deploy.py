@@ -18,7 +18,7 @@ matplotlib.use("Agg")
 from lib import cli
 from lib.cli import main
 from lib.measure import everything, full_size, start
-from lib.measure.absent import Absent
+from lib.measure.runs import Lacking
 from lib.measure.variants import Variant, baseline, engines, mixture
 from lib.report import deploy
 from lib.report.deploy import Budget, Candidate, Measured, recommend, sentence
@@ -180,9 +180,7 @@ def made_up(one_thread: None) -> Any:
     """Real boxes; speeds and starts that nobody measured."""
     rows = [
         {"place": place, "framework": name, "precision": level, **STARTED, "peak_mb": 420.0 + n}
-        for n, (place, name, level) in enumerate(
-            start.engines("openvino", full_size.timed_configs())
-        )
+        for n, (place, name, level) in enumerate(start.engines("openvino"))
     ]
     record = {"rows": rows, "missing": ["one is"], "environment": MACHINE}
     with pytest.MonkeyPatch.context() as patch:
@@ -231,14 +229,14 @@ def test_the_chart_has_every_tracker_its_name_and_a_filter(page: Page) -> None:
     *points, line = told["data"]
     names = [re.findall("<b>(.*?)</b>", text)[0] for each in points for text in each["text"]]
     assert sorted(names) == sorted(one.title for one in page.found)
-    assert len(line["x"]) == len(page.ahead)
+    assert len(line["x"]) == len(page.front(page.found))
     buttons = told["layout"]["updatemenus"][0]["buttons"]
     assert [each["label"] for each in buttons] == ["All", "Front", "PyTorch", "OpenVINO"]
     for each in buttons:
         assert len(each["args"][0]["visible"]) == len(told["data"])
     assert "data:image/svg+xml" in html and "<figcaption>" in html and "alt=" in html
     assert "http" not in re.sub(r"base64,[\w+/=]+", "", html)
-    assert_readable(page.still(page.found, page.ahead, page.speed.note), "Run run, now")
+    assert_readable(page.still(page.found, page.front(page.found), page.speed.note), "Run run, now")
 
 
 def test_tables_and_the_command(page: Page) -> None:
@@ -251,9 +249,7 @@ def test_tables_and_the_command(page: Page) -> None:
     assert budgets[0][2] == sentence(page.found, Budget(30))
     assert budgets[-1][2] == "the thesis measured no memory"
     engine = by_head["Engine"]
-    assert len(engine.rows) == len(
-        start.engines("openvino", full_size.timed_configs())
-    ) and engine.rows[0][6] == (
+    assert len(engine.rows) == len(start.engines("openvino")) and engine.rows[0][6] == (
         "55.0",
         "60 frames",
     )
@@ -273,11 +269,11 @@ def test_every_command_is_one_that_the_command_line_takes(page: Page) -> None:
 
 
 def test_what_a_recorded_run_lacks_is_said(made_up: Any, small: Path, small_run: str) -> None:
-    lacking = Absent("speed", "run x")
+    lacking = Lacking("speed", "run x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full_size, "engine_speed", lambda *_, **__: lacking)
         patch.setattr(deploy, "here", lambda *_: [])
-        patch.setattr(start, "started", lambda *_, **__: Absent("memory", "run x"))
+        patch.setattr(start, "started", lambda *_, **__: Lacking("memory", "run x"))
         page = Page(*executed("05_3_deploy", dataset=str(small), run=small_run))
     said = [str(text) for _, text in page.cells_shown if isinstance(text, Text)]
     assert sum(text.startswith("Missing here: ") for text in said) >= 4

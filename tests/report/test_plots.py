@@ -96,7 +96,7 @@ def test_a_table_is_a_frame_and_its_columns() -> None:
             {"who": "here", "eao": 0.41234, "eao_low": 0.4, "eao_high": 0.5, "fps": 8.951},
         ]
     )
-    frame.attrs["absent"] = ["run x does not have y"]
+    frame.attrs["missing"] = "run x does not have y"
     columns: list[tuple[str, str, Any]] = [
         ("Whose", "who", ""),
         ("EAO", "eao", ".3f"),
