@@ -8,9 +8,11 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple, TypeVar
 
-from lib.engines import cuda
+import torch
+
+from lib.engines.pytorch import usable_device
 from lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,8 +80,8 @@ def flavour() -> Flavour:
         if hasattr(module, "Builder"):
             return _flavour_of(module, title)
     raise InputError(
-        f"the framework TensorRT is not installed: {cuda.INSTALL} on x86, JetPack on a Jetson; "
-        "without an NVIDIA GPU, use the OpenVINO engine"
+        "the framework TensorRT is not installed: pip install -e '.[tensorrt]' on x86, JetPack on a "
+        "Jetson; without an NVIDIA GPU, use the OpenVINO engine"
     )
 
 
@@ -94,11 +96,19 @@ def _load_rtx_libraries() -> None:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
+@lru_cache(maxsize=1)
+def gpu() -> Tuple[torch.device, torch.cuda.Stream]:
+    """PyTorch's GPU, and the stream on which all engines of the process work in order, so that an
+    engine's outputs can be another's inputs without anybody waiting. Raises InputError where
+    PyTorch can use no NVIDIA GPU."""
+    return usable_device("cuda"), torch.cuda.Stream()
+
+
 def missing() -> Optional[str]:
-    """What TensorRT lacks to run here, in a sentence with what to do; None where an NVIDIA GPU, a
-    way to it and TensorRT are."""
+    """What TensorRT lacks to run here, in a sentence with what to do; None where PyTorch can use an
+    NVIDIA GPU and TensorRT is installed."""
     try:
-        cuda.device(), flavour()
+        gpu(), flavour()
     except InputError as error:
         there = any(Path(path).exists() for path in GPU_FILES)
         return str(error) if there else "this machine has no NVIDIA GPU"
