@@ -1,14 +1,13 @@
 """Plans (serialised engines) on disk: one is used again only where everything that decides it is
 the same (thesis section 4.2).
 
-A plan file is a line of JSON (the key, what the build took, a checksum), then the plan. One that
+A plan file is a line of JSON (the key, what the build took, a digest), then the plan. One that
 is damaged, of another key or refused by its framework is built again, with a line on standard
 error that says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -59,24 +58,19 @@ def load_or_build(
     data = build()
     plan = Plan(data, time.perf_counter() - begin)
     if path is not None:
+        head = {"key": dict(key), "build_seconds": plan.build_seconds, "digest": digest(data)}
         try:
-            _write(path, key, plan)
+            with whole_file(path) as temporary:
+                temporary.write_bytes(json.dumps(head).encode() + b"\n" + data)
         except InputError as error:
             print(f"{error}; the engine will be built again next time", file=sys.stderr)
     return load(data), plan
-
-
-def _write(path: Path, key: Mapping[str, str], plan: Plan) -> None:
-    checksum = hashlib.sha256(plan.data).hexdigest()
-    head = {"key": dict(key), "build_seconds": plan.build_seconds, "sha256": checksum}
-    with whole_file(path) as temporary:
-        temporary.write_bytes(json.dumps(head, sort_keys=True).encode() + b"\n" + plan.data)
 
 
 def _read(path: Path, key: Mapping[str, str]) -> Plan:
     """Raises ValueError, KeyError or TypeError for anything but an undamaged plan of this key."""
     line, _, data = path.read_bytes().partition(b"\n")
     head = json.loads(line)
-    if (head["key"], head["sha256"]) != (dict(key), hashlib.sha256(data).hexdigest()):
+    if (head["key"], head["digest"]) != (dict(key), digest(data)):
         raise ValueError("it is damaged, or was made for another key")
     return Plan(data, float(head["build_seconds"]))
