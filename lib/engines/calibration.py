@@ -58,18 +58,11 @@ class CropPair(NamedTuple):
 # -- Sets ------------------------------------------------------------------------------------------
 
 
-def frames_per_sequence(total: int, requested: int) -> int:
-    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for
-    VOT2018's 21,356 and 1,000."""
-    if requested < 1 or total < 1:
-        raise InputError(f"a calibration set of {requested} frames out of {total} is not possible")
-    return ceil(total / requested)
-
-
 def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
-    """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter
-    one; the same for the same seed."""
-    each = frames_per_sequence(sum(map(len, dataset)), requested)
+    """ceil(frames of all sequences / requested) random frames of every sequence, the thesis
+    author's rule, or all of a shorter one; 22 for VOT2018's 21,356 and 1,000. The same for the same
+    seed."""
+    each = ceil(sum(map(len, dataset)) / requested)
     return _pairs(dataset, [each] * len(dataset), seed)
 
 
@@ -137,42 +130,29 @@ def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]
     "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within
     +-1/sqrt(25).
     """
-    if how == "one-target":
-        return [{**feeds, **{name: own[0][name] for name in KERNELS}} for feeds in own]
+    if how == "misbound":
+        other = dict(zip(MAPS, reversed(MAPS)))
+        return [{name: feeds[other.get(name, name)] for name in feeds} for feeds in own]
+    kernels: Feeds = {}
+    if how != "own":
+        kernels = {name: own[0][name] for name in KERNELS}
     if how == "stand-in":
         random = np.random.RandomState(seed)
-        kernels = {
-            name: random.uniform(-0.2, 0.2, own[0][name].shape).astype(np.float32)
-            for name in KERNELS
-        }
-        return [{**feeds, **kernels} for feeds in own]
-    if how == "misbound":
-        return [
-            {**feeds, **{name: feeds[other] for name, other in zip(MAPS, reversed(MAPS))}}
-            for feeds in own
-        ]
-    return list(own)
-
-
-def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) -> Ranges:
-    """Ranges of every activation of the three FP32 networks by every method.
-
-    Raises InputError for an empty or unusable set.
-    """
-    return calibrate_ways(models, pairs, ["own"])["own"]
+        for name, kernel in kernels.items():
+            kernels[name] = random.uniform(-0.2, 0.2, kernel.shape).astype(np.float32)
+    return [{**feeds, **kernels} for feeds in own]
 
 
 def calibrate_ways(
     models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]
 ) -> Dict[str, Ranges]:
-    """Ranges by every method for each of some ways to put the xcorr network's set together
-    (XCORR_FEEDS); what the networks before it put out is computed once.
+    """Ranges of every activation of the three FP32 networks by every method, for each of some ways
+    to put the xcorr network's set together (XCORR_FEEDS); what the networks before it put out is
+    computed once.
 
     A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for
-    recipes that fix the kernels' scales. Raises as `calibrate`.
+    recipes that fix the kernels' scales. Raises InputError for an empty or unusable set.
     """
-    if not pairs:
-        raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
     both = {name: activation_bounds(models[name], feeds[name]) for name in ("target", "search")}
     found: Dict[str, Ranges] = {}

@@ -117,8 +117,13 @@ def framework_module(name: str) -> Any:
 def missing_frameworks(names: Sequence[str]) -> Dict[str, str]:
     """Those of the frameworks that cannot run here: name -> a sentence that says what is missing
     and what to do."""
-    found = {name: framework_module(name).missing() for name in names}
-    return {name: f"{FRAMEWORKS[name].title}: {said}" for name, said in found.items() if said}
+    missing = {}
+    for name in names:
+        try:
+            framework_module(name).need()
+        except InputError as error:
+            missing[name] = f"{FRAMEWORKS[name].title}: {error}"
+    return missing
 
 
 def choose_framework(name: str = "auto") -> str:

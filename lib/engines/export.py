@@ -180,20 +180,14 @@ def set_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.M
 def with_constant_kernels(
     model: onnx.ModelProto, kernels: Mapping[str, np.ndarray]
 ) -> onnx.ModelProto:
-    """The xcorr network with the six kernels as weights of the same names instead of inputs: what
-    TensorRT refits by name. kernels: name -> (C, 1, 5, 5) float32."""
+    """The xcorr network with these six kernels as weights, by the names of its inputs or of the
+    weights that it has instead: what TensorRT refits by name. kernels: name -> (C, 1, 5, 5)
+    float32."""
     model = copy.deepcopy(model)
-    for value in [value for value in model.graph.input if value.name in KERNELS]:
-        model.graph.input.remove(value)
-        model.graph.initializer.append(_initializer(value.name, kernels[value.name]))
-    return model
-
-
-def set_initializers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The same model object with weights replaced by name, e.g. the kernels of another target."""
-    for weight in model.graph.initializer:
-        if weight.name in values:
-            weight.CopyFrom(_initializer(weight.name, values[weight.name]))
+    for values in (model.graph.input, model.graph.initializer):
+        for value in [value for value in values if value.name in KERNELS]:
+            values.remove(value)
+    model.graph.initializer.extend(_initializer(name, kernels[name]) for name in KERNELS)
     return model
 
 

@@ -19,7 +19,7 @@ from typing import Any, Dict, List, Mapping, Optional, Set
 import numpy as np
 
 from lib.engines import plans
-from lib.engines.export import need_onnx, set_initializers
+from lib.engines.export import need_onnx, with_constant_kernels
 from lib.environment import threads
 from lib.errors import InputError
 from lib.files import digest
@@ -46,16 +46,6 @@ def core() -> Any:
             "the framework OpenVINO is not installed: pip install -e '.[engines]'"
         ) from None
     return openvino.Core()
-
-
-def missing() -> Optional[str]:
-    """What is missing to run OpenVINO here, in a sentence with what to do; None where nothing
-    is."""
-    try:
-        core()
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def version() -> str:
@@ -175,7 +165,7 @@ class OpenVINOEngine:
 
     def refit(self, kernels: Mapping[str, Any]) -> None:
         """OpenVINO has no refitting: the model with the kernels as constants is compiled again."""
-        model = set_initializers(need_onnx().load_from_string(self._model), kernels)
+        model = with_constant_kernels(need_onnx().load_from_string(self._model), kernels)
         self._compile(model.SerializeToString(), None)  # of no use to another target
 
     def executed(self) -> Dict[str, int]:
@@ -220,4 +210,4 @@ def _is_convolution(operation: Any) -> bool:
     return LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
 
 
-build = OpenVINOEngine  # what every module that compiles calls its engine
+need, build = core, OpenVINOEngine  # by the names that `contract.Engine` gives

@@ -7,15 +7,13 @@ import copy
 import os
 import time
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.contract import EngineNetwork, LayerTime, check_feeds
 from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import BRANCHES, OUTPUTS, example_inputs, three_networks
@@ -32,9 +30,8 @@ LAYERS = {
 }
 
 
-def missing() -> Optional[str]:
-    """None: PyTorch is a dependency of everything here."""
-    return None
+def need() -> None:
+    """Nothing: PyTorch is a dependency of everything here."""
 
 
 def version() -> str:
@@ -177,8 +174,3 @@ def torch_network(network: SiamRPN, device: str = "cpu") -> EngineNetwork:
         for name, module in three_networks(network).items()
     }
     return EngineNetwork(engines)
-
-
-def load(weights: Union[str, Path], device: str = "cpu") -> EngineNetwork:
-    """The tracker's network in PyTorch FP32 from a checkpoint (`checkpoint.load_network`)."""
-    return torch_network(load_network(weights), device)

@@ -37,7 +37,7 @@ class LayerTime(NamedTuple):
 
 class Engine(Protocol):
     """One network, ready to run. A module of lib/engines that compiles has `build(bytes of an ONNX
-    model, network, precision, folder for plans, refit)`, `version()` and `missing()`; PyTorch's
+    model, network, precision, folder for plans, refit)`, `version()` and `need()`; PyTorch's
     engine is made from the module."""
 
     network: str  # "target", "search" or "xcorr"

@@ -314,6 +314,10 @@ def test_a_precision_that_a_framework_has_not_is_refused(network, deployment):
         deployment.network({"target": "fp32", "search": "fp64", "xcorr": "fp32"})
 
 
+def refuse():
+    raise InputError("no GPU")
+
+
 def test_an_unknown_framework_is_refused_and_auto_takes_tensorrt_only_with_a_gpu(monkeypatch):
     for call in (framework_module, choose_framework):
         with pytest.raises(
@@ -322,9 +326,10 @@ def test_an_unknown_framework_is_refused_and_auto_takes_tensorrt_only_with_a_gpu
             call("onnx")
     assert choose_framework("pytorch") == "pytorch"
     trt = framework_module("tensorrt")
-    for there, chosen in ((True, "tensorrt"), (False, "openvino")):
-        monkeypatch.setattr(trt, "missing", lambda there=there: None if there else "no GPU")
-        assert choose_framework() == chosen
+    monkeypatch.setattr(trt, "need", lambda: None)
+    assert choose_framework() == "tensorrt"
+    monkeypatch.setattr(trt, "need", refuse)
+    assert choose_framework() == "openvino"
     assert all(framework_module(name) for name in FRAMEWORKS)
 
 
