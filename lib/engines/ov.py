@@ -14,7 +14,7 @@ import io
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
@@ -168,13 +168,22 @@ class OpenVINOEngine:
         model = with_constant_kernels(need_onnx().load_from_string(self._model), kernels)
         self._compile(model.SerializeToString(), None)  # of no use to another target
 
-    def executed(self) -> Dict[str, int]:
-        counts: Counter = Counter()
+    def _convolutions(self) -> Dict[str, Tuple[str, bool]]:
+        """Of every convolution that runs: name -> precision, and whether it is a correlation. These
+        are the grouped ones of the xcorr network: OpenVINO gives their weights five dimensions, with
+        the groups in front."""
+        found = {}
         for operation in self._compiled.get_runtime_model().get_ops():
-            if _is_convolution(operation):
-                precision = str(operation.get_rt_info()["runtimePrecision"].astype(str))
-                counts[NAMES.get(precision, "other")] += 1
-        return dict(counts)
+            about = operation.get_rt_info()
+            if LAYERS.get(str(about["layerType"].astype(str))) == "convolution":
+                weighted = self.network == "xcorr" and operation.get_input_size() > 1
+                groups = weighted and len(operation.input(1).get_partial_shape()) == 5
+                precision = NAMES.get(str(about["runtimePrecision"].astype(str)), "other")
+                found[operation.get_friendly_name()] = precision, groups
+        return found
+
+    def executed(self) -> Dict[str, int]:
+        return dict(Counter(precision for precision, _ in self._convolutions().values()))
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
         self(feeds)
@@ -183,31 +192,14 @@ class OpenVINOEngine:
             self(feeds)
             for layer in self._request.profiling_info:
                 seconds[layer.node_name] += layer.real_time.total_seconds() / calls
-        correlations = self._correlations()
-        layers = []
+        convolutions, layers = self._convolutions(), []
         for layer in self._request.profiling_info:
             name, kind = layer.node_name, LAYERS.get(layer.node_type, "other")
             executed = layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32")
             if layer.node_type not in UNTIMED or seconds[name]:
-                kind = "correlation" if name in correlations else kind
+                kind = "correlation" if convolutions.get(name, ("", False))[1] else kind
                 layers.append(LayerTime(name, kind, NAMES.get(executed, ""), seconds[name]))
         return layers
-
-    def _correlations(self) -> Set[str]:
-        """The xcorr network's grouped convolutions: OpenVINO gives their weights five dimensions,
-        with the groups in front."""
-        return {
-            operation.get_friendly_name()
-            for operation in self._compiled.get_runtime_model().get_ops()
-            if self.network == "xcorr"
-            and _is_convolution(operation)
-            and operation.get_input_size() > 1
-            and len(operation.input(1).get_partial_shape()) == 5
-        }
-
-
-def _is_convolution(operation: Any) -> bool:
-    return LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
 
 
 need, build = core, OpenVINOEngine  # by the names that `contract.Engine` gives

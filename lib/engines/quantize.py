@@ -78,15 +78,10 @@ def quantize(x: np.ndarray, step: Any) -> np.ndarray:
 
 
 class Histogram(NamedTuple):
-    """Absolute values of one tensor: counts (BINS,) over 0..largest."""
+    """Absolute values of one tensor: counts (BINS,) over 0..largest, which is the bound "minmax"."""
 
     largest: float
     counts: np.ndarray
-
-
-def minmax_bound(histogram: Histogram) -> float:
-    """The largest value seen."""
-    return histogram.largest
 
 
 def percentile_bound(histogram: Histogram, percentile: float = PERCENTILE) -> float:
@@ -198,10 +193,11 @@ def activation_bounds(
 ) -> dict[str, Bounds]:
     """method -> tensor -> bound, for every activation that `to_int8` may quantise; one pass for all
     methods. Raises as `observe`."""
-    histograms = observe(model, feeds, quantisable(model))
+    histograms = observe(model, feeds, quantisable(model)).items()
     return {
-        method: {name: bound(histogram) for name, histogram in histograms.items()}
-        for method, bound in zip(METHODS, (minmax_bound, entropy_bound, percentile_bound))
+        "minmax": {name: histogram.largest for name, histogram in histograms},
+        "entropy": {name: entropy_bound(histogram) for name, histogram in histograms},
+        "percentile": {name: percentile_bound(histogram) for name, histogram in histograms},
     }
 
 

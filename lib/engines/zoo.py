@@ -36,11 +36,6 @@ PYSOT_TRACK = {
     "BASE_SIZE": 8,
     "CONTEXT_AMOUNT": 0.5,
 }
-# Of PySOT's other trackers
-PYSOT_OTHERS = (
-    *("MASK_THERSHOLD", "MASK_OUTPUT_SIZE"),
-    *("LOST_INSTANCE_SIZE", "CONFIDENCE_LOW", "CONFIDENCE_HIGH"),
-)
 
 
 def weights_path(weights: str, folder: Path = Path()) -> Path:
@@ -87,12 +82,9 @@ def _of_pysot(track: Mapping[str, Any], path: Path) -> Dict[str, Any]:
     tracker than this one."""
     given = {**PYSOT_TRACK, **track}
     for key, value in given.items():
-        if key not in {*PYSOT_TRACK, *PYSOT_NAMES, *PYSOT_OTHERS}:
-            raise InputError(f"{path}: TRACK has {key}, which PySOT does not know")
-        if key not in PYSOT_NAMES and value != PYSOT_TRACK.get(key, value):
-            raise InputError(
-                f"{path}: TRACK has {key} {value!r}, this tracker has {PYSOT_TRACK[key]!r}"
-            )
+        own = PYSOT_TRACK.get(key)
+        if key not in PYSOT_NAMES and value != own:
+            raise InputError(f"{path}: TRACK has {key} {value!r}, this tracker has {own!r}")
     return {name: given[key] for key, name in PYSOT_NAMES.items()}
 
 
