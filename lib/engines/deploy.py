@@ -255,8 +255,6 @@ def refitted(
 ) -> Engine:
     """The xcorr engine with the kernels inside, as the thesis has it: `refit` replaces them.
     kernels: of a first target."""
-    if deployment.framework == "pytorch":
-        raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
     model = with_constant_kernels(deployment.model("xcorr", precision, quantisation), kernels)
     return deployment.compile(model, "xcorr", precision, refit=True)
 

@@ -75,7 +75,7 @@ def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
         model.graph.initializer.append(_initializer(value.name, weights[value.name].numpy()))
     config = json.dumps(asdict(network.config))
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": config})
-    check(model)
+    need_onnx().checker.check_model(model, full_check=True)
     return model
 
 
@@ -122,11 +122,6 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     return set_nodes(model, kept)
 
 
-def check(model: onnx.ModelProto) -> None:
-    """ONNX's checker, inferred shapes as well. Raises the checker's errors."""
-    need_onnx().checker.check_model(model, full_check=True)
-
-
 # -- Other forms of a model ------------------------------------------------------------------------
 
 
@@ -152,7 +147,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     up = [cast(inside[value.name], value.name, types.FLOAT) for value in graph.output]
     set_nodes(half, [*down, *graph.node, *up])
     set_property(half, "precision", "fp16")
-    check(half)
+    need_onnx().checker.check_model(half, full_check=True)
     return half
 
 

@@ -136,8 +136,9 @@ class OpenVINOEngine:
             return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
 
         name = f"{self.network}-{self.precision}-openvino"
-        self._compiled, plan = plans.load_or_build(cache, name, key, compile_model, load)
-        self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data)
+        self._compiled, self.build_seconds, self.plan_bytes = plans.load_or_build(
+            cache, name, key, compile_model, load
+        )
         self._request = self._compiled.create_infer_request()
         self.inputs, self.outputs = (
             {port.get_any_name(): tuple(port.shape) for port in ports}

@@ -6,8 +6,7 @@ from __future__ import annotations
 import copy
 import os
 import time
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 import torch
@@ -117,12 +116,13 @@ class TorchEngine:
         return {self._executed: convolutions + (len(BRANCHES) if self.network == "xcorr" else 0)}
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells standard error what it does
         from torch.profiler import ProfilerActivity, profile
 
         self(feeds)
         gpu = self.on.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-        with _quiet(), profile(activities=activities, record_shapes=True) as record:
+        with profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
         spent: Dict[Tuple[str, str], float] = {}
@@ -142,19 +142,6 @@ class TorchEngine:
         convolution = self.network == "xcorr" and event.name == "aten::conv2d"
         weight = event.input_shapes[1] if convolution else []
         return "correlation" if weight[1:2] == [1] else LAYERS[event.name]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the profiler's own log writes to standard error, past Python."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _inside_a_layer(event: Any) -> bool:

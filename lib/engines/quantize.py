@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple
 import numpy as np
 
 from lib.engines.export import (
-    check,
     need_onnx,
     properties,
     session,
@@ -282,7 +281,7 @@ def to_int8(
         qdq.nodes.append(node)
     set_nodes(int8, qdq.nodes)
     set_property(int8, "precision", "int8")
-    check(int8)
+    need_onnx().checker.check_model(int8, full_check=True)
     return int8
 
 

@@ -340,12 +340,3 @@ def test_an_unknown_quantisation_is_refused(given):
     [value] = given.values()
     with pytest.raises(InputError, match=rf"quantisation: unknown '{value}' \(there are "):
         Quantisation(**given)
-
-
-def test_pytorch_has_nothing_to_refit(network, feeds):
-    with pytest.raises(InputError, match="PyTorch takes kernels as inputs and cannot be refitted"):
-        refitted(
-            Deployment(network, "pytorch"),
-            "fp32",
-            {name: feeds["xcorr"][0][name] for name in KERNELS},
-        )

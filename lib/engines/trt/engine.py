@@ -63,14 +63,13 @@ class TensorRTEngine:
             "device": self.device,
             "options": f"refit {self.refits}",
         }
-        self._engine, plan = plans.load_or_build(
+        self._engine, self.build_seconds, self.plan_bytes = plans.load_or_build(
             cache,
             f"{network}-{precision}-tensorrt",
             key,
             lambda: build_plan(model, precision, self.refits),
             self._load,
         )
-        self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data)
         self.inputs = self._shapes(trt.TensorIOMode.INPUT)
         self.outputs = self._shapes(trt.TensorIOMode.OUTPUT)
         with torch.cuda.stream(self._stream):
