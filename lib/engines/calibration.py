@@ -58,45 +58,40 @@ class CropPair(NamedTuple):
 # -- Sets ------------------------------------------------------------------------------------------
 
 
-def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
+def thesis_pairs(dataset: Dataset, requested: int = 1000) -> List[CropPair]:
     """ceil(frames of all sequences / requested) random frames of every sequence, the thesis
-    author's rule, or all of a shorter one; 22 for VOT2018's 21,356 and 1,000. The same for the same
-    seed."""
+    author's rule, or all of a shorter one; 22 for VOT2018's 21,356 and 1,000."""
     each = ceil(sum(map(len, dataset)) / requested)
-    return _pairs(dataset, [each] * len(dataset), seed)
+    return _pairs(dataset, [each] * len(dataset))
 
 
-def dataset_pairs(dataset: Dataset, total: int, seed: int = SEED) -> List[CropPair]:
+def dataset_pairs(dataset: Dataset, total: int) -> List[CropPair]:
     """`total` random frames, or all where there are fewer; the same share of every sequence."""
     ends = np.cumsum([sequence.present.sum() for sequence in dataset])
     bounds = ends * min(total, ends[-1]) // ends[-1]
-    return _pairs(dataset, np.diff(bounds, prepend=0).tolist(), seed)
+    return _pairs(dataset, np.diff(bounds, prepend=0).tolist())
 
 
-def _pairs(dataset: Dataset, counts: Sequence[int], seed: int) -> List[CropPair]:
+def _pairs(dataset: Dataset, counts: Sequence[int]) -> List[CropPair]:
     """As many random frames of each sequence as `counts` says. The exemplar is cut around the
     annotation of one chosen frame, the search crop out of another one, around the annotation of the
     frame before it: a tracker that holds its target would look there."""
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(SEED)
     pairs = []
     for sequence, count in zip(dataset, counts):
         present = sequence.present
-        chosen = random.permutation(np.flatnonzero(present))[:count]
-        for here, there in zip(chosen, np.roll(chosen, 1)):
-            frame, other = sequence.frame(int(here)), sequence.frame(int(there))
-            last = max(int(here) - 1, 0)
-            before = axis_aligned_box(sequence.regions[last if present[last] else int(here)])
-            pairs.append(
-                CropPair(
-                    _crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),
-                    _crop(frame, before, SEARCH_SIZE),
-                )
-            )
+        chosen = random.permutation(np.flatnonzero(present))[:count].tolist()
+        for here, there in zip(chosen, chosen[-1:] + chosen[:-1]):
+            before = max(here - 1, 0)
+            region = sequence.regions[before if present[before] else here]
+            exemplar = _crop(sequence.frame(there), sequence.regions[there], EXEMPLAR_SIZE)
+            pairs.append(CropPair(exemplar, _crop(sequence.frame(here), region, SEARCH_SIZE)))
     return pairs
 
 
-def _crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """The tracker's exemplar or search crop around a box x y w h."""
+def _crop(frame: np.ndarray, region: np.ndarray, size: int) -> np.ndarray:
+    """The tracker's exemplar or search crop around an annotation."""
+    box = axis_aligned_box(region)
     center, side = box[:2] + (box[2:] - 1) / 2, context_side(box[2], box[3])
     return subwindow(
         frame, center, round(side * (size / EXEMPLAR_SIZE)), size, frame.mean(axis=(0, 1))
@@ -124,7 +119,7 @@ def network_feeds(
     return {"target": exemplars, "search": searches, "xcorr": xcorr}
 
 
-def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]:
+def xcorr_feeds(own: Sequence[Feeds], how: str) -> List[Feeds]:
     """The xcorr network's calibration set changed in one of the ways of XCORR_FEEDS.
 
     "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within
@@ -137,7 +132,7 @@ def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]
     if how != "own":
         kernels = {name: own[0][name] for name in KERNELS}
     if how == "stand-in":
-        random = np.random.RandomState(seed)
+        random = np.random.RandomState(SEED)
         for name, kernel in kernels.items():
             kernels[name] = random.uniform(-0.2, 0.2, kernel.shape).astype(np.float32)
     return [{**feeds, **kernels} for feeds in own]

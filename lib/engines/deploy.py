@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 from lib.engines.calibration import METHOD, Ranges
-from lib.engines.export import (
-    export_network,
-    load_model,
-    save_model,
-    to_fp16,
-    with_constant_kernels,
-)
+from lib.engines.export import export_network, need_onnx, save_model, to_fp16, with_constant_kernels
 from lib.engines.quantize import GROUPS, METHODS, XCORR_KEPT, to_int8
 from lib.errors import InputError
 from lib.files import ROOT
@@ -193,7 +187,7 @@ class Deployment:
             return self._plain[name]
         path = self._models / f"{name}.onnx" if self._models else None
         if path and path.is_file():
-            return load_model(path)
+            return need_onnx().load(str(path))
         model = export_network(self.weights, [name])[name]
         if path:
             save_model(model, path)

@@ -26,7 +26,7 @@ from torch import nn
 
 from lib.environment import threads
 from lib.errors import InputError
-from lib.files import whole_file
+from lib.files import refuse_others, whole_file
 from lib.siamrpn.network import SiamRPN, fold_batch_norm
 from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, example_inputs, three_networks
 
@@ -306,38 +306,10 @@ def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> List[np
 # -- Files -----------------------------------------------------------------------------------------
 
 
-def load_model(path: Union[str, Path]) -> onnx.ModelProto:
-    """Read an ONNX file of one of the three networks. Raises InputError for anything else."""
-    onnx = need_onnx()
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such ONNX file") from None
-    except Exception as error:  # protobuf and the checker raise types of their own
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: not a readable ONNX model ({reason})") from None
-    about = properties(model)
-    name = about.get("network", "")
-    inputs, outputs = set(shapes(model.graph.input)), set(shapes(model.graph.output))
-    if not (
-        {"precision", "config"} <= set(about)
-        and name in NETWORKS
-        and inputs | set(KERNELS) == set(INPUTS[name]) | set(KERNELS)  # they may be weights
-        and outputs == set(OUTPUTS[name])
-    ):
-        raise InputError(f"{path}: not an ONNX model of a network that `siambook export` writes")
-    return model
-
-
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
     """Write a model, whole or not at all. Raises InputError where it cannot be written, or where
-    `path` is a file that `load_model` would not read."""
-    if Path(path).exists():
-        try:
-            load_model(path)
-        except InputError as error:
-            raise InputError(f"{error}, so it is not replaced") from None
+    `path` is a file that PyTorch's exporter did not make."""
+    refuse_others(path, model.producer_name.encode())
     with whole_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return Path(path)

@@ -80,6 +80,8 @@ class TorchEngine:
         self.on = usable_device(device)
         half = torch.float16 if self.on.type == "cuda" else torch.bfloat16
         self.type = torch.float32 if precision == "fp32" else half
+        names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+        self._executed = names[self.type]
         # A cast changes a module, and the three share weights
         own = module if precision == "fp32" else copy.deepcopy(module)
         self.module = own.eval().to(self.on, self.type)
@@ -106,10 +108,6 @@ class TorchEngine:
 
     def refit(self, kernels: Mapping[str, Any]) -> None:
         raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
-
-    @property
-    def _executed(self) -> str:
-        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.type]
 
     def executed(self) -> Dict[str, int]:
         convolutions = sum(isinstance(module, nn.Conv2d) for module in self.module.modules())

@@ -21,14 +21,7 @@ from typing import TYPE_CHECKING, Any, Dict, NamedTuple
 
 import numpy as np
 
-from lib.engines.export import (
-    need_onnx,
-    properties,
-    session,
-    set_nodes,
-    set_property,
-    shapes,
-)
+from lib.engines.export import need_onnx, properties, session, set_nodes, set_property, shapes
 from lib.errors import InputError
 from lib.siamrpn.contract import check_feeds
 from lib.siamrpn.parts import KERNELS

@@ -21,12 +21,10 @@ from lib.engines.export import (  # noqa: E402
     check_agreement,
     describe,
     export_network,
-    load_model,
     properties,
     random_feeds,
     run_onnx,
     save_model,
-    set_property,
     shapes,
     to_fp16,
     with_constant_kernels,
@@ -313,79 +311,16 @@ def test_a_saved_model_is_read_back_as_it_was_at_every_precision(models, tmp_pat
         ]
     ):
         path = save_model(model, tmp_path / "new" / f"{index}.onnx")
-        assert load_model(path) == model
+        assert onnx.load(str(path)) == model
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
         f"{index}.onnx" for index in range(6)
     ]
 
 
-def test_a_model_of_another_network_is_refused_and_says_what_makes_the_right_ones(tmp_path):
-    helper, single = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["image"], ["answer"])],
-        "other",
-        [helper.make_tensor_value_info("image", single, (1, 3))],
-        [helper.make_tensor_value_info("answer", single, (1, 3))],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path = save_model(model, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match="that `siambook export` writes"):
-        load_model(path)
-
-
-def renamed_output(model):
-    for node in model.graph.node:
-        node.output[:] = ["scores" if tensor == "cls" else tensor for tensor in node.output]
-    model.graph.output[0].name = "scores"
-
-
-def without_config(model):
-    entries = [entry for entry in model.metadata_props if entry.key != "config"]
-    del model.metadata_props[:]
-    model.metadata_props.extend(entries)
-
-
-@pytest.mark.parametrize(
-    "name, change",
-    [
-        ("target", lambda model: set_property(model, "network", "search")),
-        ("xcorr", renamed_output),
-        ("xcorr", without_config),
-    ],
-    ids=["another of the three", "output name", "no configuration"],
-)
-def test_a_model_that_does_not_fit_is_refused_in_one_sentence(models, tmp_path, name, change):
-    path = save_model(changed(models[name], change), tmp_path / "model.onnx")
-    with pytest.raises(InputError) as refusal:
-        load_model(path)
-    assert str(refusal.value).startswith(f"{path}: ")
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda path: path.unlink(), "no such ONNX file"),
-        (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
-        (lambda path: path.write_text("no model"), "not a readable ONNX model"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "not a readable ONNX model"),
-        (lambda path: (path.unlink(), path.mkdir()), "not a readable ONNX model"),
-    ],
-    ids=["missing", "empty", "text", "cut short", "a folder"],
-)
-def test_a_damaged_file_is_refused_in_one_sentence(models, tmp_path, damage, words):
-    path = save_model(models["xcorr"], tmp_path / "xcorr.onnx")
-    damage(path)
-    with pytest.raises(InputError) as refusal:
-        load_model(path)
-    assert str(refusal.value).startswith(f"{path}: {words}")
-    assert "\n" not in str(refusal.value)
-
-
 def test_a_file_of_others_is_not_replaced(models, tmp_path):
     path = save_model(models["xcorr"], save_model(models["xcorr"], tmp_path / "xcorr.onnx"))
     path.write_text("notes")
-    with pytest.raises(InputError, match=r"not a readable ONNX model.* not replaced"):
+    with pytest.raises(InputError, match="was not made by this command"):
         save_model(models["xcorr"], path)
     assert path.read_text() == "notes"
 
@@ -445,7 +380,7 @@ def full_size(shared, tmp_path_factory):
 def test_the_full_model_exports_in_under_four_gigabytes(full_size):
     folder, memory = full_size
     assert 4e8 < memory < 4e9  # more than the weights themselves, which says that it was measured
-    described = {name: describe(load_model(folder / f"{name}.onnx")) for name in NETWORKS}
+    described = {name: describe(onnx.load(str(folder / f"{name}.onnx"))) for name in NETWORKS}
     assert described["search"]["outputs"] == {
         f"map_{branch}": (1, 256, 29, 29) for branch in BRANCHES
     }
