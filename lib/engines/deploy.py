@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from lib.engines.calibration import METHOD, Ranges
 from lib.engines.export import export_network, need_onnx, save_model, to_fp16, with_constant_kernels
@@ -87,14 +88,10 @@ class Quantisation:
     kept: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        asked = {
-            CALIBRATIONS: [self.calibration],
-            METHODS: [self.method],
-            tuple(RECIPES): [self.recipe],
-            tuple(GROUPS): self.kept,
-        }
-        for known, names in asked.items():
-            for name in set(names) - set(known):
+        asked: List[Tuple[str, Collection[str]]] = [(group, GROUPS) for group in self.kept]
+        asked += (self.calibration, CALIBRATIONS), (self.method, METHODS), (self.recipe, RECIPES)
+        for name, known in asked:
+            if name not in known:
                 raise InputError(f"quantisation: unknown '{name}' (there are {', '.join(known)})")
 
 

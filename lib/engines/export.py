@@ -234,19 +234,14 @@ def _flop(model: onnx.ModelProto) -> float:
     known = shapes([*inferred.value_info, *inferred.input, *inferred.output])
     known.update({weight.name: tuple(weight.dims) for weight in inferred.initializer})
     source = {node.output[0]: node for node in inferred.node}
-    operations = [
-        2.0 * np.prod(known[origin(node.input[1], source)][1:]) * np.prod(known[node.output[0]])
-        for node in inferred.node
-        if node.op_type == "Conv"
-    ]
-    return float(sum(operations))
-
-
-def origin(tensor: str, source: Mapping[str, Any]) -> str:
-    """The tensor before quantisation and casts; source: the node that puts out each tensor."""
-    while tensor in source and source[tensor].op_type in QDQ:
-        tensor = source[tensor].input[0]
-    return tensor
+    operations = 0.0
+    for node in inferred.node:
+        if node.op_type == "Conv":
+            weight = node.input[1]
+            while weight in source and source[weight].op_type in QDQ:
+                weight = source[weight].input[0]
+            operations += 2.0 * np.prod(known[weight][1:]) * np.prod(known[node.output[0]])
+    return float(operations)
 
 
 def check_agreement(model: onnx.ModelProto, network: SiamRPN) -> float:

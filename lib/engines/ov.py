@@ -14,12 +14,13 @@ import io
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 
 from lib.engines import plans
 from lib.engines.export import need_onnx, with_constant_kernels
+from lib.engines.quantize import group
 from lib.environment import threads
 from lib.errors import InputError
 from lib.files import digest
@@ -169,22 +170,13 @@ class OpenVINOEngine:
         model = with_constant_kernels(need_onnx().load_from_string(self._model), kernels)
         self._compile(model.SerializeToString(), None)  # of no use to another target
 
-    def _convolutions(self) -> Dict[str, Tuple[str, bool]]:
-        """Of every convolution that runs: name -> precision, and whether it is a correlation. These
-        are the grouped ones of the xcorr network: OpenVINO gives their weights five dimensions, with
-        the groups in front."""
-        found = {}
+    def executed(self) -> Dict[str, int]:
+        counts: Counter = Counter()
         for operation in self._compiled.get_runtime_model().get_ops():
             about = operation.get_rt_info()
             if LAYERS.get(str(about["layerType"].astype(str))) == "convolution":
-                weighted = self.network == "xcorr" and operation.get_input_size() > 1
-                groups = weighted and len(operation.input(1).get_partial_shape()) == 5
-                precision = NAMES.get(str(about["runtimePrecision"].astype(str)), "other")
-                found[operation.get_friendly_name()] = precision, groups
-        return found
-
-    def executed(self) -> Dict[str, int]:
-        return dict(Counter(precision for precision, _ in self._convolutions().values()))
+                counts[NAMES.get(str(about["runtimePrecision"].astype(str)), "other")] += 1
+        return dict(counts)
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
         self(feeds)
@@ -193,12 +185,13 @@ class OpenVINOEngine:
             self(feeds)
             for layer in self._request.profiling_info:
                 seconds[layer.node_name] += layer.real_time.total_seconds() / calls
-        convolutions, layers = self._convolutions(), []
+        layers = []
         for layer in self._request.profiling_info:
             name, kind = layer.node_name, LAYERS.get(layer.node_type, "other")
+            if kind == "convolution" and group(name) == "correlation":
+                kind = "correlation"
             executed = layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32")
             if layer.node_type not in UNTIMED or seconds[name]:
-                kind = "correlation" if convolutions.get(name, ("", False))[1] else kind
                 layers.append(LayerTime(name, kind, NAMES.get(executed, ""), seconds[name]))
         return layers
 

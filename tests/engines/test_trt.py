@@ -57,7 +57,7 @@ def xcorr_model(channels: int = 4) -> onnx.ModelProto:
             "Conv",
             [f"map_{name}", f"kernel_{name}"],
             [f"out_{name}"],
-            f"correlate_{name}",
+            f"/Conv_{name}",
             group=channels,
         )
         for name in branches
@@ -203,7 +203,7 @@ def test_a_tensorrt_without_its_libraries_says_so(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_correlations_are_found_and_kernels_become_weights_at_every_precision(
+def test_kernels_become_weights_at_every_precision(
     precision: str,
 ) -> None:
     plain = xcorr_model()
@@ -215,7 +215,6 @@ def test_correlations_are_found_and_kernels_become_weights_at_every_precision(
         "fp16": to_fp16(plain),
         "int8": to_int8(plain, everything, kept=("sum",)),
     }[precision]
-    assert len(layers.correlations(model)) == 6
     neutral, inside = plan.refittable(model)
     again, had = plan.refittable(with_constant_kernels(model, kernels))
     assert neutral.SerializeToString() == again.SerializeToString(), (
@@ -225,7 +224,6 @@ def test_correlations_are_found_and_kernels_become_weights_at_every_precision(
     types = {weight.data_type for weight in neutral.graph.initializer if weight.name in KERNELS}
     half, single = onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT
     assert types == {half if precision == "fp16" else single}
-    assert len(layers.correlations(neutral)) == 6
     onnx.checker.check_model(neutral, full_check=True)
     maps = {name: feeds[name] for name in MAPS}
     means = {name: np.full_like(kernels[name], 1 / 9) for name in KERNELS}
@@ -255,7 +253,7 @@ SAMPLES = [
         "correlation",
         "fp16",
         {
-            "Name": "corr_a",
+            "Name": "/Conv_3",
             "LayerType": "CaskConvolution",
             "Groups": 1,
             "Inputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
@@ -280,7 +278,7 @@ SAMPLES = [
         "reformat",
         "fp32",
         {
-            "Name": "Reformatting CopyNode for Input Tensor 0 to corr_a",
+            "Name": "Reformatting CopyNode for Input Tensor 0 to /Conv_3",
             "LayerType": "Reformat",
             "Inputs": [FP32],
         },
@@ -308,7 +306,7 @@ SAMPLES = [
             "Name": "/Conv_3_myl0_4",
             "LayerType": "correlation",
             "Inputs": [FLOAT, FLOAT],
-            "Metadata": "[ONNX Layer: corr_a]\x1e[ONNX Layer: r]",
+            "Metadata": "[ONNX Layer: /Conv_3]\x1e[ONNX Layer: r]",
         },
     ),
     (
@@ -323,7 +321,7 @@ SAMPLES = [
             "Name": "__myl_MulMinMaxRounCast_myl0_7",
             "LayerType": "kgen",
             "Inputs": [FLOAT],
-            "Metadata": "[ONNX Layer: corr_a]",
+            "Metadata": "[ONNX Layer: /Conv_3]",
         },
     ),
     (
@@ -361,7 +359,7 @@ def test_layers_get_the_type_and_precision_that_the_inspector_tells(
     kind: str, precision: str, layer: Dict[str, Any]
 ) -> None:
     assert kind in LAYER_TYPES
-    assert (layers.classify(layer, frozenset({"corr_a"})), layers.layer_precision(layer)) == (
+    assert (layers.classify(layer), layers.layer_precision(layer)) == (
         kind,
         precision,
     )
@@ -734,10 +732,7 @@ def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(
             found.append(
                 {**fields.groupdict(), "Inputs": inputs, "Metadata": line.split("Metadata: ")[-1]}
             )
-    kinds = [
-        (layers.classify(layer, layers.correlations(model)), layers.layer_precision(layer))
-        for layer in found
-    ]
+    kinds = [(layers.classify(layer), layers.layer_precision(layer)) for layer in found]
     expected = {"fp32": ("fp32", "fp32"), "fp16": ("fp16", "fp16"), "int8": ("fp32", "int8")}[
         precision
     ]
@@ -749,7 +744,7 @@ def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(
 def test_a_node_that_the_parser_does_not_take_is_named(rtx: installed.Flavour) -> None:
     model = xcorr_model()
     model.graph.node[3].attribute[0].i = 3  # groups that do not divide the channels
-    with pytest.raises(InputError, match=r"cannot read the ONNX model \(.*correlate_loc2.*group"):
+    with pytest.raises(InputError, match=r"cannot read the ONNX model \(.*/Conv_loc2.*group"):
         plan.build_plan(model.SerializeToString(), "fp32", compute_capability=AMPERE)
 
 

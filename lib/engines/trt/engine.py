@@ -15,7 +15,7 @@ from lib.engines import plans
 from lib.engines.export import need_onnx
 from lib.engines.pytorch import device_name
 from lib.engines.trt.installed import checked, flavour, gpu, log
-from lib.engines.trt.layers import classify, correlations, layer_precision
+from lib.engines.trt.layers import classify, layer_precision
 from lib.engines.trt.plan import build_plan, refittable
 from lib.errors import InputError
 from lib.files import digest
@@ -50,12 +50,10 @@ class TensorRTEngine:
         self.device = device_name(self._on)
         # Before TensorRT 10, kernels cannot be inputs
         self.refits = network == "xcorr" and (refit or not flavour().typed)
-        proto = need_onnx().load_from_string(model)
         kernels: Dict[str, np.ndarray] = {}
         if self.refits:
-            proto, kernels = refittable(proto)
+            proto, kernels = refittable(need_onnx().load_from_string(model))
             model = proto.SerializeToString()
-        self._correlations = correlations(proto)
         key = {
             "model": digest(model),
             "precision": precision,
@@ -149,7 +147,7 @@ class TensorRTEngine:
         counted = Counter(
             layer_precision(layer)
             for layer in self._layers()
-            if classify(layer, self._correlations) in ("convolution", "correlation")
+            if classify(layer) in ("convolution", "correlation")
         )
         return dict(counted)
 
@@ -173,7 +171,7 @@ class TensorRTEngine:
             self._stream.synchronize()
         layers = {layer["Name"]: layer for layer in self._layers()}
         return [
-            LayerTime(name, classify(layer, self._correlations), layer_precision(layer), spent)
+            LayerTime(name, classify(layer), layer_precision(layer), spent)
             for name, spent in seconds.items()
             for layer in [layers.get(name, {"Name": name})]
         ]
