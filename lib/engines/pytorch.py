@@ -125,7 +125,8 @@ class TorchEngine:
                 self(feeds)
         spent: Dict[Tuple[str, str], float] = {}
         for event in record.events():
-            if event.name in LAYERS and not _inside_a_layer(event):
+            # What another operator calls is part of that operator's time
+            if event.name in LAYERS and event.cpu_parent is None:
                 layer = f"{event.name} {event.input_shapes}", self._kind(event)
                 time_us = event.device_time_total if gpu else event.cpu_time_total
                 spent[layer] = spent.get(layer, 0.0) + time_us * 1e-6 / calls
@@ -140,16 +141,6 @@ class TorchEngine:
         convolution = self.network == "xcorr" and event.name == "aten::conv2d"
         weight = event.input_shapes[1] if convolution else []
         return "correlation" if weight[1:2] == [1] else LAYERS[event.name]
-
-
-def _inside_a_layer(event: Any) -> bool:
-    """Whether another layer's time holds this operator's, as that of a copy inside a
-    convolution."""
-    while event.cpu_parent is not None:
-        event = event.cpu_parent
-        if event.name in LAYERS:
-            return True
-    return False
 
 
 def torch_network(network: SiamRPN, device: str = "cpu") -> EngineNetwork:
