@@ -86,7 +86,11 @@ def _aim(config: trt.IBuilderConfig, capability: Optional[Tuple[int, int]]) -> N
 
 def refittable(model: onnx.ModelProto) -> Tuple[onnx.ModelProto, Dict[str, np.ndarray]]:
     """The xcorr network with a mean filter in the place of its kernels, so that its plan is the
-    same for every target; and the kernels that it had inside, or {} where they were inputs."""
+    same for every target; and the kernels that it had inside, or {} where they were inputs.
+
+    Where kernels are cast to FP16, the weights are FP16 instead: weights of a convolution can be
+    replaced in every version, what a cast reads may not.
+    """
     from onnx import numpy_helper
 
     inside = {
@@ -95,27 +99,15 @@ def refittable(model: onnx.ModelProto) -> Tuple[onnx.ModelProto, Dict[str, np.nd
         if weight.name in KERNELS
     }
     sizes = {name: value.shape for name, value in inside.items()} or shapes(model.graph.input)
-    neutral = {
-        name: np.full(sizes[name], 1 / np.prod(sizes[name][2:]), np.float32) for name in KERNELS
-    }
-    return _cast_kernels(with_constant_kernels(model, neutral)), inside
-
-
-def _cast_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply a cast of kernels to FP16 to the weights themselves: weights of a convolution can be
-    replaced in every version, what a cast reads may not."""
-    from onnx import numpy_helper
-
     casts = {
         node.output[0]: node.input[0]
         for node in model.graph.node
         if node.op_type == "Cast" and node.input[0] in KERNELS
     }
-    for weight in model.graph.initializer:
-        if weight.name in casts.values():
-            half = numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+    dtype = np.float16 if casts else np.float32
+    neutral = {name: np.full(sizes[name], 1 / np.prod(sizes[name][2:]), dtype) for name in KERNELS}
+    model = with_constant_kernels(model, neutral)
     kept = [node for node in model.graph.node if node.output[0] not in casts]
     for node in kept:
         node.input[:] = [casts.get(tensor, tensor) for tensor in node.input]
-    return set_nodes(model, kept)
+    return set_nodes(model, kept), inside
