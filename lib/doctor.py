@@ -111,6 +111,9 @@ def _gpu(_: Parameters) -> Iterator[Finding]:
     unseen = names and device != "cuda"
     advice = "install a PyTorch with CUDA (Jetson: NVIDIA's own wheel)" if unseen else ""
     yield Finding("GPU", value or "none", advice)
+    if names:
+        found = "".join(each.version for each in metadata.distributions(name="pycuda"))
+        yield Finding("PyCUDA", found or "none", "" if found else "pip install -e '.[pycuda]'")
     if jetson:
         mode = str(environment.power_mode())
         advice = "" if mode.startswith("MAXN") else "sudo nvpmodel -m 0 && sudo jetson_clocks"

@@ -227,7 +227,7 @@ def test_the_image_runs_the_batch_with_the_boards_profile() -> None:
 
 def test_the_board_gets_what_a_batch_needs_and_nothing_that_jetpack_has() -> None:
     names = packages("board")
-    assert {*batch.NEEDS, "onnx", "onnxruntime", "pooch", "gdown"} <= names
+    assert {*batch.NEEDS, "onnx", "onnxruntime", "pooch", "gdown", "pycuda"} <= names
     assert not {
         name
         for name in names

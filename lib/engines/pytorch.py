@@ -49,11 +49,6 @@ def usable_device(name: str) -> torch.device:
         raise InputError(f"device {name!r} cannot be used here (there are: cpu{gpu})") from None
 
 
-def device_name(device: torch.device) -> str:
-    """A GPU's name, or "CPU"."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 class TorchEngine:
     """One network in PyTorch's eager mode (the `Engine` contract); tensors stay on the device
     between engines.
@@ -86,7 +81,7 @@ class TorchEngine:
         own = module if precision == "fp32" else copy.deepcopy(module)
         self.module = own.eval().to(self.on, self.type)
         self.network, self.precision, self.framework = network, precision, f"{TITLE} {version()}"
-        self.device = device_name(self.on)
+        self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "CPU"
         examples = example_inputs(network, channels)
         self.inputs = {name: tuple(value.shape) for name, value in examples.items()}
         with torch.inference_mode():

@@ -11,7 +11,6 @@ import re
 import shutil
 import subprocess
 import sys
-from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,9 +18,8 @@ from typing import Any, Dict, Iterator, Mapping
 
 import numpy as np
 import pytest
-import torch
 
-from lib.engines import trt
+from lib.engines import cuda, trt
 from lib.engines.export import (
     export_network,
     random_feeds,
@@ -142,7 +140,7 @@ def reference(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> Dict[s
 def fresh() -> Iterator[None]:
     """Forget what was found installed, before and after."""
     # The logger stays: a TensorRT that was loaded keeps its address
-    caches = (installed.flavour, installed.gpu)
+    caches = (installed.flavour, cuda.device)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -197,6 +195,87 @@ def test_a_tensorrt_without_its_libraries_says_so(
     monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
     with pytest.raises(InputError, match=r"cannot be loaded \(no libnvinfer\.so\.10"):
         installed.flavour()
+
+
+def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(
+    fresh: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("cuda.bindings.runtime", "cuda.cudart"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(cuda, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"neither is installed: pip install"):
+        cuda.device()
+
+
+class Runtime:
+    """The functions of NVIDIA's runtime bindings on host memory; `fail` names one that returns an
+    error code."""
+
+    def __init__(self, fail: str = "") -> None:
+        self.fail, self.calls, self.memory = fail, [], {}
+        self.cudaMemcpyKind = SimpleNamespace(
+            cudaMemcpyHostToDevice="up",
+            cudaMemcpyDeviceToHost="down",
+            cudaMemcpyDeviceToDevice="within",
+        )
+
+    def cudaGetErrorString(self, error: int) -> Any:
+        return 0, b"out of memory"
+
+    def _block(self, size: int) -> int:
+        block = ctypes.create_string_buffer(size)
+        self.memory[ctypes.addressof(block)] = block
+        return ctypes.addressof(block)
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.calls.append(name)
+            if name == self.fail:
+                return (2,)
+            if name in ("cudaMalloc", "cudaHostAlloc"):
+                return 0, self._block(arguments[0])
+            if name in ("cudaFree", "cudaFreeHost"):
+                del self.memory[arguments[0]]
+            if name == "cudaMemcpyAsync":
+                ctypes.memmove(arguments[0], arguments[1], arguments[2])
+            if name == "cudaGetDeviceProperties":
+                return 0, SimpleNamespace(name=b"Stand-in", major=8, minor=6)
+            results = {"cudaGetDevice": 0, "cudaStreamCreate": 7}
+            return (0, results[name]) if name in results else (0,)
+
+        return call
+
+
+def test_cuda_python_copies_through_pinned_memory_and_frees_what_nothing_refers_to() -> None:
+    runtime = Runtime()
+    device = cuda.CudaPythonDevice(runtime)
+    assert (device.name, device.compute_capability, device.stream) == ("Stand-in", (8, 6), 7)
+    sent, received = device.pinned((2, 3)), device.pinned((2, 3))
+    memory, other = device.allocate(sent.nbytes), device.allocate(sent.nbytes)
+    sent[:] = np.arange(6).reshape(2, 3)
+    device.upload(memory.pointer, sent)
+    device.copy(other.pointer, memory.pointer, sent.nbytes)
+    device.download(received, other.pointer)
+    np.testing.assert_array_equal(received, sent)
+    assert len(runtime.memory) == 4
+    view = sent[0]
+    del sent, received, memory, other
+    assert len(runtime.memory) == 1 and view[1] == 1, "a view of a pinned array keeps its memory"
+    del view
+    assert not runtime.memory
+
+
+@pytest.mark.parametrize(
+    "name, use",
+    [
+        ("cudaMalloc", lambda device: device.allocate(4)),
+        ("cudaHostAlloc", lambda device: device.pinned((1,))),
+        ("cudaStreamSynchronize", lambda device: device.synchronize()),
+    ],
+)
+def test_every_error_code_of_cuda_is_raised_with_its_words(name: str, use: Any) -> None:
+    with pytest.raises(cuda.CudaError, match=f"{name}: out of memory"):
+        use(cuda.CudaPythonDevice(Runtime(fail=name)))
 
 
 # -- Models and layers ------------------------------------------------------------------------------
@@ -365,28 +444,52 @@ def test_layers_get_the_type_and_precision_that_the_inspector_tells(
     )
 
 
-# -- The engine on stand-ins: PyTorch on the processor, ONNX Runtime for the plan ------------------
+# -- The engine on stand-ins: host memory for the GPU, ONNX Runtime for the plan -------------------
 
 
-STREAM = SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
+class HostDevice:
+    """`cuda.Device` on host memory, where everything is done at once."""
+
+    name, compute_capability, stream = "Stand-in", (8, 6), 7
+
+    def __init__(self) -> None:
+        self.uploads = 0
+
+    def allocate(self, size: int) -> cuda.Memory:
+        block = ctypes.create_string_buffer(size)
+        return cuda.Memory(ctypes.addressof(block), block)
+
+    def pinned(self, shape: Any) -> np.ndarray:
+        return np.zeros(shape, np.float32)
+
+    def upload(self, pointer: int, array: np.ndarray) -> None:
+        self.uploads += 1
+        ctypes.memmove(pointer, array.ctypes.data, array.nbytes)
+
+    def download(self, array: np.ndarray, pointer: int) -> None:
+        ctypes.memmove(array.ctypes.data, pointer, array.nbytes)
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        ctypes.memmove(target, source, size)
+
+    def synchronize(self) -> None:
+        pass
 
 
 class PlanContext:
     """An execution context whose plan is an ONNX model."""
 
     profiler: Any = None
-    last: Any = None  # context that was given an address
 
     def __init__(self, engine: PlanEngine) -> None:
         self.engine, self.addresses, self.generation = engine, {}, engine.generation
 
     def set_tensor_address(self, name: str, pointer: int) -> bool:
         self.addresses[name] = pointer
-        PlanContext.last = self
         return True
 
     def execute_async_v3(self, stream: int) -> bool:
-        assert stream == STREAM.cuda_stream
+        assert stream == HostDevice.stream
         assert self.generation == self.engine.generation or self.engine.survives, (
             "a context from before a refit"
         )
@@ -463,7 +566,7 @@ class PlanRefitter:
 
 
 @pytest.fixture(params=["8.5.2", "10.13.0"])
-def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fresh: None) -> None:
+def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fresh: None) -> HostDevice:
     """A GPU and TensorRT of two generations, stood in for."""
 
     class Base:
@@ -484,12 +587,12 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fresh: 
         TensorIOMode=SimpleNamespace(INPUT="input", OUTPUT="output"),
         LayerInformationFormat=SimpleNamespace(JSON="json"),
     )
-    log = SimpleNamespace(errors=[])
+    device, log = HostDevice(), SimpleNamespace(errors=[])
     for module in (installed, trt_engine):
         monkeypatch.setattr(module, "log", lambda: log)
-    monkeypatch.setattr(trt_engine, "gpu", lambda: (torch.device("cpu"), STREAM))
-    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    monkeypatch.setattr(cuda, "device", lambda: device)
     monkeypatch.setattr(trt_engine, "build_plan", lambda model, *options: model)
+    return device
 
 
 def three(refit: bool = False) -> Dict[str, Engine]:
@@ -506,7 +609,7 @@ def three(refit: bool = False) -> Dict[str, Engine]:
 
 @pytest.mark.parametrize("refit", [False, True])
 def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu(
-    gpu: None, refit: bool
+    gpu: HostDevice, refit: bool
 ) -> None:
     engines = three(refit)
     network = EngineNetwork(engines)
@@ -514,6 +617,7 @@ def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu
     targets = [feeds_of(maps_model(network="target"), seed)["exemplar"] for seed in (1, 2)]
     kept = [network.template(target) for target in targets]
     frames = [feeds_of(maps_model(), seed)["search"] for seed in (3, 4, 5)]
+    before = gpu.uploads
     # Back to the first: nothing of it was overwritten
     for kernels, target in [*zip(kept, targets), (kept[0], targets[0])]:
         for frame in frames:
@@ -524,13 +628,10 @@ def test_three_engines_track_as_the_models_do_and_leave_their_tensors_on_the_gpu
             )
             for name, value in zip(("cls", "loc"), network.track(kernels, frame)):
                 np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-4)
-    maps = engines["search"]({"search": frames[0]})
-    engines["xcorr"]({**(kept[0] if not engines["xcorr"].refits else {}), **maps})
-    read = PlanContext.last.addresses
-    assert all(read[name] == value.data_ptr() for name, value in maps.items()), "no copy"
+    assert gpu.uploads - before == 9, "one upload a frame: maps and kernels never left the GPU"
 
 
-def test_an_engine_refuses_wrong_feeds_and_kernels_that_do_not_fit(gpu: None) -> None:
+def test_an_engine_refuses_wrong_feeds_and_kernels_that_do_not_fit(gpu: HostDevice) -> None:
     engines = three(refit=True)
     with pytest.raises(InputError, match="takes 'search' of shape"):
         engines["search"]({})
@@ -543,7 +644,7 @@ def test_an_engine_refuses_wrong_feeds_and_kernels_that_do_not_fit(gpu: None) ->
 
 
 def test_kernels_of_a_first_target_that_the_model_has_inside_are_in_the_engine(
-    gpu: None,
+    gpu: HostDevice,
 ) -> None:
     feeds = feeds_of(xcorr_model())
     model = with_constant_kernels(xcorr_model(), {name: feeds[name] for name in KERNELS})
@@ -554,7 +655,7 @@ def test_kernels_of_a_first_target_that_the_model_has_inside_are_in_the_engine(
     )
 
 
-def test_profile_and_executed_count_what_the_plan_has(gpu: None) -> None:
+def test_profile_and_executed_count_what_the_plan_has(gpu: HostDevice) -> None:
     engine, feeds = three()["xcorr"], feeds_of(xcorr_model())
     told = engine.profile({name: feeds[name] for name in engine.inputs}, calls=3)
     times = by_type(told)
@@ -566,7 +667,7 @@ def test_profile_and_executed_count_what_the_plan_has(gpu: None) -> None:
 
 
 def test_plans_are_kept_and_a_refused_one_is_built_again(
-    gpu: None,
+    gpu: HostDevice,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -795,7 +896,7 @@ def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(
 @pytest.fixture(scope="module")
 def real() -> installed.Flavour:
     try:
-        installed.gpu()
+        cuda.device()
         return installed.flavour()
     except InputError as error:
         pytest.skip(f"needs an NVIDIA GPU and TensorRT: {error}")

@@ -8,11 +8,9 @@ from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, Tuple, TypeVar
+from typing import TYPE_CHECKING, Any, List, NamedTuple, Optional, TypeVar
 
-import torch
-
-from lib.engines.pytorch import usable_device
+from lib.engines import cuda
 from lib.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,8 +73,8 @@ def flavour() -> Flavour:
             raise InputError(f"{title} {release} is too old: 8.5 is the oldest that works here")
         return Flavour(module, f"{title} {release}", rtx or numbers >= (10, 0), rtx)
     raise InputError(
-        "the framework TensorRT is not installed: pip install -e '.[tensorrt]' on x86, JetPack on a "
-        "Jetson; without an NVIDIA GPU, use the OpenVINO engine"
+        f"the framework TensorRT is not installed: {cuda.INSTALL} on x86, JetPack on a Jetson; "
+        "without an NVIDIA GPU, use the OpenVINO engine"
     )
 
 
@@ -91,19 +89,11 @@ def _load_rtx_libraries() -> None:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
-@lru_cache(maxsize=1)
-def gpu() -> Tuple[torch.device, torch.cuda.Stream]:
-    """PyTorch's GPU, and the stream on which all engines of the process work in order, so that an
-    engine's outputs can be another's inputs without anybody waiting. Raises InputError where
-    PyTorch can use no NVIDIA GPU."""
-    return usable_device("cuda"), torch.cuda.Stream()
-
-
 def need() -> None:
-    """Raises InputError, with what to do, where PyTorch can use no NVIDIA GPU or TensorRT is not
+    """Raises InputError, with what to do, where no NVIDIA GPU can be used or TensorRT is not
     installed."""
     try:
-        gpu(), flavour()
+        cuda.device(), flavour()
     except InputError:
         if any(Path(path).exists() for path in GPU_FILES):
             raise
