@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
 
 from lib import environment
 from lib.errors import InputError
@@ -24,6 +24,23 @@ DEMO_STEPS = FOLDER / "steps.csv"
 
 # The settings, and the largest value of each
 LARGEST = {"penalty": 10, "window": 1, "rate": 1, "smallest": 1000}
+# PySOT's names for them, and what its pysot/core/config.py has where a config.yaml is silent
+PYSOT_NAMES = {"PENALTY_K": "penalty", "WINDOW_INFLUENCE": "window", "LR": "rate"}
+PYSOT_TRACK = {
+    "TYPE": "SiamRPNTracker",
+    "PENALTY_K": 0.04,
+    "WINDOW_INFLUENCE": 0.44,
+    "LR": 0.4,
+    "EXEMPLAR_SIZE": 127,
+    "INSTANCE_SIZE": 255,
+    "BASE_SIZE": 8,
+    "CONTEXT_AMOUNT": 0.5,
+}
+# Of PySOT's other trackers
+PYSOT_OTHERS = (
+    *("MASK_THERSHOLD", "MASK_OUTPUT_SIZE"),
+    *("LOST_INSTANCE_SIZE", "CONFIDENCE_LOW", "CONFIDENCE_HIGH"),
+)
 
 
 def weights_path(weights: str, folder: Path = Path()) -> Path:
@@ -36,12 +53,13 @@ def weights_path(weights: str, folder: Path = Path()) -> Path:
 
 
 def tracker_config(weights: str, settings: Optional[str] = None) -> TrackerConfig:
-    """Settings from a YAML file; without one, those of the `tracker.yaml` beside the weights, or
-    PySOT's where there is none."""
+    """Settings from a YAML file, this project's or PySOT's config.yaml; without one, those of the
+    `tracker.yaml` beside the weights, or PySOT's where there is none."""
     path = Path(settings) if settings else _beside(weights)
     if settings is None and not path.is_file():
         return TrackerConfig()
     data = read_mapping(path)
+    data = _of_pysot(data["TRACK"], path) if isinstance(data.get("TRACK"), dict) else data
     for name, value in data.items():
         if name not in LARGEST:
             raise InputError(
@@ -62,6 +80,20 @@ def settings_note(weights: str, settings: Optional[str] = None) -> str:
 
 def _beside(weights: str) -> Path:
     return DEMO_SETTINGS if weights == DEMO else Path(weights).parent / DEMO_SETTINGS.name
+
+
+def _of_pysot(track: Mapping[str, Any], path: Path) -> Dict[str, Any]:
+    """Settings in the TRACK part of PySOT's config.yaml. Raises InputError where it is for another
+    tracker than this one."""
+    given = {**PYSOT_TRACK, **track}
+    for key, value in given.items():
+        if key not in {*PYSOT_TRACK, *PYSOT_NAMES, *PYSOT_OTHERS}:
+            raise InputError(f"{path}: TRACK has {key}, which PySOT does not know")
+        if key not in PYSOT_NAMES and value != PYSOT_TRACK.get(key, value):
+            raise InputError(
+                f"{path}: TRACK has {key} {value!r}, this tracker has {PYSOT_TRACK[key]!r}"
+            )
+    return {name: given[key] for key, name in PYSOT_NAMES.items()}
 
 
 def open_tracker(
