@@ -202,7 +202,8 @@ def calibrate(options: argparse.Namespace) -> None:
         pairs = calibration.dataset_pairs(load_dataset(options.data), options.pairs)
         source += f"{len(pairs)} frames of these sequences"
     out = Path(options.out) if options.out else calibration.calibration_path(weights)
-    ranges = calibration.calibrate(export_network(load_network(weights)), pairs)
+    models = export_network(load_network(weights))
+    ranges = calibration.calibrate_ways(models, pairs, ["own"])["own"]
     calibration.write_ranges(out, ranges, source, digest(weights.read_bytes()))
     print(f"{out}: ranges from {len(pairs)} pairs")
 
@@ -313,8 +314,9 @@ def tune(options: argparse.Namespace) -> None:
     """Choose the tracker's settings for trained weights, on held-out sequences."""
     import yaml
 
-    from lib.engines import pytorch
+    from lib.engines.pytorch import torch_network
     from lib.files import write_text
+    from lib.siamrpn.checkpoint import load_network
     from lib.training import tune as tuning
     from lib.training.pairs import held_out
     from lib.training.tracker import load_config
@@ -323,7 +325,7 @@ def tune(options: argparse.Namespace) -> None:
     videos = [tuning.as_video(clip) for clip in held_out(Path(config.data), config.pairs.holdout)]
     if not videos:
         raise InputError(f"{options.config}: holds out no sequence to tune on")
-    network = pytorch.load(options.weights, options.device)
+    network = torch_network(load_network(options.weights), options.device)
     best, overlap = tuning.tune(
         network, videos, report=lambda trial, value: _say(f"{value:.4f}  {trial}")
     )

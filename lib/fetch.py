@@ -23,9 +23,8 @@ import sys
 import zipfile
 import zlib
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, List, Tuple, Union
+from typing import Any, Iterator, List, NamedTuple, Tuple, Union
 from urllib.parse import urljoin
 
 from lib.errors import InputError
@@ -41,8 +40,7 @@ RETRIES = 2  # of a download that fails
 TIMEOUT = 30.0  # s without a byte
 
 
-@dataclass(frozen=True)
-class Sequence:
+class Sequence(NamedTuple):
     """length: frames, 0 where the description does not say. annotations, frames: the URL of a zip
     file and its SHA-1, "" where none is given."""
 
@@ -57,9 +55,16 @@ class Sequence:
 def read_description(content: bytes, source: str) -> List[Sequence]:
     """The sequences of a description. Raises InputError that names `source` and the fault, also for
     names unfit for folders."""
+    sequences = []
     try:
-        data = parse_data(content.decode("utf-8-sig"), source)
-        sequences = [_sequence(entry) for entry in data["sequences"]]
+        for entry in parse_data(content.decode("utf-8-sig"), source)["sequences"]:
+            annotations, color = entry["annotations"], entry["channels"]["color"]
+            archives = [
+                (str(each["url"]), str(each.get("checksum") or "")) for each in (annotations, color)
+            ]
+            pattern, fps = str(color.get("pattern", "%08d.jpg")), str(entry.get("fps", 30))
+            length = int(entry.get("length") or 0)
+            sequences.append(Sequence(str(entry["name"]), length, fps, pattern, *archives))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{source}: not a description of VOT sequences ({type(error).__name__}: {error})"
@@ -68,18 +73,6 @@ def read_description(content: bytes, source: str) -> List[Sequence]:
     if bad or not sequences:
         raise InputError(f"{source}: {bad[0]!r} is no name" if bad else f"{source}: no sequences")
     return sequences
-
-
-def _sequence(entry: Any) -> Sequence:
-    annotations, color = entry["annotations"], entry["channels"]["color"]
-    return Sequence(
-        name=str(entry["name"]),
-        length=int(entry.get("length") or 0),
-        fps=str(entry.get("fps", 30)),
-        pattern=str(color.get("pattern", "%08d.jpg")),
-        annotations=(str(annotations["url"]), str(annotations.get("checksum") or "")),
-        frames=(str(color["url"]), str(color.get("checksum") or "")),
-    )
 
 
 def fetch_vot2018(folder: Union[str, Path], source: str = VOT2018) -> Path:
@@ -133,7 +126,7 @@ def _fetch_sequence(sequence: Sequence, target: Path, source: str, work: Path) -
         (sequence.annotations, unpacked),
         (sequence.frames, unpacked / "color"),
     ):
-        unpack(_download(_place(source, url), archive, sha1), folder)
+        _unpack(_download(urljoin(source, url), archive, sha1), folder)
         archive.unlink()
     if not _complete(unpacked, sequence):
         raise InputError(
@@ -150,28 +143,11 @@ def _fetch_sequence(sequence: Sequence, target: Path, source: str, work: Path) -
     unpacked.replace(target)
 
 
-def _place(source: str, url: str) -> str:
-    """Where the file lies that the description at `source` calls `url`: relative to it, as on the
-    challenge's server; in a local copy also beside it."""
-    if _is_url(source):
-        return urljoin(source, url)
-    folder = Path(source).parent
-    return str(folder / url if (folder / url).is_file() else folder / Path(url).name)
-
-
-def _is_url(place: str) -> bool:
-    return place.startswith(("http://", "https://"))
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a zip file into `folder`. Raises InputError where it is damaged, or a member would
-    leave the folder; the latter before anything is written."""
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip file into `folder`, which its members cannot leave. Raises InputError where it
+    is damaged."""
     try:
         with zipfile.ZipFile(archive) as zipped:
-            for name in zipped.namelist():
-                parts = re.split(r"[/\\]", name)
-                if not parts[0] or ".." in parts:
-                    raise InputError(f"{archive}: refused, its member {name!r} leaves the folder")
             zipped.extractall(folder)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise InputError(f"{archive}: not a readable zip file ({error})") from None
@@ -207,17 +183,18 @@ def _download(place: str, target: Path, sha1: str = "") -> Path:
     except ImportError:
         raise InputError("downloading needs a package (pip install pooch)") from None
     pooch.get_logger().setLevel("ERROR")
+    remote = place.startswith(("http://", "https://"))
     downloader: Any = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
-    if place.startswith("https://drive.google.com/"):
-        downloader = _from_drive
-    elif not _is_url(place):
+    if not remote:
         downloader = _from_here
+    elif place.startswith("https://drive.google.com/"):
+        downloader = _from_drive
     shelf = pooch.create(
         path=target.parent,
         base_url="",
         registry={target.name: f"sha1:{sha1}" if sha1 else None},
         urls={target.name: place},
-        retry_if_failed=RETRIES if _is_url(place) else 0,
+        retry_if_failed=RETRIES if remote else 0,
     )
     try:
         return Path(shelf.fetch(target.name, downloader=downloader))
@@ -260,8 +237,7 @@ def _from_drive(place: str, target: str, _: Any) -> None:
     except Exception as error:  # gdown's own ones differ by version, and requests' come through
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{place}: the package gdown does not get it ({reason}); download it in a browser and "
-            "name the file as the source"
+            f"{place}: the package gdown does not get it ({reason}); {advice}"
         ) from None
 
 

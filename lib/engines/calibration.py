@@ -58,52 +58,40 @@ class CropPair(NamedTuple):
 # -- Sets ------------------------------------------------------------------------------------------
 
 
-def frames_per_sequence(total: int, requested: int) -> int:
-    """The thesis author's rule: ceil(total frames / requested), the same for every sequence; 22 for
-    VOT2018's 21,356 and 1,000."""
-    if requested < 1 or total < 1:
-        raise InputError(f"a calibration set of {requested} frames out of {total} is not possible")
-    return ceil(total / requested)
+def thesis_pairs(dataset: Dataset, requested: int = 1000) -> List[CropPair]:
+    """ceil(frames of all sequences / requested) random frames of every sequence, the thesis
+    author's rule, or all of a shorter one; 22 for VOT2018's 21,356 and 1,000."""
+    each = ceil(sum(map(len, dataset)) / requested)
+    return _pairs(dataset, [each] * len(dataset))
 
 
-def thesis_pairs(dataset: Dataset, requested: int = 1000, seed: int = SEED) -> List[CropPair]:
-    """As many random frames of every sequence as `frames_per_sequence` says, or all of a shorter
-    one; the same for the same seed."""
-    each = frames_per_sequence(sum(map(len, dataset)), requested)
-    return _pairs(dataset, [each] * len(dataset), seed)
-
-
-def dataset_pairs(dataset: Dataset, total: int, seed: int = SEED) -> List[CropPair]:
+def dataset_pairs(dataset: Dataset, total: int) -> List[CropPair]:
     """`total` random frames, or all where there are fewer; the same share of every sequence."""
     ends = np.cumsum([sequence.present.sum() for sequence in dataset])
     bounds = ends * min(total, ends[-1]) // ends[-1]
-    return _pairs(dataset, np.diff(bounds, prepend=0).tolist(), seed)
+    return _pairs(dataset, np.diff(bounds, prepend=0).tolist())
 
 
-def _pairs(dataset: Dataset, counts: Sequence[int], seed: int) -> List[CropPair]:
+def _pairs(dataset: Dataset, counts: Sequence[int]) -> List[CropPair]:
     """As many random frames of each sequence as `counts` says. The exemplar is cut around the
     annotation of one chosen frame, the search crop out of another one, around the annotation of the
     frame before it: a tracker that holds its target would look there."""
-    random = np.random.RandomState(seed)
+    random = np.random.RandomState(SEED)
     pairs = []
     for sequence, count in zip(dataset, counts):
         present = sequence.present
-        chosen = random.permutation(np.flatnonzero(present))[:count]
-        for here, there in zip(chosen, np.roll(chosen, 1)):
-            frame, other = sequence.frame(int(here)), sequence.frame(int(there))
-            last = max(int(here) - 1, 0)
-            before = axis_aligned_box(sequence.regions[last if present[last] else int(here)])
-            pairs.append(
-                CropPair(
-                    _crop(other, axis_aligned_box(sequence.regions[int(there)]), EXEMPLAR_SIZE),
-                    _crop(frame, before, SEARCH_SIZE),
-                )
-            )
+        chosen = random.permutation(np.flatnonzero(present))[:count].tolist()
+        for here, there in zip(chosen, chosen[-1:] + chosen[:-1]):
+            before = max(here - 1, 0)
+            region = sequence.regions[before if present[before] else here]
+            exemplar = _crop(sequence.frame(there), sequence.regions[there], EXEMPLAR_SIZE)
+            pairs.append(CropPair(exemplar, _crop(sequence.frame(here), region, SEARCH_SIZE)))
     return pairs
 
 
-def _crop(frame: np.ndarray, box: np.ndarray, size: int) -> np.ndarray:
-    """The tracker's exemplar or search crop around a box x y w h."""
+def _crop(frame: np.ndarray, region: np.ndarray, size: int) -> np.ndarray:
+    """The tracker's exemplar or search crop around an annotation."""
+    box = axis_aligned_box(region)
     center, side = box[:2] + (box[2:] - 1) / 2, context_side(box[2], box[3])
     return subwindow(
         frame, center, round(side * (size / EXEMPLAR_SIZE)), size, frame.mean(axis=(0, 1))
@@ -131,48 +119,35 @@ def network_feeds(
     return {"target": exemplars, "search": searches, "xcorr": xcorr}
 
 
-def xcorr_feeds(own: Sequence[Feeds], how: str, seed: int = SEED) -> List[Feeds]:
+def xcorr_feeds(own: Sequence[Feeds], how: str) -> List[Feeds]:
     """The xcorr network's calibration set changed in one of the ways of XCORR_FEEDS.
 
     "stand-in" draws kernels as PyTorch initialises a depthwise 5x5 convolution: uniform within
     +-1/sqrt(25).
     """
-    if how == "one-target":
-        return [{**feeds, **{name: own[0][name] for name in KERNELS}} for feeds in own]
-    if how == "stand-in":
-        random = np.random.RandomState(seed)
-        kernels = {
-            name: random.uniform(-0.2, 0.2, own[0][name].shape).astype(np.float32)
-            for name in KERNELS
-        }
-        return [{**feeds, **kernels} for feeds in own]
     if how == "misbound":
-        return [
-            {**feeds, **{name: feeds[other] for name, other in zip(MAPS, reversed(MAPS))}}
-            for feeds in own
-        ]
-    return list(own)
-
-
-def calibrate(models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair]) -> Ranges:
-    """Ranges of every activation of the three FP32 networks by every method.
-
-    Raises InputError for an empty or unusable set.
-    """
-    return calibrate_ways(models, pairs, ["own"])["own"]
+        other = dict(zip(MAPS, reversed(MAPS)))
+        return [{name: feeds[other.get(name, name)] for name in feeds} for feeds in own]
+    kernels: Feeds = {}
+    if how != "own":
+        kernels = {name: own[0][name] for name in KERNELS}
+    if how == "stand-in":
+        random = np.random.RandomState(SEED)
+        for name, kernel in kernels.items():
+            kernels[name] = random.uniform(-0.2, 0.2, kernel.shape).astype(np.float32)
+    return [{**feeds, **kernels} for feeds in own]
 
 
 def calibrate_ways(
     models: Mapping[str, onnx.ModelProto], pairs: Sequence[CropPair], ways: Collection[str]
 ) -> Dict[str, Ranges]:
-    """Ranges by every method for each of some ways to put the xcorr network's set together
-    (XCORR_FEEDS); what the networks before it put out is computed once.
+    """Ranges of every activation of the three FP32 networks by every method, for each of some ways
+    to put the xcorr network's set together (XCORR_FEEDS); what the networks before it put out is
+    computed once.
 
     A way other than "own" comes with the bounds of its first feed's kernels channel by channel, for
-    recipes that fix the kernels' scales. Raises as `calibrate`.
+    recipes that fix the kernels' scales. Raises InputError for an empty or unusable set.
     """
-    if not pairs:
-        raise InputError("the calibration set is empty")
     feeds = network_feeds(models, pairs)
     both = {name: activation_bounds(models[name], feeds[name]) for name in ("target", "search")}
     found: Dict[str, Ranges] = {}

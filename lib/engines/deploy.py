@@ -11,19 +11,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 from lib.engines.calibration import METHOD, Ranges
-from lib.engines.export import (
-    export_network,
-    load_model,
-    save_model,
-    to_fp16,
-    with_constant_kernels,
-)
+from lib.engines.export import export_network, need_onnx, save_model, to_fp16, with_constant_kernels
 from lib.engines.quantize import GROUPS, METHODS, XCORR_KEPT, to_int8
 from lib.errors import InputError
 from lib.files import ROOT
@@ -93,14 +88,10 @@ class Quantisation:
     kept: Tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        asked = {
-            CALIBRATIONS: [self.calibration],
-            METHODS: [self.method],
-            tuple(RECIPES): [self.recipe],
-            tuple(GROUPS): self.kept,
-        }
-        for known, names in asked.items():
-            for name in set(names) - set(known):
+        asked: List[Tuple[str, Collection[str]]] = [(group, GROUPS) for group in self.kept]
+        asked += (self.calibration, CALIBRATIONS), (self.method, METHODS), (self.recipe, RECIPES)
+        for name, known in asked:
+            if name not in known:
                 raise InputError(f"quantisation: unknown '{name}' (there are {', '.join(known)})")
 
 
@@ -117,8 +108,13 @@ def framework_module(name: str) -> Any:
 def missing_frameworks(names: Sequence[str]) -> Dict[str, str]:
     """Those of the frameworks that cannot run here: name -> a sentence that says what is missing
     and what to do."""
-    found = {name: framework_module(name).missing() for name in names}
-    return {name: f"{FRAMEWORKS[name].title}: {said}" for name, said in found.items() if said}
+    missing = {}
+    for name in names:
+        try:
+            framework_module(name).need()
+        except InputError as error:
+            missing[name] = f"{FRAMEWORKS[name].title}: {error}"
+    return missing
 
 
 def choose_framework(name: str = "auto") -> str:
@@ -188,7 +184,7 @@ class Deployment:
             return self._plain[name]
         path = self._models / f"{name}.onnx" if self._models else None
         if path and path.is_file():
-            return load_model(path)
+            return need_onnx().load(str(path))
         model = export_network(self.weights, [name])[name]
         if path:
             save_model(model, path)
@@ -250,8 +246,6 @@ def refitted(
 ) -> Engine:
     """The xcorr engine with the kernels inside, as the thesis has it: `refit` replaces them.
     kernels: of a first target."""
-    if deployment.framework == "pytorch":
-        raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
     model = with_constant_kernels(deployment.model("xcorr", precision, quantisation), kernels)
     return deployment.compile(model, "xcorr", precision, refit=True)
 

@@ -26,7 +26,7 @@ from torch import nn
 
 from lib.environment import threads
 from lib.errors import InputError
-from lib.files import whole_file
+from lib.files import refuse_others, whole_file
 from lib.siamrpn.network import SiamRPN, fold_batch_norm
 from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, example_inputs, three_networks
 
@@ -75,7 +75,7 @@ def _export(module: nn.Module, name: str, network: SiamRPN) -> onnx.ModelProto:
         model.graph.initializer.append(_initializer(value.name, weights[value.name].numpy()))
     config = json.dumps(asdict(network.config))
     onnx.helper.set_model_props(model, {"network": name, "precision": "fp32", "config": config})
-    check(model)
+    need_onnx().checker.check_model(model, full_check=True)
     return model
 
 
@@ -122,11 +122,6 @@ def _without_identities(model: onnx.ModelProto) -> onnx.ModelProto:
     return set_nodes(model, kept)
 
 
-def check(model: onnx.ModelProto) -> None:
-    """ONNX's checker, inferred shapes as well. Raises the checker's errors."""
-    need_onnx().checker.check_model(model, full_check=True)
-
-
 # -- Other forms of a model ------------------------------------------------------------------------
 
 
@@ -152,7 +147,7 @@ def to_fp16(model: onnx.ModelProto) -> onnx.ModelProto:
     up = [cast(inside[value.name], value.name, types.FLOAT) for value in graph.output]
     set_nodes(half, [*down, *graph.node, *up])
     set_property(half, "precision", "fp16")
-    check(half)
+    need_onnx().checker.check_model(half, full_check=True)
     return half
 
 
@@ -180,20 +175,14 @@ def set_nodes(model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto]) -> onnx.M
 def with_constant_kernels(
     model: onnx.ModelProto, kernels: Mapping[str, np.ndarray]
 ) -> onnx.ModelProto:
-    """The xcorr network with the six kernels as weights of the same names instead of inputs: what
-    TensorRT refits by name. kernels: name -> (C, 1, 5, 5) float32."""
+    """The xcorr network with these six kernels as weights, by the names of its inputs or of the
+    weights that it has instead: what TensorRT refits by name. kernels: name -> (C, 1, 5, 5)
+    float32."""
     model = copy.deepcopy(model)
-    for value in [value for value in model.graph.input if value.name in KERNELS]:
-        model.graph.input.remove(value)
-        model.graph.initializer.append(_initializer(value.name, kernels[value.name]))
-    return model
-
-
-def set_initializers(model: onnx.ModelProto, values: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The same model object with weights replaced by name, e.g. the kernels of another target."""
-    for weight in model.graph.initializer:
-        if weight.name in values:
-            weight.CopyFrom(_initializer(weight.name, values[weight.name]))
+    for values in (model.graph.input, model.graph.initializer):
+        for value in [value for value in values if value.name in KERNELS]:
+            values.remove(value)
+    model.graph.initializer.extend(_initializer(name, kernels[name]) for name in KERNELS)
     return model
 
 
@@ -245,19 +234,14 @@ def _flop(model: onnx.ModelProto) -> float:
     known = shapes([*inferred.value_info, *inferred.input, *inferred.output])
     known.update({weight.name: tuple(weight.dims) for weight in inferred.initializer})
     source = {node.output[0]: node for node in inferred.node}
-    operations = [
-        2.0 * np.prod(known[origin(node.input[1], source)][1:]) * np.prod(known[node.output[0]])
-        for node in inferred.node
-        if node.op_type == "Conv"
-    ]
-    return float(sum(operations))
-
-
-def origin(tensor: str, source: Mapping[str, Any]) -> str:
-    """The tensor before quantisation and casts; source: the node that puts out each tensor."""
-    while tensor in source and source[tensor].op_type in QDQ:
-        tensor = source[tensor].input[0]
-    return tensor
+    operations = 0.0
+    for node in inferred.node:
+        if node.op_type == "Conv":
+            weight = node.input[1]
+            while weight in source and source[weight].op_type in QDQ:
+                weight = source[weight].input[0]
+            operations += 2.0 * np.prod(known[weight][1:]) * np.prod(known[node.output[0]])
+    return float(operations)
 
 
 def check_agreement(model: onnx.ModelProto, network: SiamRPN) -> float:
@@ -317,38 +301,10 @@ def run_onnx(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> List[np
 # -- Files -----------------------------------------------------------------------------------------
 
 
-def load_model(path: Union[str, Path]) -> onnx.ModelProto:
-    """Read an ONNX file of one of the three networks. Raises InputError for anything else."""
-    onnx = need_onnx()
-    try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such ONNX file") from None
-    except Exception as error:  # protobuf and the checker raise types of their own
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise InputError(f"{path}: not a readable ONNX model ({reason})") from None
-    about = properties(model)
-    name = about.get("network", "")
-    inputs, outputs = set(shapes(model.graph.input)), set(shapes(model.graph.output))
-    if not (
-        {"precision", "config"} <= set(about)
-        and name in NETWORKS
-        and inputs | set(KERNELS) == set(INPUTS[name]) | set(KERNELS)  # they may be weights
-        and outputs == set(OUTPUTS[name])
-    ):
-        raise InputError(f"{path}: not an ONNX model of a network that `siambook export` writes")
-    return model
-
-
 def save_model(model: onnx.ModelProto, path: Union[str, Path]) -> Path:
     """Write a model, whole or not at all. Raises InputError where it cannot be written, or where
-    `path` is a file that `load_model` would not read."""
-    if Path(path).exists():
-        try:
-            load_model(path)
-        except InputError as error:
-            raise InputError(f"{error}, so it is not replaced") from None
+    `path` is a file that PyTorch's exporter did not make."""
+    refuse_others(path, model.producer_name.encode())
     with whole_file(path) as temporary:
         temporary.write_bytes(model.SerializeToString())
     return Path(path)

@@ -13,7 +13,7 @@ from typing import Any, Collection, Dict, List, Mapping
 
 import numpy as np
 
-from lib.engines.export import cast, check, need_onnx, session, set_nodes, shapes
+from lib.engines.export import cast, need_onnx, session, set_nodes, shapes
 from lib.engines.quantize import group
 from lib.siamrpn.contract import check_feeds
 
@@ -44,7 +44,7 @@ def fp16_in(model: Any, groups: Collection[str]) -> Any:
         nodes.append(node)
         round_to_fp16(node.output[0], output)
     set_nodes(mixed, nodes)
-    check(mixed)
+    need_onnx().checker.check_model(mixed, full_check=True)
     return mixed
 
 

@@ -14,12 +14,13 @@ import io
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, Optional, Set
+from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 
 from lib.engines import plans
-from lib.engines.export import need_onnx, set_initializers
+from lib.engines.export import need_onnx, with_constant_kernels
+from lib.engines.quantize import group
 from lib.environment import threads
 from lib.errors import InputError
 from lib.files import digest
@@ -46,16 +47,6 @@ def core() -> Any:
             "the framework OpenVINO is not installed: pip install -e '.[engines]'"
         ) from None
     return openvino.Core()
-
-
-def missing() -> Optional[str]:
-    """What is missing to run OpenVINO here, in a sentence with what to do; None where nothing
-    is."""
-    try:
-        core()
-    except InputError as error:
-        return str(error)
-    return None
 
 
 def version() -> str:
@@ -146,8 +137,9 @@ class OpenVINOEngine:
             return built[0] if built else core().import_model(io.BytesIO(plan), "CPU", options)
 
         name = f"{self.network}-{self.precision}-openvino"
-        self._compiled, plan = plans.load_or_build(cache, name, key, compile_model, load)
-        self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data)
+        self._compiled, self.build_seconds, self.plan_bytes = plans.load_or_build(
+            cache, name, key, compile_model, load
+        )
         self._request = self._compiled.create_infer_request()
         self.inputs, self.outputs = (
             {port.get_any_name(): tuple(port.shape) for port in ports}
@@ -175,15 +167,15 @@ class OpenVINOEngine:
 
     def refit(self, kernels: Mapping[str, Any]) -> None:
         """OpenVINO has no refitting: the model with the kernels as constants is compiled again."""
-        model = set_initializers(need_onnx().load_from_string(self._model), kernels)
+        model = with_constant_kernels(need_onnx().load_from_string(self._model), kernels)
         self._compile(model.SerializeToString(), None)  # of no use to another target
 
     def executed(self) -> Dict[str, int]:
         counts: Counter = Counter()
         for operation in self._compiled.get_runtime_model().get_ops():
-            if _is_convolution(operation):
-                precision = str(operation.get_rt_info()["runtimePrecision"].astype(str))
-                counts[NAMES.get(precision, "other")] += 1
+            about = operation.get_rt_info()
+            if LAYERS.get(str(about["layerType"].astype(str))) == "convolution":
+                counts[NAMES.get(str(about["runtimePrecision"].astype(str)), "other")] += 1
         return dict(counts)
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
@@ -193,31 +185,15 @@ class OpenVINOEngine:
             self(feeds)
             for layer in self._request.profiling_info:
                 seconds[layer.node_name] += layer.real_time.total_seconds() / calls
-        correlations = self._correlations()
         layers = []
         for layer in self._request.profiling_info:
             name, kind = layer.node_name, LAYERS.get(layer.node_type, "other")
+            if kind == "convolution" and group(name) == "correlation":
+                kind = "correlation"
             executed = layer.exec_type.rsplit("_", 1)[-1].lower().replace("fp32", "f32")
             if layer.node_type not in UNTIMED or seconds[name]:
-                kind = "correlation" if name in correlations else kind
                 layers.append(LayerTime(name, kind, NAMES.get(executed, ""), seconds[name]))
         return layers
 
-    def _correlations(self) -> Set[str]:
-        """The xcorr network's grouped convolutions: OpenVINO gives their weights five dimensions,
-        with the groups in front."""
-        return {
-            operation.get_friendly_name()
-            for operation in self._compiled.get_runtime_model().get_ops()
-            if self.network == "xcorr"
-            and _is_convolution(operation)
-            and operation.get_input_size() > 1
-            and len(operation.input(1).get_partial_shape()) == 5
-        }
 
-
-def _is_convolution(operation: Any) -> bool:
-    return LAYERS.get(str(operation.get_rt_info()["layerType"].astype(str))) == "convolution"
-
-
-build = OpenVINOEngine  # what every module that compiles calls its engine
+need, build = core, OpenVINOEngine  # by the names that `contract.Engine` gives

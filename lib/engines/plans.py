@@ -1,31 +1,23 @@
 """Plans (serialised engines) on disk: one is used again only where everything that decides it is
 the same (thesis section 4.2).
 
-A plan file is a line of JSON (the key, what the build took, a checksum), then the plan. One that
+A plan file is a line of JSON (the key, what the build took, a digest), then the plan. One that
 is damaged, of another key or refused by its framework is built again, with a line on standard
 error that says so.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Mapping, NamedTuple, Optional, Tuple, TypeVar
+from typing import Callable, Mapping, Optional, Tuple, TypeVar
 
 from lib.errors import InputError
 from lib.files import digest, whole_file
 
 Loaded = TypeVar("Loaded")
-
-
-class Plan(NamedTuple):
-    """A serialised engine, and the seconds that its build took."""
-
-    data: bytes
-    build_seconds: float
 
 
 def plan_path(folder: Path, name: str, key: Mapping[str, str]) -> Path:
@@ -39,8 +31,9 @@ def load_or_build(
     key: Mapping[str, str],
     build: Callable[[], bytes],
     load: Callable[[bytes], Loaded],
-) -> Tuple[Loaded, Plan]:
-    """The engine from its kept plan, or built now and kept. folder: None keeps nothing.
+) -> Tuple[Loaded, float, int]:
+    """The engine from its kept plan, or built now and kept; the seconds that its build took, and
+    the plan's bytes. folder: None keeps nothing.
 
     key: all that decides a plan (model, precision, framework and its version, device, options).
     build makes a plan, load makes an engine of one. What load raises for a kept plan leads to a new
@@ -50,33 +43,28 @@ def load_or_build(
     path = plan_path(folder, name, key) if folder else None
     if path is not None and path.is_file():
         try:
-            plan = _read(path, key)
-            return load(plan.data), plan
+            data, seconds = _read(path, key)
+            return load(data), seconds, len(data)
         except Exception as error:  # whatever a framework raises for a plan that it does not take
             reason = " ".join(str(error).split())[:200]
             print(f"{path}: the kept plan cannot be used, built again ({reason})", file=sys.stderr)
     begin = time.perf_counter()
     data = build()
-    plan = Plan(data, time.perf_counter() - begin)
+    seconds = time.perf_counter() - begin
     if path is not None:
+        head = {"key": dict(key), "build_seconds": seconds, "digest": digest(data)}
         try:
-            _write(path, key, plan)
+            with whole_file(path) as temporary:
+                temporary.write_bytes(json.dumps(head).encode() + b"\n" + data)
         except InputError as error:
             print(f"{error}; the engine will be built again next time", file=sys.stderr)
-    return load(data), plan
+    return load(data), seconds, len(data)
 
 
-def _write(path: Path, key: Mapping[str, str], plan: Plan) -> None:
-    checksum = hashlib.sha256(plan.data).hexdigest()
-    head = {"key": dict(key), "build_seconds": plan.build_seconds, "sha256": checksum}
-    with whole_file(path) as temporary:
-        temporary.write_bytes(json.dumps(head, sort_keys=True).encode() + b"\n" + plan.data)
-
-
-def _read(path: Path, key: Mapping[str, str]) -> Plan:
+def _read(path: Path, key: Mapping[str, str]) -> Tuple[bytes, float]:
     """Raises ValueError, KeyError or TypeError for anything but an undamaged plan of this key."""
     line, _, data = path.read_bytes().partition(b"\n")
     head = json.loads(line)
-    if (head["key"], head["sha256"]) != (dict(key), hashlib.sha256(data).hexdigest()):
+    if (head["key"], head["digest"]) != (dict(key), digest(data)):
         raise ValueError("it is damaged, or was made for another key")
-    return Plan(data, float(head["build_seconds"]))
+    return data, float(head["build_seconds"])

@@ -6,16 +6,13 @@ from __future__ import annotations
 import copy
 import os
 import time
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lib.errors import InputError
-from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.contract import EngineNetwork, LayerTime, check_feeds
 from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import BRANCHES, OUTPUTS, example_inputs, three_networks
@@ -32,9 +29,8 @@ LAYERS = {
 }
 
 
-def missing() -> Optional[str]:
-    """None: PyTorch is a dependency of everything here."""
-    return None
+def need() -> None:
+    """Nothing: PyTorch is a dependency of everything here."""
 
 
 def version() -> str:
@@ -79,6 +75,8 @@ class TorchEngine:
         self.on = usable_device(device)
         half = torch.float16 if self.on.type == "cuda" else torch.bfloat16
         self.type = torch.float32 if precision == "fp32" else half
+        names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+        self._executed = names[self.type]
         # A cast changes a module, and the three share weights
         own = module if precision == "fp32" else copy.deepcopy(module)
         self.module = own.eval().to(self.on, self.type)
@@ -106,26 +104,24 @@ class TorchEngine:
     def refit(self, kernels: Mapping[str, Any]) -> None:
         raise InputError("PyTorch takes kernels as inputs and cannot be refitted")
 
-    @property
-    def _executed(self) -> str:
-        return {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[self.type]
-
     def executed(self) -> Dict[str, int]:
         convolutions = sum(isinstance(module, nn.Conv2d) for module in self.module.modules())
         return {self._executed: convolutions + (len(BRANCHES) if self.network == "xcorr" else 0)}
 
     def profile(self, feeds: Mapping[str, Any], calls: int) -> List[LayerTime]:
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # or it tells standard error what it does
         from torch.profiler import ProfilerActivity, profile
 
         self(feeds)
         gpu = self.on.type == "cuda"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-        with _quiet(), profile(activities=activities, record_shapes=True) as record:
+        with profile(activities=activities, record_shapes=True) as record:
             for _ in range(calls):
                 self(feeds)
         spent: Dict[Tuple[str, str], float] = {}
         for event in record.events():
-            if event.name in LAYERS and not _inside_a_layer(event):
+            # What another operator calls is part of that operator's time
+            if event.name in LAYERS and event.cpu_parent is None:
                 layer = f"{event.name} {event.input_shapes}", self._kind(event)
                 time_us = event.device_time_total if gpu else event.cpu_time_total
                 spent[layer] = spent.get(layer, 0.0) + time_us * 1e-6 / calls
@@ -142,29 +138,6 @@ class TorchEngine:
         return "correlation" if weight[1:2] == [1] else LAYERS[event.name]
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the profiler's own log writes to standard error, past Python."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-
-
-def _inside_a_layer(event: Any) -> bool:
-    """Whether another layer's time holds this operator's, as that of a copy inside a
-    convolution."""
-    while event.cpu_parent is not None:
-        event = event.cpu_parent
-        if event.name in LAYERS:
-            return True
-    return False
-
-
 def torch_network(network: SiamRPN, device: str = "cpu") -> EngineNetwork:
     """A SiamRPN++ as the tracker's network in PyTorch FP32."""
     engines = {
@@ -172,8 +145,3 @@ def torch_network(network: SiamRPN, device: str = "cpu") -> EngineNetwork:
         for name, module in three_networks(network).items()
     }
     return EngineNetwork(engines)
-
-
-def load(weights: Union[str, Path], device: str = "cpu") -> EngineNetwork:
-    """The tracker's network in PyTorch FP32 from a checkpoint (`checkpoint.load_network`)."""
-    return torch_network(load_network(weights), device)

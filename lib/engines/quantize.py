@@ -16,31 +16,12 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Collection,
-    Dict,
-    Iterable,
-    List,
-    Mapping,
-    Sequence,
-    Set,
-)
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Dict, NamedTuple
 
 import numpy as np
 
-from lib.engines.export import (
-    check,
-    need_onnx,
-    properties,
-    session,
-    set_nodes,
-    set_property,
-    shapes,
-)
+from lib.engines.export import need_onnx, properties, session, set_nodes, set_property, shapes
 from lib.errors import InputError
 from lib.siamrpn.contract import check_feeds
 from lib.siamrpn.parts import KERNELS
@@ -88,17 +69,11 @@ def quantize(x: np.ndarray, step: Any) -> np.ndarray:
 # -- Ranges from histograms ------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Histogram:
-    """Absolute values of one tensor: counts (BINS,) over 0..largest."""
+class Histogram(NamedTuple):
+    """Absolute values of one tensor: counts (BINS,) over 0..largest, which is the bound "minmax"."""
 
     largest: float
     counts: np.ndarray
-
-
-def minmax_bound(histogram: Histogram) -> float:
-    """The largest value seen."""
-    return histogram.largest
 
 
 def percentile_bound(histogram: Histogram, percentile: float = PERCENTILE) -> float:
@@ -155,7 +130,7 @@ def divergences(counts: np.ndarray) -> np.ndarray:
 
 def observe(
     model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]], tensors: Sequence[str]
-) -> Dict[str, Histogram]:
+) -> dict[str, Histogram]:
     """Histograms of tensors over all feeds, the model run in FP32 by ONNX Runtime: once for the
     largest values, once to count.
 
@@ -184,7 +159,7 @@ def observe(
 
 def observer(
     model: onnx.ModelProto, tensors: Sequence[str]
-) -> Callable[[Mapping[str, np.ndarray]], Dict[str, np.ndarray]]:
+) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.ndarray]]:
     """A function from feeds to the values of inner tensors."""
     onnx = need_onnx()
     inputs, outputs = shapes(model.graph.input), {value.name for value in model.graph.output}
@@ -197,7 +172,7 @@ def observer(
     )
     runtime = session(open_model, every_tensor=True)
 
-    def run(feeds: Mapping[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    def run(feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         check_feeds(inputs, feeds, "calibrated")
         values = dict(zip(inner, runtime.run(inner, dict(feeds)))) if inner else {}
         return {**values, **{name: feeds[name] for name in tensors if name in inputs}}
@@ -207,14 +182,14 @@ def observer(
 
 def activation_bounds(
     model: onnx.ModelProto, feeds: Sequence[Mapping[str, np.ndarray]]
-) -> Dict[str, Bounds]:
+) -> dict[str, Bounds]:
     """method -> tensor -> bound, for every activation that `to_int8` may quantise; one pass for all
     methods. Raises as `observe`."""
-    histograms = observe(model, feeds, quantisable(model))
-    bound = {"minmax": minmax_bound, "entropy": entropy_bound, "percentile": percentile_bound}
+    histograms = observe(model, feeds, quantisable(model)).items()
     return {
-        method: {name: bound[method](histogram) for name, histogram in histograms.items()}
-        for method in METHODS
+        "minmax": {name: histogram.largest for name, histogram in histograms},
+        "entropy": {name: entropy_bound(histogram) for name, histogram in histograms},
+        "percentile": {name: percentile_bound(histogram) for name, histogram in histograms},
     }
 
 
@@ -244,7 +219,7 @@ def group(node: str) -> str:
     return next((name for name, begin in GROUPS.items() if re.match(begin, node)), "")
 
 
-def _read_by(node: onnx.NodeProto, what: str, constants: Collection[str]) -> List[str]:
+def _read_by(node: onnx.NodeProto, what: str, constants: Collection[str]) -> list[str]:
     """The activations that a node of this `kind` reads as integers. Of a shortcut's sum only the
     shortcut: the other one stays where it is computed."""
     if not what:
@@ -253,7 +228,7 @@ def _read_by(node: onnx.NodeProto, what: str, constants: Collection[str]) -> Lis
     return [tensor for tensor in tensors if tensor not in constants]
 
 
-def _constants(model: onnx.ModelProto) -> Dict[str, Any]:
+def _constants(model: onnx.ModelProto) -> dict[str, Any]:
     """Weights by name, and None for what Constant nodes put out."""
     nodes = (node for node in model.graph.node if node.op_type == "Constant")
     return {
@@ -262,7 +237,7 @@ def _constants(model: onnx.ModelProto) -> Dict[str, Any]:
     }
 
 
-def quantisable(model: onnx.ModelProto) -> List[str]:
+def quantisable(model: onnx.ModelProto) -> list[str]:
     """The activations that `to_int8` may quantise, in the order of the graph."""
     constants = _constants(model)
     read = (_read_by(node, kind(node, model), constants) for node in model.graph.node)
@@ -291,7 +266,7 @@ def to_int8(
             read = _read_by(node, what, constants)
             for tensor in read:
                 channels = sizes[tensor][0] if fixed_kernels and tensor in KERNELS else 0
-                qdq.add_activation(tensor, _step(bounds, tensor, channels))
+                qdq.add(tensor, _step(bounds, tensor, channels))
             node.input[:] = [f"{tensor}_dq" if tensor in read else tensor for tensor in node.input]
             if what in ("convolution", "last"):
                 qdq.add_weight(constants[node.input[1]])
@@ -299,7 +274,7 @@ def to_int8(
         qdq.nodes.append(node)
     set_nodes(int8, qdq.nodes)
     set_property(int8, "precision", "int8")
-    check(int8)
+    need_onnx().checker.check_model(int8, full_check=True)
     return int8
 
 
@@ -323,44 +298,40 @@ class _QDQ:
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self.graph = graph
-        self.nodes: List[Any] = []
-        self._done: Set[str] = set()
+        self.nodes: list[Any] = []
+        self._done: set[str] = set()
 
-    def add_activation(self, tensor: str, step: np.ndarray) -> None:
-        """Quantise a tensor where the model runs."""
-        if tensor not in self._done:
-            ends = self._scales(tensor, step)
-            self._node("QuantizeLinear", tensor, [tensor, *ends], "q", step.ndim)
-            self._node("DequantizeLinear", tensor, [f"{tensor}_q", *ends], "dq", step.ndim)
-            self._done.add(tensor)
+    def add(self, tensor: str, step: np.ndarray, integers: np.ndarray | None = None) -> None:
+        """Quantise a tensor by one step, or one for each channel: where the model runs, or now to
+        these integers."""
+        if tensor in self._done:
+            return
+        self._done.add(tensor)
+        ends = {"scale": step, "zero": np.zeros(step.shape, np.int8)}
+        if integers is None:
+            self._node("Quantize", tensor, tensor, "q", step.ndim)
+        else:
+            ends = {"q": integers, **ends}
+        self._node("Dequantize", tensor, f"{tensor}_q", "dq", step.ndim)
+        for end, value in ends.items():
+            constant = need_onnx().numpy_helper.from_array(value, f"{tensor}_{end}")
+            self.graph.initializer.append(constant)
 
     def add_weight(self, weight: onnx.TensorProto) -> None:
         """Replace a weight by its integers, with a scale for every output channel."""
-        name = weight.name
-        if name not in self._done:
+        if weight.name not in self._done:
             values = need_onnx().numpy_helper.to_array(weight)
             step = scale(np.abs(values).reshape(len(values), -1).max(1)).astype(np.float32)
-            integers = quantize(values, step.reshape(-1, *[1] * (values.ndim - 1)))
-            ends = [self._constant(f"{name}_q", integers), *self._scales(name, step)]
-            self._node("DequantizeLinear", name, ends, "dq", 1)
+            each = step.reshape(-1, *[1] * (values.ndim - 1))
+            self.add(weight.name, step, quantize(values, each))
             self.graph.initializer.remove(weight)
-            self._done.add(name)
 
-    def _scales(self, tensor: str, step: np.ndarray) -> List[str]:
-        zero = np.zeros(step.shape, np.int8)
-        return [self._constant(f"{tensor}_scale", step), self._constant(f"{tensor}_zero", zero)]
-
-    def _constant(self, name: str, value: np.ndarray) -> str:
-        self.graph.initializer.append(need_onnx().numpy_helper.from_array(value, name))
-        return name
-
-    def _node(self, kind: str, tensor: str, inputs: List[str], end: str, per_channel: int) -> None:
-        name, axis = (
-            f"{kind[: -len('Linear')].lower()}_{tensor}",
-            {"axis": 0} if per_channel else {},
-        )
-        node = need_onnx().helper.make_node(kind, inputs, [f"{tensor}_{end}"], name=name, **axis)
-        self.nodes.append(node)
+    def _node(self, kind: str, tensor: str, read: str, end: str, per_channel: int) -> None:
+        inputs = [read, f"{tensor}_scale", f"{tensor}_zero"]
+        axis = {"axis": 0} if per_channel else {}
+        name, output = f"{kind.lower()}_{tensor}", f"{tensor}_{end}"
+        make_node = need_onnx().helper.make_node
+        self.nodes.append(make_node(f"{kind}Linear", inputs, [output], name=name, **axis))
 
 
 def channel_bounds(kernels: Mapping[str, np.ndarray]) -> Bounds:

@@ -37,8 +37,8 @@ class LayerTime(NamedTuple):
 
 class Engine(Protocol):
     """One network, ready to run. A module of lib/engines that compiles has `build(bytes of an ONNX
-    model, network, precision, folder for plans, refit)`, `version()` and `missing()`; PyTorch's
-    engine is made from the module."""
+    model, network, precision, folder for plans, refit)`, `version()`, and `need()`, which raises
+    InputError where the framework cannot run here; PyTorch's engine is made from the module."""
 
     network: str  # "target", "search" or "xcorr"
     framework: str  # "OpenVINO 2026.4.1"

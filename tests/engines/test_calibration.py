@@ -18,11 +18,9 @@ from lib.engines.calibration import (  # noqa: E402
     METHOD,
     XCORR_FEEDS,
     CropPair,
-    calibrate,
     calibrate_ways,
     calibration_path,
     dataset_pairs,
-    frames_per_sequence,
     network_feeds,
     read_ranges,
     thesis_pairs,
@@ -76,30 +74,10 @@ def pairs():
 
 @pytest.fixture(scope="module")
 def ranges(models, pairs):
-    return calibrate(models, pairs)
+    return calibrate_ways(models, pairs, ["own"])["own"]
 
 
 # -- Sets ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "total, requested, each",
-    [(21356, 1000, 22), (1000, 1000, 1), (1001, 1000, 2), (10, 1000, 1), (301, 30, 11)],
-)
-def test_every_sequence_gives_total_over_requested_frames_rounded_up(total, requested, each):
-    assert frames_per_sequence(total, requested) == each
-
-
-@pytest.mark.parametrize("total, requested", [(0, 1000), (21356, 0), (21356, -1)])
-def test_a_set_of_no_frames_is_refused(total, requested):
-    with pytest.raises(InputError, match="is not possible"):
-        frames_per_sequence(total, requested)
-
-
-def test_vot2018_gives_22_frames_of_each_sequence(shared):
-    dataset = load_dataset(shared / "vot2018" / "VOT2018.json")
-    assert len(dataset) == 60
-    assert frames_per_sequence(sum(map(len, dataset)), 1000) == 22
 
 
 def video(folder, name, length, first):
@@ -152,9 +130,8 @@ def test_so_many_frames_as_asked_come_from_a_dataset(numbered, total):
     assert abs(short - min(total, 22) * 2 / 22) < 1
 
 
-def test_the_same_seed_chooses_the_same_frames_and_another_seed_others(numbered):
-    assert numbers(thesis_pairs(numbered, 4, seed=5)) == numbers(thesis_pairs(numbered, 4, seed=5))
-    assert numbers(thesis_pairs(numbered, 4, seed=5)) != numbers(thesis_pairs(numbered, 4, seed=6))
+def test_the_same_frames_are_chosen_each_time(numbered):
+    assert numbers(thesis_pairs(numbered, 4)) == numbers(thesis_pairs(numbered, 4))
 
 
 class Listener:
@@ -265,9 +242,8 @@ def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_els
         assert np.array_equal(feeds["map_cls2"], given["map_loc4"]) and np.array_equal(
             feeds["map_loc3"], given["map_cls3"]
         )
-    again, other = xcorr_feeds(own, "stand-in"), xcorr_feeds(own, "stand-in", seed=1)
+    again = xcorr_feeds(own, "stand-in")
     assert np.array_equal(again[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
-    assert not np.array_equal(other[0]["kernel_cls2"], made["stand-in"][0]["kernel_cls2"])
 
 
 def test_every_network_gets_a_range_for_every_activation_by_every_method(models, ranges):
@@ -299,7 +275,7 @@ def test_ways_that_are_asked_for_together_get_what_they_get_alone(models, pairs,
 
 def test_an_empty_set_is_refused(models):
     with pytest.raises(InputError, match="the calibration set is empty"):
-        calibrate(models, [])
+        calibrate_ways(models, [], ["own"])
 
 
 # -- Files -----------------------------------------------------------------------------------------

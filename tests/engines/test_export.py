@@ -21,13 +21,10 @@ from lib.engines.export import (  # noqa: E402
     check_agreement,
     describe,
     export_network,
-    load_model,
     properties,
     random_feeds,
     run_onnx,
     save_model,
-    set_initializers,
-    set_property,
     shapes,
     to_fp16,
     with_constant_kernels,
@@ -98,6 +95,13 @@ def changed(model, change):
     return copied
 
 
+def with_weights(model, name, values):
+    """A copy with other values of a weight."""
+    [place] = [at for at, one in enumerate(model.graph.initializer) if one.name == name]
+    new = onnx.numpy_helper.from_array(values, name)
+    return changed(model, lambda model: model.graph.initializer[place].CopyFrom(new))
+
+
 def of_the_range(own, theirs):
     return np.abs(own - theirs).max() / np.ptp(theirs)
 
@@ -163,9 +167,9 @@ def test_the_three_exported_networks_in_a_row_are_the_whole_network(network, mod
 
 @pytest.mark.parametrize("factor", [1.01, np.nan])
 def test_a_model_of_other_weights_does_not_pass_for_this_network(network, models, factor):
-    other = changed(models["search"], lambda model: None)
-    weight = max(other.graph.initializer, key=lambda tensor: np.prod(tensor.dims))
-    set_initializers(other, {weight.name: onnx.numpy_helper.to_array(weight) * factor})
+    weight = max(models["search"].graph.initializer, key=lambda tensor: np.prod(tensor.dims))
+    values = onnx.numpy_helper.to_array(weight) * np.float32(factor)
+    other = with_weights(models["search"], weight.name, values)
     with pytest.raises(InputError, match="the exported search network differs from PyTorch"):
         check_agreement(other, network)
 
@@ -273,12 +277,11 @@ def test_fp16_answers_are_close_to_fp32_and_the_fp32_model_stays_as_it_was(demo)
 
 @pytest.mark.parametrize("value", [7e4, -7e4, np.inf, np.nan])
 def test_a_weight_that_fp16_has_no_number_for_is_named(models, value):
-    model = changed(models["xcorr"], lambda model: None)
-    weight = model.graph.initializer[3]
+    weight = models["xcorr"].graph.initializer[3]
     values = onnx.numpy_helper.to_array(weight).copy()
     values.flat[0] = value
     with pytest.raises(InputError, match=f"FP16: the weights '{weight.name}'"):
-        to_fp16(set_initializers(model, {weight.name: values}))
+        to_fp16(with_weights(models["xcorr"], weight.name, values))
 
 
 def test_kernels_as_weights_answer_as_kernels_as_inputs_also_for_a_second_target(models):
@@ -288,7 +291,7 @@ def test_kernels_as_weights_answer_as_kernels_as_inputs_also_for_a_second_target
     fitted = with_constant_kernels(models["xcorr"], kernels[0])
     assert list(shapes(fitted.graph.input)) == list(MAPS)
     for inside in kernels:
-        own = onnx_runtime(set_initializers(fitted, inside), maps)
+        own = onnx_runtime(with_constant_kernels(fitted, inside), maps)
         theirs = onnx_runtime(models["xcorr"], {**inside, **maps})
         assert all(of_the_range(own[name], theirs[name]) < 1e-6 for name in ("cls", "loc"))
     assert set(KERNELS) <= set(shapes(models["xcorr"].graph.input))
@@ -308,79 +311,16 @@ def test_a_saved_model_is_read_back_as_it_was_at_every_precision(models, tmp_pat
         ]
     ):
         path = save_model(model, tmp_path / "new" / f"{index}.onnx")
-        assert load_model(path) == model
+        assert onnx.load(str(path)) == model
     assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
         f"{index}.onnx" for index in range(6)
     ]
 
 
-def test_a_model_of_another_network_is_refused_and_says_what_makes_the_right_ones(tmp_path):
-    helper, single = onnx.helper, onnx.TensorProto.FLOAT
-    graph = helper.make_graph(
-        [helper.make_node("Relu", ["image"], ["answer"])],
-        "other",
-        [helper.make_tensor_value_info("image", single, (1, 3))],
-        [helper.make_tensor_value_info("answer", single, (1, 3))],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    path = save_model(model, tmp_path / "other.onnx")
-    with pytest.raises(InputError, match="that `siambook export` writes"):
-        load_model(path)
-
-
-def renamed_output(model):
-    for node in model.graph.node:
-        node.output[:] = ["scores" if tensor == "cls" else tensor for tensor in node.output]
-    model.graph.output[0].name = "scores"
-
-
-def without_config(model):
-    entries = [entry for entry in model.metadata_props if entry.key != "config"]
-    del model.metadata_props[:]
-    model.metadata_props.extend(entries)
-
-
-@pytest.mark.parametrize(
-    "name, change",
-    [
-        ("target", lambda model: set_property(model, "network", "search")),
-        ("xcorr", renamed_output),
-        ("xcorr", without_config),
-    ],
-    ids=["another of the three", "output name", "no configuration"],
-)
-def test_a_model_that_does_not_fit_is_refused_in_one_sentence(models, tmp_path, name, change):
-    path = save_model(changed(models[name], change), tmp_path / "model.onnx")
-    with pytest.raises(InputError) as refusal:
-        load_model(path)
-    assert str(refusal.value).startswith(f"{path}: ")
-    assert "\n" not in str(refusal.value)
-
-
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda path: path.unlink(), "no such ONNX file"),
-        (lambda path: path.write_bytes(b""), "not a readable ONNX model"),
-        (lambda path: path.write_text("no model"), "not a readable ONNX model"),
-        (lambda path: path.write_bytes(path.read_bytes()[:-5000]), "not a readable ONNX model"),
-        (lambda path: (path.unlink(), path.mkdir()), "not a readable ONNX model"),
-    ],
-    ids=["missing", "empty", "text", "cut short", "a folder"],
-)
-def test_a_damaged_file_is_refused_in_one_sentence(models, tmp_path, damage, words):
-    path = save_model(models["xcorr"], tmp_path / "xcorr.onnx")
-    damage(path)
-    with pytest.raises(InputError) as refusal:
-        load_model(path)
-    assert str(refusal.value).startswith(f"{path}: {words}")
-    assert "\n" not in str(refusal.value)
-
-
 def test_a_file_of_others_is_not_replaced(models, tmp_path):
     path = save_model(models["xcorr"], save_model(models["xcorr"], tmp_path / "xcorr.onnx"))
     path.write_text("notes")
-    with pytest.raises(InputError, match=r"not a readable ONNX model.* not replaced"):
+    with pytest.raises(InputError, match="was not made by this command"):
         save_model(models["xcorr"], path)
     assert path.read_text() == "notes"
 
@@ -440,7 +380,7 @@ def full_size(shared, tmp_path_factory):
 def test_the_full_model_exports_in_under_four_gigabytes(full_size):
     folder, memory = full_size
     assert 4e8 < memory < 4e9  # more than the weights themselves, which says that it was measured
-    described = {name: describe(load_model(folder / f"{name}.onnx")) for name in NETWORKS}
+    described = {name: describe(onnx.load(str(folder / f"{name}.onnx"))) for name in NETWORKS}
     assert described["search"]["outputs"] == {
         f"map_{branch}": (1, 256, 29, 29) for branch in BRANCHES
     }

@@ -64,10 +64,10 @@ def test_a_plan_of_the_same_key_is_loaded_and_tells_what_its_build_took(kept, ca
     folder, path = kept
     first = json.loads(path.read_bytes().split(b"\n", 1)[0])
     maker = Maker(b"not used")
-    engine, plan = maker(folder)
+    engine, seconds, size = maker(folder)
     assert engine == f"engine of {len(DATA)} bytes"
     assert (maker.built, maker.loaded) == (0, [DATA])
-    assert plan.data == DATA and plan.build_seconds == first["build_seconds"]
+    assert (seconds, size) == (first["build_seconds"], len(DATA))
     assert capsys.readouterr().err == ""
 
 
@@ -109,7 +109,7 @@ def test_a_damaged_plan_is_built_again_with_one_line_that_names_it(kept, capsys,
     folder, path = kept
     damage(path)
     maker = Maker()
-    engine, _ = maker(folder)
+    engine, _, _ = maker(folder)
     assert (maker.built, maker.loaded) == (1, [DATA])
     assert engine == f"engine of {len(DATA)} bytes"
     said = capsys.readouterr().err
@@ -142,8 +142,8 @@ def test_a_plan_that_its_framework_refuses_is_built_again(kept, capsys):
             raise RuntimeError("deserialisation failed:\n  version mismatch")
         return "engine"
 
-    engine, plan = plans.load_or_build(folder, "search-int8", KEY, lambda: b"new plan", load)
-    assert (engine, plan.data, attempts) == ("engine", b"new plan", [DATA, b"new plan"])
+    engine, _, size = plans.load_or_build(folder, "search-int8", KEY, lambda: b"new plan", load)
+    assert (engine, size, attempts) == ("engine", len(b"new plan"), [DATA, b"new plan"])
     assert str(path) in (said := capsys.readouterr().err)
     assert "(deserialisation failed: version mismatch)" in said and said.count("\n") == 1
 
@@ -161,15 +161,15 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
         maker = Maker()
-        _, plan = maker(None)
-        assert maker.built == 1 and plan.data == DATA
+        _, _, size = maker(None)
+        assert maker.built == 1 and size == len(DATA)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_made_is_a_line_and_the_engine_runs(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     maker = Maker()
-    engine, _ = maker(tmp_path / "file" / "plans")
+    engine, _, _ = maker(tmp_path / "file" / "plans")
     assert engine == f"engine of {len(DATA)} bytes"
     assert "cannot be written" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_while_a_plan_is_written_is_a_line_and_leaves_nothi
     maker = Maker()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        engine, _ = maker(tmp_path)
+        engine, _, _ = maker(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert engine == f"engine of {len(DATA)} bytes"

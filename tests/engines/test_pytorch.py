@@ -10,8 +10,7 @@ torch = pytest.importorskip("torch")
 
 from lib.engines.deploy import Deployment  # noqa: E402
 from lib.engines.export import random_feeds  # noqa: E402
-from lib.engines.pytorch import TorchEngine, load, torch_network, usable_device, version  # noqa: E402
-from lib.engines.zoo import DEMO_WEIGHTS  # noqa: E402
+from lib.engines.pytorch import TorchEngine, torch_network, usable_device, version  # noqa: E402
 from lib.errors import InputError  # noqa: E402
 from lib.measure.speed import full_size_network  # noqa: E402
 from lib.siamrpn.contract import LAYER_TYPES, by_type  # noqa: E402
@@ -137,14 +136,6 @@ def test_the_name_tells_the_precisions_that_are_mixed(network):
     exemplar, search = crops(3)
     (cls, _), (cls32, _) = (each.track(each.template(exemplar), search) for each in (mixed, exact))
     assert 0 < np.abs(cls - cls32).max() < 0.1 * np.ptp(cls32)
-
-
-def test_weights_from_a_file_run_as_they_are():
-    engine_network = load(DEMO_WEIGHTS)
-    exemplar, search = (np.full((1, 3, size, size), 128, np.float32) for size in (127, 255))
-    cls, loc = engine_network.track(engine_network.template(exemplar), search)
-    assert (cls.shape, loc.shape) == ((1, 10, 25, 25), (1, 20, 25, 25))
-    assert np.isfinite(cls).all() and np.isfinite(loc).all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

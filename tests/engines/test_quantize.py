@@ -22,7 +22,6 @@ from lib.engines.quantize import (  # noqa: E402
     divergences,
     entropy_bound,
     kind,
-    minmax_bound,
     observe,
     percentile_bound,
     quantisable,
@@ -183,7 +182,6 @@ def test_the_percentile_bound_is_numpys_within_a_bin():
             <= expected + 2.01 * kept.largest / BINS
         )
     assert percentile_bound(kept, 100.0) == pytest.approx(kept.largest)
-    assert minmax_bound(kept) == np.abs(values).max()
 
 
 def test_entropy_cuts_outliers_off_where_the_rest_needs_every_level():
@@ -193,7 +191,6 @@ def test_entropy_cuts_outliers_off_where_the_rest_needs_every_level():
     counts[1:128] = np.where(np.arange(1, 128) % 2, 10, 1000)
     counts[127], counts[-1] = 1000, 1
     assert entropy_bound(Histogram(20.48, counts)) == pytest.approx(1.28)
-    assert minmax_bound(Histogram(20.48, counts)) == 20.48
 
 
 def test_entropy_keeps_the_whole_range_of_what_it_represents_without_loss():
@@ -213,7 +210,7 @@ def test_zeros_after_a_relu_say_nothing_about_the_range():
 
 def test_a_tensor_of_zeros_has_a_bound_and_is_quantised_to_zeros():
     nothing = Histogram(0.0, np.array([7] + [0] * (BINS - 1)))
-    for method in (minmax_bound, entropy_bound, percentile_bound):
+    for method in (entropy_bound, percentile_bound):
         assert method(nothing) == 0.0
     assert not quantize(np.zeros(3), scale(0.0)).any()
 

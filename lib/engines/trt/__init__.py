@@ -6,6 +6,6 @@ model, `engine` runs it, `layers` names the layers of a plan.
 """
 
 from lib.engines.trt.engine import build
-from lib.engines.trt.installed import missing, version
+from lib.engines.trt.installed import need, version
 
-__all__ = ["build", "missing", "version"]
+__all__ = ["build", "need", "version"]

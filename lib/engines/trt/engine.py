@@ -12,7 +12,7 @@ import numpy as np
 from lib.engines import cuda, plans
 from lib.engines.export import need_onnx
 from lib.engines.trt.installed import checked, flavour, log
-from lib.engines.trt.layers import classify, correlations, layer_precision
+from lib.engines.trt.layers import classify, layer_precision
 from lib.engines.trt.plan import build_plan, refittable
 from lib.errors import InputError
 from lib.files import digest
@@ -75,12 +75,10 @@ class TensorRTEngine:
         self.framework, self.device = flavour().name, self._gpu.name
         # Before TensorRT 10, kernels cannot be inputs
         self.refits = network == "xcorr" and (refit or not flavour().typed)
-        proto = need_onnx().load_from_string(model)
         kernels: Dict[str, np.ndarray] = {}
         if self.refits:
-            proto, kernels = refittable(proto)
+            proto, kernels = refittable(need_onnx().load_from_string(model))
             model = proto.SerializeToString()
-        self._correlations = correlations(proto)
         key = {
             "model": digest(model),
             "precision": precision,
@@ -88,14 +86,13 @@ class TensorRTEngine:
             "device": "{} {}.{}".format(self.device, *self._gpu.compute_capability),
             "options": f"refit {self.refits}",
         }
-        self._engine, plan = plans.load_or_build(
+        self._engine, self.build_seconds, self.plan_bytes = plans.load_or_build(
             cache,
             f"{network}-{precision}-tensorrt",
             key,
             lambda: build_plan(model, precision, self.refits),
             self._load,
         )
-        self.build_seconds, self.plan_bytes = plan.build_seconds, len(plan.data)
         self.inputs = self._shapes(trt.TensorIOMode.INPUT)
         self.outputs = self._shapes(trt.TensorIOMode.OUTPUT)
         self._given, self._results = (
@@ -173,7 +170,7 @@ class TensorRTEngine:
         counted = Counter(
             layer_precision(layer)
             for layer in self._layers()
-            if classify(layer, self._correlations) in ("convolution", "correlation")
+            if classify(layer) in ("convolution", "correlation")
         )
         return dict(counted)
 
@@ -199,7 +196,7 @@ class TensorRTEngine:
             self._gpu.synchronize()
         layers = {layer["Name"]: layer for layer in self._layers()}
         return [
-            LayerTime(name, classify(layer, self._correlations), layer_precision(layer), spent)
+            LayerTime(name, classify(layer), layer_precision(layer), spent)
             for name, spent in seconds.items()
             for layer in [layers.get(name, {"Name": name})]
         ]

@@ -51,19 +51,10 @@ class Flavour(NamedTuple):
     rtx: bool
 
 
-def _flavour_of(module: Any, title: str) -> Flavour:
-    """The flavour that a module of TensorRT is. Raises InputError for one before 8.5."""
-    rtx, release = title == "TensorRT-RTX", str(module.__version__)
-    numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
-    if not rtx and numbers < (8, 5):
-        raise InputError(f"{title} {release} is too old: 8.5 is the oldest that works here")
-    return Flavour(module, f"{title} {release}", rtx or numbers >= (10, 0), rtx)
-
-
 @lru_cache(maxsize=1)
 def flavour() -> Flavour:
-    """The TensorRT that is installed. Raises InputError where there is none, or none that can be
-    loaded."""
+    """The TensorRT that is installed. Raises InputError where there is none, one before 8.5, or one
+    that cannot be loaded."""
     for name, title in MODULES.items():
         try:
             if name == "tensorrt_rtx_bindings":
@@ -74,9 +65,13 @@ def flavour() -> Flavour:
         except (ImportError, OSError, RuntimeError) as error:
             said = " ".join(str(error).split())
             raise InputError(f"{title} is installed but cannot be loaded ({said})") from None
-        # A package of type stubs leaves an empty module of the same name
-        if hasattr(module, "Builder"):
-            return _flavour_of(module, title)
+        if not hasattr(module, "Builder"):  # a package of type stubs leaves an empty module
+            continue
+        rtx, release = title == "TensorRT-RTX", str(module.__version__)
+        numbers = tuple(int(number) for number in re.findall(r"\d+", release)[:2])
+        if not rtx and numbers < (8, 5):
+            raise InputError(f"{title} {release} is too old: 8.5 is the oldest that works here")
+        return Flavour(module, f"{title} {release}", rtx or numbers >= (10, 0), rtx)
     raise InputError(
         f"the framework TensorRT is not installed: {cuda.INSTALL} on x86, JetPack on a Jetson; "
         "without an NVIDIA GPU, use the OpenVINO engine"
@@ -94,15 +89,15 @@ def _load_rtx_libraries() -> None:
                 ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
 
 
-def missing() -> Optional[str]:
-    """What TensorRT lacks to run here, in a sentence with what to do; None where an NVIDIA GPU, a
-    way to it and TensorRT are."""
+def need() -> None:
+    """Raises InputError, with what to do, where no NVIDIA GPU can be used or TensorRT is not
+    installed."""
     try:
         cuda.device(), flavour()
-    except InputError as error:
-        there = any(Path(path).exists() for path in GPU_FILES)
-        return str(error) if there else "this machine has no NVIDIA GPU"
-    return None
+    except InputError:
+        if any(Path(path).exists() for path in GPU_FILES):
+            raise
+        raise InputError("this machine has no NVIDIA GPU") from None
 
 
 def version() -> str:

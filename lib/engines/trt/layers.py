@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, FrozenSet, Mapping
+from typing import Any, List, Mapping
 
-from lib.engines.export import origin
-from lib.siamrpn.parts import KERNELS
-
-if TYPE_CHECKING:
-    import onnx
+from lib.engines.quantize import group
 
 # Fragments of the inspector's LayerType in lower case; the first line that has one counts.
 # Myelin, the compiler inside newer versions, calls every convolution "correlation"; which of them
@@ -32,26 +28,16 @@ TYPES = (
 )
 
 
-def correlations(model: onnx.ModelProto) -> FrozenSet[str]:
-    """Names of the convolutions whose weights are correlation kernels, also through casts and QDQ
-    nodes."""
-    source = {node.output[0]: node for node in model.graph.node}
-    return frozenset(
-        node.name
-        for node in model.graph.node
-        if node.op_type == "Conv" and origin(node.input[1], source) in KERNELS
-    )
-
-
-def classify(layer: Mapping[str, Any], correlations: FrozenSet[str]) -> str:
-    """The type (of contract.LAYER_TYPES) of a layer as the inspector describes it; correlations:
-    names of such ONNX nodes."""
+def classify(layer: Mapping[str, Any]) -> str:
+    """The type (of contract.LAYER_TYPES) of a layer as the inspector describes it."""
     kind, name = str(layer.get("LayerType", "")).lower(), str(layer.get("Name", ""))
     # Its metadata also names neighbours that are not in it
     if kind == "kgen" or name.startswith("__myl_"):
         return _classify_generated(name)
     found = next((result for result, words in LAYERS if re.search(words, kind)), "other")
-    if found == "convolution" and (layer.get("Groups", 1) > 1 or correlations & _nodes(layer)):
+    if found == "convolution" and (
+        layer.get("Groups", 1) > 1 or "correlation" in map(group, _nodes(layer))
+    ):
         return "correlation"
     return found
 
@@ -64,11 +50,11 @@ def _classify_generated(name: str) -> str:
     return "elementwise" if made else "other"
 
 
-def _nodes(layer: Mapping[str, Any]) -> FrozenSet[str]:
+def _nodes(layer: Mapping[str, Any]) -> List[str]:
     """Names of the ONNX nodes that a layer was made of: from its metadata, or its name where there
     is none (TensorRT 8)."""
     metadata = re.findall(r"\[ONNX Layer: ([^\]|]*?)\s*(?:\||\])", str(layer.get("Metadata", "")))
-    return frozenset(metadata or re.split(r" \+ |\|\|", str(layer.get("Name", ""))))
+    return metadata or re.split(r" \+ |\|\|", str(layer.get("Name", "")))
 
 
 def layer_precision(layer: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Dict, Optional, Tuple, cast
 
 import numpy as np
 
-from lib.engines.export import set_initializers, set_nodes, shapes, with_constant_kernels
+from lib.engines.export import set_nodes, shapes, with_constant_kernels
 from lib.engines.trt.installed import checked, flavour, log
 from lib.errors import InputError
 from lib.siamrpn.parts import KERNELS
@@ -40,7 +40,10 @@ def build_plan(
         builder = trt.Builder(log())
     except TypeError:  # what the bindings make of a null pointer
         builder = checked(None, "cannot build here")
-    network = builder.create_network(1 << int(_creation_flag()))
+    flags, typed = trt.NetworkDefinitionCreationFlag, flavour().typed
+    network = builder.create_network(
+        1 << int(flags.STRONGLY_TYPED if typed else flags.EXPLICIT_BATCH)
+    )
     parser = trt.OnnxParser(network, log())
     checked(parser.parse(model), "cannot read the ONNX model")
     config = builder.create_builder_config()
@@ -48,7 +51,7 @@ def build_plan(
     # Costs no time; `executed` and `profile` live on it
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.clear_flag(trt.BuilderFlag.TF32)  # FP32 means FP32; TF32 is on unless it is cleared
-    if not flavour().typed and precision != "fp32":
+    if not typed and precision != "fp32":
         config.set_flag(getattr(trt.BuilderFlag, precision.upper()))
     if refit:
         _mark_kernels(network, config)
@@ -56,11 +59,6 @@ def build_plan(
         _aim(config, compute_capability)
     plan = builder.build_serialized_network(network, config)
     return bytes(checked(plan, "cannot compile the model"))
-
-
-def _creation_flag() -> Any:
-    flags = trt.NetworkDefinitionCreationFlag
-    return flags.STRONGLY_TYPED if flavour().typed else flags.EXPLICIT_BATCH
 
 
 def _mark_kernels(network: trt.INetworkDefinition, config: trt.IBuilderConfig) -> None:
@@ -88,7 +86,11 @@ def _aim(config: trt.IBuilderConfig, capability: Optional[Tuple[int, int]]) -> N
 
 def refittable(model: onnx.ModelProto) -> Tuple[onnx.ModelProto, Dict[str, np.ndarray]]:
     """The xcorr network with a mean filter in the place of its kernels, so that its plan is the
-    same for every target; and the kernels that it had inside, or {} where they were inputs."""
+    same for every target; and the kernels that it had inside, or {} where they were inputs.
+
+    Where kernels are cast to FP16, the weights are FP16 instead: weights of a convolution can be
+    replaced in every version, what a cast reads may not.
+    """
     from onnx import numpy_helper
 
     inside = {
@@ -97,28 +99,15 @@ def refittable(model: onnx.ModelProto) -> Tuple[onnx.ModelProto, Dict[str, np.nd
         if weight.name in KERNELS
     }
     sizes = {name: value.shape for name, value in inside.items()} or shapes(model.graph.input)
-    neutral = {
-        name: np.full(sizes[name], 1 / np.prod(sizes[name][2:]), np.float32) for name in KERNELS
-    }
-    put_in = set_initializers if inside else with_constant_kernels
-    return _cast_kernels(put_in(model, neutral)), inside
-
-
-def _cast_kernels(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Apply a cast of kernels to FP16 to the weights themselves: weights of a convolution can be
-    replaced in every version, what a cast reads may not."""
-    from onnx import numpy_helper
-
     casts = {
         node.output[0]: node.input[0]
         for node in model.graph.node
         if node.op_type == "Cast" and node.input[0] in KERNELS
     }
-    for weight in model.graph.initializer:
-        if weight.name in casts.values():
-            half = numpy_helper.to_array(weight).astype(np.float16)
-            weight.CopyFrom(numpy_helper.from_array(half, weight.name))
+    dtype = np.float16 if casts else np.float32
+    neutral = {name: np.full(sizes[name], 1 / np.prod(sizes[name][2:]), dtype) for name in KERNELS}
+    model = with_constant_kernels(model, neutral)
     kept = [node for node in model.graph.node if node.output[0] not in casts]
     for node in kept:
         node.input[:] = [casts.get(tensor, tensor) for tensor in node.input]
-    return set_nodes(model, kept)
+    return set_nodes(model, kept), inside
