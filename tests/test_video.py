@@ -88,7 +88,8 @@ def length(video):
     capture, times = cv2.VideoCapture(str(video)), []
     while capture.read()[0]:
         times.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
-    return times[-1] * len(times) / (len(times) - 1), len(times)
+    last = int(np.argmax(times))  # OpenCV 4.5 gives the frames after it 0
+    return times[last] * len(times) / last, len(times)
 
 
 # -- ../shared/cases -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ quantisation needs. Works with PyTorch 1.13 (Xavier) to current ones.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import io
@@ -86,7 +87,9 @@ def _trace(module: nn.Module, name: str, channels: int) -> bytes:
     # be asked for it.
     newer = "dynamo" in inspect.signature(torch.onnx.export).parameters
     classic: Dict[str, Any] = {"dynamo": False} if newer else {}
-    with warnings.catch_warnings(), torch.no_grad():
+    # PyTorch 2.0 prints a report of its diagnostics
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    with warnings.catch_warnings(), torch.no_grad(), quiet:
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
         torch.onnx.export(

@@ -65,6 +65,6 @@ def _read(path: Path, key: Mapping[str, str]) -> Tuple[bytes, float]:
     """Raises ValueError, KeyError or TypeError for anything but an undamaged plan of this key."""
     line, _, data = path.read_bytes().partition(b"\n")
     head = json.loads(line)
-    if (head["key"], head["digest"]) != (dict(key), digest(data)):
-        raise ValueError("it is damaged, or was made for another key")
+    if (head["key"], head.get("digest")) != (dict(key), digest(data)):
+        raise ValueError("it is damaged, or was made for another key or by another version")
     return data, float(head["build_seconds"])

@@ -32,6 +32,7 @@ OTHER_FILES = {
     b"\x08": "perhaps an ONNX model",
     b"\x1f\x8b": "packed by gzip",
 }
+OLD = " (NumPy's numbers, as in PySOT's training checkpoints, need PyTorch 2.5 or newer)"
 # NumPy's numbers are plain data: PySOT's optimiser has its learning rate as one
 NUMBERS = [
     np.dtype,
@@ -77,8 +78,9 @@ def read_plain(path: Union[str, Path]) -> Any:
         for mark, kind in OTHER_FILES.items():
             if beginning.startswith(mark):
                 raise InputError(f"{path}: {kind}, no PyTorch checkpoint") from None
+        old = "" if hasattr(torch.serialization, "safe_globals") else OLD
         raise InputError(
-            f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code"
+            f"{path}: not a PyTorch checkpoint of tensors and plain data alone; loading anything else could run code{old}"
         ) from None
     except DAMAGED as error:
         raise InputError(

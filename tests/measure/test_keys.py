@@ -136,6 +136,7 @@ def test_a_datasets_key_is_in_its_boxes_and_the_bytes_of_its_frames(patches: Pat
 def test_what_decides_a_result_is_named_part_by_part(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("openvino")
     own = tmp_path / "own.pth"
     own.write_bytes(weights.read_bytes())
 

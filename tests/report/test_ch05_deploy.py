@@ -192,6 +192,7 @@ def made_up(one_thread: None) -> Any:
 
 @pytest.fixture(scope="module")
 def page(made_up: Any, small: Path, small_run: str) -> Page:
+    pytest.importorskip("openvino")
     return Page(*executed("05_3_deploy", dataset=str(small), run=small_run, framework="openvino"))
 
 
@@ -269,6 +270,7 @@ def test_every_command_is_one_that_the_command_line_takes(page: Page) -> None:
 
 
 def test_what_a_recorded_run_lacks_is_said(made_up: Any, small: Path, small_run: str) -> None:
+    pytest.importorskip("openvino")
     lacking = Lacking("speed", "run x")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full_size, "engine_speed", lambda *_, **__: lacking)
