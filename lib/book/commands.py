@@ -18,6 +18,12 @@ from lib.options import above_0, command, option
     "--scheduler",
     "--workers",
 )
+@option(
+    "--only",
+    nargs="+",
+    choices=("quality", "speed", "start", "power"),
+    help="these steps, of which only quality needs the dataset and the weights",
+)
 def measure(options: argparse.Namespace) -> None:
     """Fill a run: quality on all cores, then speed alone; goes on where it was stopped."""
     from lib.book import batch, notebook
@@ -28,9 +34,10 @@ def measure(options: argparse.Namespace) -> None:
     lacking = sorted({"dataset", "weights"} - set(profile.values))
     if lacking:
         raise InputError(f"{profile.file}: does not say {' and '.join(lacking)}")
-    everything.measure(
-        profile.values, scheduler=options.scheduler or "", workers=options.workers or 0
-    )
+    only, workers = options.only or everything.STEPS, options.workers or 0
+    everything.measure(profile.values, options.scheduler or "", workers, only)
+    if "speed" in (options.only or ()):
+        print(*everything.speeds(profile.values), sep="\n")
 
 
 @command("--profile profiles/xavier.yaml --only 04", "--profile", "--run")

@@ -4,13 +4,15 @@ measure`)."""
 from __future__ import annotations
 
 import sys
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping
 
 from lib.environment import device
 from lib.measure import full_power, full_size, latency, layers, pruned, quality, runs, start
 from lib.measure import variants as lists
 from lib.measure.variants import Variant
 from lib.progress import progress
+
+STEPS = ("quality", "speed", "start", "power")
 
 
 def variants(weights: str, framework: str) -> list[Variant]:
@@ -28,34 +30,48 @@ def variants(weights: str, framework: str) -> list[Variant]:
     return list(dict.fromkeys(every))
 
 
-def measure(values: Mapping[str, Any], scheduler: str = "", workers: int = 0) -> dict[str, float]:
+def measure(
+    values: Mapping[str, Any], scheduler: str = "", workers: int = 0, only: Collection[str] = STEPS
+) -> dict[str, float]:
     """Fill the run of a profile: quality, speed, how engines start, power where there is a sensor.
     Goes on where it was stopped.
 
-    values: the profile's parameters (dataset, weights, run, framework). Returns the work done by
-    step, in frames of the demo tracker. Raises InputError as `quality.measure`. A recorded run is
-    only read.
+    values: the profile's parameters (dataset, weights, run, framework). only: these steps, of which
+    only quality needs the dataset and the weights. Returns the work done by step, in frames of the demo
+    tracker. Raises InputError as `quality.measure`. A recorded run is only read.
     """
     run, weights = str(values.get("run") or runs.LOCAL), str(values["weights"])
     if runs.is_recorded(run, device()):
         print(f"run {run} was recorded on another machine and is only read here", file=sys.stderr)
         return {}
-    dataset = lists.open_dataset(str(values["dataset"]), run)
     framework = lists.compiled_framework(str(values.get("framework", "auto")), run)
-    chosen = variants(weights, framework)
-    todo = {
-        "quality": quality.work(chosen, dataset, run, scheduler, workers),
-        "speed": full_size.work(run, framework),
-        "start": start.work(run, framework),
-    }
+    todo = {"speed": full_size.work(run, framework), "start": start.work(run, framework)}
+    if "quality" in only:
+        dataset, chosen = (
+            lists.open_dataset(str(values["dataset"]), run),
+            variants(weights, framework),
+        )
+        todo["quality"] = quality.work(chosen, dataset, run, scheduler, workers)
+    todo = {step: work for step, work in todo.items() if step in only}
     with progress(sum(todo.values()), "measuring", any(todo.values())) as bar:
-        if todo["quality"]:
+        if todo.get("quality"):
             quality.measure(chosen, dataset, run, scheduler=scheduler, workers=workers, bar=bar)
-        if todo["speed"]:
+        if todo.get("speed"):
             full_size.engine_speed(run, framework, bar)
-        if todo["start"]:
+        if todo.get("start"):
             start.started(run, framework, bar)
-        bar.set_description("power", refresh=False)
-        full_power.full_size_power(run, framework, bar=bar)
+        if "power" in only:
+            bar.set_description("power", refresh=False)
+            full_power.full_size_power(run, framework, bar=bar)
         bar.set_description("measured", refresh=False)
     return todo
+
+
+def speeds(values: Mapping[str, Any]) -> list[str]:
+    """What a run has measured of the whole full-size network, a line per framework and precision."""
+    run = str(values.get("run") or runs.LOCAL)
+    framework = lists.compiled_framework(str(values.get("framework", "auto")), run)
+    speed = full_size.engine_speed(run, framework)
+    line = "{framework} {precision}: {fps:.1f} FPS, {ratio:.2f} times PyTorch FP32"
+    rows = [line.format(**row) for row in speed.whole]
+    return [*rows, *speed.missing, speed.note]

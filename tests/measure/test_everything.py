@@ -90,6 +90,13 @@ def test_a_profile_fills_a_run_goes_on_where_it_was_stopped_and_then_does_nothin
     monkeypatch.setattr("lib.measure.quality.open_executor", None)
     before = without_locks("everything")
     assert everything.measure(values) == {"quality": 0, "speed": 0, "start": 0}
+    nowhere = {**values, "dataset": str(tmp_path / "nowhere")}
+    assert everything.measure(nowhere, only=["speed"]) == {"speed": 0}, "needs no dataset"
+    lines = everything.speeds(nowhere)
+    assert [line.partition(":")[0].partition(" ")[0] for line in lines[:2]] == [
+        "PyTorch",
+        "OpenVINO",
+    ]
     assert without_locks("everything") == before
     assert capsys.readouterr().err == "", "nothing to do is nothing to say"
 
