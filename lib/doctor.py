@@ -35,7 +35,7 @@ INSTRUCTIONS = (
 Parameters = Mapping[str, Any]
 
 
-class Finding(NamedTuple):
+class Check(NamedTuple):
     """advice: the command that supplies what is missing, "" where nothing is. needed: without it
     the profile cannot run."""
 
@@ -49,14 +49,14 @@ class Finding(NamedTuple):
         return ("missing" if self.needed else "note") if self.advice else "ok"
 
 
-def _python(_: Parameters) -> Iterator[Finding]:
+def _python(_: Parameters) -> Iterator[Check]:
     old = sys.version_info < (3, 9)
-    yield Finding("Python", sys.version.split()[0], "make book PYTHON=python3.x" if old else "")
+    yield Check("Python", sys.version.split()[0], "make book PYTHON=python3.x" if old else "")
     lock = "requirements-board.lock" if old else "requirements.lock"
     here = {_normal(each.metadata["Name"]): each.version for each in metadata.distributions()}
     differs = ", ".join(differences((ROOT / lock).read_text(), here))
     install = "make install EXTRAS=board" if old else "make install"
-    yield Finding("versions", differs or f"as in {lock}", install if differs else "")
+    yield Check("versions", differs or f"as in {lock}", install if differs else "")
 
 
 def differences(lock: str, installed: Mapping[str, str]) -> List[str]:
@@ -76,20 +76,20 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _processor(_: Parameters) -> Iterator[Finding]:
+def _processor(_: Parameters) -> Iterator[Check]:
     flags = instruction_sets(_text("/proc/cpuinfo"))
-    yield Finding("processor", f"{environment.processor()} ({', '.join(flags) or 'unknown'})")
+    yield Check("processor", f"{environment.processor()} ({', '.join(flags) or 'unknown'})")
     record = environment.record()
     used = "unknown" if record["in_use"] is None else f"{record['in_use']:.0%}"
     busy = environment.was_busy(record)
     advice = "stop other work before speed is measured" if busy else ""
-    yield Finding("cores", f"{environment.cores()}; in use by others: {used}", advice)
+    yield Check("cores", f"{environment.cores()}; in use by others: {used}", advice)
     memory, free = record["memory_gib"], shutil.disk_usage(ROOT).free / 1e9
     little = memory is not None and memory < MEMORY
     advice = f"close other programs or add swap: up to {MEMORY} GB are used" if little else ""
-    yield Finding("memory", f"{memory} GiB", advice)
+    yield Check("memory", f"{memory} GiB", advice)
     advice = f"free {DISK - free:.1f} GB, e.g. rm -r data/cache/plans" if free < DISK else ""
-    yield Finding("free disk", f"{free:.1f} GB", advice, needed=True)
+    yield Check("free disk", f"{free:.1f} GB", advice, needed=True)
 
 
 def instruction_sets(cpuinfo: str) -> List[str]:
@@ -103,24 +103,24 @@ def _text(path: str) -> str:
     return Path(path).read_text(errors="replace") if Path(path).is_file() else ""
 
 
-def _gpu(_: Parameters) -> Iterator[Finding]:
+def _gpu(_: Parameters) -> Iterator[Check]:
     device, jetson = environment.device(), jetson_linux(_text("/etc/nv_tegra_release"))
     names = environment.gpus() + ([f"Jetson Linux {jetson}"] if jetson else [])
     driver = driver_version(_text("/proc/driver/nvidia/version"))
     value = ", ".join(names + ([f"driver {driver}"] if driver else []))
     unseen = names and device != "cuda"
     advice = "install a PyTorch with CUDA (Jetson: NVIDIA's own wheel)" if unseen else ""
-    yield Finding("GPU", value or "none", advice)
+    yield Check("GPU", value or "none", advice)
     if names:
         found = "".join(each.version for each in metadata.distributions(name="pycuda"))
-        yield Finding("PyCUDA", found or "none", "" if found else "pip install -e '.[pycuda]'")
+        yield Check("PyCUDA", found or "none", "" if found else "pip install -e '.[pycuda]'")
     if jetson:
         mode = str(environment.power_mode())
         advice = "" if mode.startswith("MAXN") else "sudo nvpmodel -m 0 && sudo jetson_clocks"
-        yield Finding("power mode", mode, advice)
+        yield Check("power mode", mode, advice)
     said = find_sensor(device)[1]
     advice = "sudo chmod a+r /sys/class/powercap/*/energy_uj" if "energy_uj" in said else ""
-    yield Finding("power sensor", said, advice)
+    yield Check("power sensor", said, advice)
 
 
 def driver_version(text: str) -> str:
@@ -135,7 +135,7 @@ def jetson_linux(text: str) -> str:
     return f"{found[1]}.{found[2]}" if found else ""
 
 
-def _engines(values: Parameters) -> Iterator[Finding]:
+def _engines(values: Parameters) -> Iterator[Check]:
     chosen = deploy.choose_framework(str(values["framework"]))
     absent = deploy.missing_frameworks(["openvino", "tensorrt"])
     for name in ("openvino", "tensorrt"):
@@ -143,37 +143,37 @@ def _engines(values: Parameters) -> Iterator[Finding]:
         needed = name == chosen and not _is_read_only(values)
         if name not in absent:
             fp16 = f", FP16 is {module.hint('fp16')}" if name == "openvino" else ""
-            yield Finding(title, module.version() + fp16)
+            yield Check(title, module.version() + fp16)
         elif needed or environment.gpus():
-            yield Finding(title, "none", absent[name][len(f"{title}: ") :], needed)
+            yield Check(title, "none", absent[name][len(f"{title}: ") :], needed)
 
 
 def _is_read_only(values: Parameters) -> bool:
     return runs.is_recorded(str(values["run"]), environment.device())
 
 
-def _data(values: Parameters) -> Iterator[Finding]:
+def _data(values: Parameters) -> Iterator[Check]:
     if _is_read_only(values):
-        yield Finding("data", f"not needed, run {values['run']} is only read here")
+        yield Check("data", f"not needed, run {values['run']} is only read here")
         return
     yield _dataset(str(values["dataset"]))
     try:
         path = zoo.weights_path(str(values["weights"]), ROOT)
         load_network(path)
     except InputError as error:
-        yield Finding("weights", str(error), "siambook fetch weights", needed=True)
+        yield Check("weights", str(error), "siambook fetch weights", needed=True)
         return
-    yield Finding("weights", f"{path}, SHA-256 {digest(path.read_bytes())}...")
+    yield Check("weights", f"{path}, SHA-256 {digest(path.read_bytes())}...")
     try:
         training_ranges(path)
     except InputError as error:
         advice = f"siambook calibrate data/cache/VOT2018 --pairs 1000 --weights {path}"
-        yield Finding("INT8 ranges", str(error), advice, needed=True)
+        yield Check("INT8 ranges", str(error), advice, needed=True)
 
 
-def _dataset(name: str) -> Finding:
+def _dataset(name: str) -> Check:
     if name == zoo.DEMO and not variants.DEMO_DATASET.is_dir():
-        return Finding("dataset", "demo, to be generated", "siambook demo-data")
+        return Check("dataset", "demo, to be generated", "siambook demo-data")
     try:
         sequences = variants.open_dataset(name).sequences
         frames = [frame for sequence in sequences for frame in sequence.frames]
@@ -181,14 +181,14 @@ def _dataset(name: str) -> Finding:
         value = f"{name}, {len(sequences)} sequences, {len(frames)} frames, {lost} of them missing"
     except InputError as error:
         value, lost = str(error), 1
-    return Finding("dataset", value, "siambook fetch vot2018" if lost else "", needed=True)
+    return Check("dataset", value, "siambook fetch vot2018" if lost else "", needed=True)
 
 
-def _kept(values: Parameters) -> Iterator[Finding]:
+def _kept(values: Parameters) -> Iterator[Check]:
     folders = {f"run {name}": runs.run_folder(name) for name in runs.names()}
     for name, folder in {"plans": deploy.CACHE, **folders}.items():
         sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-        yield Finding(name, f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
+        yield Check(name, f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB")
     run = str(values["run"])
     try:
         framework = variants.compiled_framework(str(values["framework"]), run)
@@ -199,7 +199,7 @@ def _kept(values: Parameters) -> Iterator[Finding]:
     except InputError:  # what is missing has its own line
         return
     minutes = work * _seconds_of_a_frame() / 60
-    yield Finding("make book", f"about {minutes:.0f} minutes to measure, then the pages")
+    yield Check("make book", f"about {minutes:.0f} minutes to measure, then the pages")
 
 
 def _seconds_of_a_frame() -> float:
@@ -215,12 +215,12 @@ def _seconds_of_a_frame() -> float:
 CHECKS = (_python, _processor, _gpu, _engines, _data, _kept)
 
 
-def examine(values: Parameters) -> List[Finding]:
+def examine(values: Parameters) -> List[Check]:
     """What all checks find for a profile's parameters (dataset, weights, run, framework)."""
     return [finding for check in CHECKS for finding in check(values)]
 
 
-def report(findings: List[Finding]) -> str:
+def report(findings: List[Check]) -> str:
     """One screen of text."""
     marks = {"ok": " ", "note": "-", "missing": "!"}
     width = max(len(finding.name) for finding in findings)

@@ -40,7 +40,7 @@ RETRIES = 2  # of a download that fails
 TIMEOUT = 30.0  # s without a byte
 
 
-class Sequence(NamedTuple):
+class Entry(NamedTuple):
     """length: frames, 0 where the description does not say. annotations, frames: the URL of a zip
     file and its SHA-1, "" where none is given."""
 
@@ -52,7 +52,7 @@ class Sequence(NamedTuple):
     frames: Tuple[str, str]
 
 
-def read_description(content: bytes, source: str) -> List[Sequence]:
+def read_description(content: bytes, source: str) -> List[Entry]:
     """The sequences of a description. Raises InputError that names `source` and the fault, also for
     names unfit for folders."""
     sequences = []
@@ -64,7 +64,7 @@ def read_description(content: bytes, source: str) -> List[Sequence]:
             ]
             pattern, fps = str(color.get("pattern", "%08d.jpg")), str(entry.get("fps", 30))
             length = int(entry.get("length") or 0)
-            sequences.append(Sequence(str(entry["name"]), length, fps, pattern, *archives))
+            sequences.append(Entry(str(entry["name"]), length, fps, pattern, *archives))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{source}: not a description of VOT sequences ({type(error).__name__}: {error})"
@@ -105,7 +105,7 @@ def fetch_vot2018(folder: Union[str, Path], source: str = VOT2018) -> Path:
     return folder
 
 
-def _complete(folder: Path, sequence: Sequence) -> bool:
+def _complete(folder: Path, sequence: Entry) -> bool:
     """Whether every frame and its annotation are there."""
     truth = folder / "groundtruth.txt"
     if not truth.is_file():
@@ -115,7 +115,7 @@ def _complete(folder: Path, sequence: Sequence) -> bool:
     return 0 < frames == boxes == (sequence.length or boxes)
 
 
-def _fetch_sequence(sequence: Sequence, target: Path, source: str, work: Path) -> None:
+def _fetch_sequence(sequence: Entry, target: Path, source: str, work: Path) -> None:
     """Both archives of a sequence, unpacked and put in place at once."""
     if target.exists() and not (target / "sequence").is_file():
         raise InputError(

@@ -20,7 +20,7 @@ from lib.errors import InputError
 from lib.progress import progress
 from lib.siamrpn.contract import describe_executed
 from lib.siamrpn.tracker import TrackResult, check_box
-from lib.video import FrameSource, Window, draw_box, write_track
+from lib.video import FrameSource, Window, ask_box, write_track
 
 
 def track(options: argparse.Namespace, say: Callable[[str], None]) -> None:
@@ -33,7 +33,7 @@ def track(options: argparse.Namespace, say: Callable[[str], None]) -> None:
         raise InputError(f"{film}: is the source; name another --out")
     frames = islice(source, options.frames)
     first = next(frames)
-    box = check_box(options.init if options.init is not None else draw_box(first), first)
+    box = check_box(options.init if options.init is not None else ask_box(first), first)
     window = Window("siambook track") if options.show else None
     total, times, lost = options.frames or len(source) or None, [], False
     with write_track(Path(options.out), source.rate, not options.no_video) as writer:

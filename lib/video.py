@@ -301,7 +301,7 @@ class Window:
         return self._pyplot.fignum_exists(self._figure.number)
 
 
-def draw_box(frame: np.ndarray) -> np.ndarray:
+def ask_box(frame: np.ndarray) -> np.ndarray:
     """Let the user draw the target with the mouse: x y w h.
 
     Raises InputError where there is no display, or the window is closed without a box.

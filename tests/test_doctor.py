@@ -31,7 +31,7 @@ SERVER = (
 VALUES = {"dataset": "demo", "weights": "demo", "run": "local", "framework": "auto"}
 
 
-def examined(*checks: Any, **values: str) -> Dict[str, doctor.Finding]:
+def examined(*checks: Any, **values: str) -> Dict[str, doctor.Check]:
     every = [finding for check in checks for finding in check({**VALUES, **values})]
     return {finding.name: finding for finding in every}
 

@@ -42,7 +42,7 @@ from lib.measure.measurement import Measurement
 from lib.measure.pruned import timed_configs
 from lib.measure.runs import Record, is_recorded, run_note
 from lib.measure.speed import (
-    Candidate,
+    Timed,
     random_network,
     ratios,
     seconds_of,
@@ -65,7 +65,7 @@ Row = Mapping[str, Any]
 class EngineSpeed:
     """Speed of the full-size networks on every precision of a framework, beside PyTorch FP32.
 
-    rows: of `speed.Candidate.row`, with the network's place (0: the whole one), the backbone's
+    rows: of `speed.Timed.row`, with the network's place (0: the whole one), the backbone's
     parameters, the multiple of channels that it keeps and its group; ratio is to the whole network
     in PyTorch FP32, whole_ratio to the whole network with the same engine (median, _low, _high:
     smallest and largest round). layers: "openvino int8" -> network -> layer type -> seconds a call.
@@ -257,13 +257,13 @@ def _time_group(group: str, models: Path, bar: Any) -> dict[str, Any]:
     (framework, kind), networks = _split(group), timed_configs()
     bar.set_description(f"speed: building {group}")
     plain = timing_deployment(random_network(networks[0][1]), "pytorch", device())
-    candidates, missing = [Candidate(0, plain, baseline("")[0])], []
+    candidates, missing = [Timed(0, plain, baseline("")[0])], []
     for place, variants in _wanted(group):
         network, folder = random_network(networks[place][1]), models / str(place)
         deployment = timing_deployment(network, framework, device(), folder)
         for variant in variants:
             try:
-                candidates.append(Candidate(place, deployment, variant))
+                candidates.append(Timed(place, deployment, variant))
             except InputError as error:
                 missing.append(f"{variant.title}: {error}")
         give_back_memory()
@@ -301,7 +301,7 @@ def _wanted(group: str) -> list[tuple[int, list[Variant]]]:
     return [(place, [mixture("", framework, [kind] * 3)]) for place in places]
 
 
-def _rows(timed: Sequence[Candidate], group: str) -> list[dict[str, Any]]:
+def _rows(timed: Sequence[Timed], group: str) -> list[dict[str, Any]]:
     networks, kind = timed_configs(), _split(group)[1]
     # The reference's speed comes from its own group, and the whole network's from the mixtures
     own = timed if group == "pytorch" else timed[1:]

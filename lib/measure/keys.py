@@ -23,7 +23,7 @@ from lib.files import ROOT, digest
 from lib.measure.runs import to_json
 from lib.measure.variants import Variant
 from lib.siamrpn.tracker import TrackerConfig
-from lib.vot.dataset import Dataset, Sequence
+from lib.vot.dataset import Dataset, Video
 from lib.vot.protocol import Protocol
 
 # Of a protocol; the rest concerns evaluation.
@@ -52,7 +52,7 @@ def dataset_digest(dataset: Dataset) -> str:
     return digest("".join(map(sequence_digest, dataset)).encode())
 
 
-def sequence_digest(sequence: Sequence) -> str:
+def sequence_digest(sequence: Video) -> str:
     """Name, regions and the bytes of every frame. Raises InputError where frames are missing."""
     if not sequence.has_frames:
         raise InputError(f"the frames of '{sequence.name}' are not there, so it cannot be tracked.")

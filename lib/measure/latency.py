@@ -25,7 +25,7 @@ from lib.errors import InputError
 from lib.files import write_text
 from lib.measure import pruned, runs
 from lib.measure.pruned import DISTILLED, FULL_SIZES, SHARES, VECTOR, Tracker
-from lib.measure.speed import Candidate, random_network, time_group, timing_deployment
+from lib.measure.speed import Timed, random_network, time_group, timing_deployment
 from lib.measure.variants import Variant, mixture
 from lib.progress import progress
 from lib.reading import read_mapping
@@ -125,7 +125,7 @@ def measure(framework: str, precision: str) -> Latency:
 def _times(config: NetworkConfig, framework: str, precision: str) -> Tuple[Dict[str, float], float]:
     """Milliseconds by layer, and of a frame."""
     deployment = timing_deployment(random_network(config), framework, environment.device())
-    built = Candidate(0, deployment, mixture("", framework, [precision] * 3))
+    built = Timed(0, deployment, mixture("", framework, [precision] * 3))
     layers: Dict[str, float] = defaultdict(float)
     feeds = random_feeds("search", config.rpn)
     for layer in built.network.search.profile(feeds, CALLS):
@@ -230,7 +230,7 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     built = []
     for place, (*_, network) in enumerate(networks):
         own = random_network(network)
-        built.append(Candidate(place, timing_deployment(own, framework, device), variant))
+        built.append(Timed(place, timing_deployment(own, framework, device), variant))
         give_back_memory()
     time_group(built, ROUNDS)
     rows = [_row(*networks[one.place], model, one) for one in built]
@@ -253,7 +253,7 @@ def read(path: Path = FILE) -> Tuple[Latency, Dict[str, Any]]:
 
 
 def _row(
-    by: str, multiple: int, target: float, network: NetworkConfig, model: Latency, timed: Candidate
+    by: str, multiple: int, target: float, network: NetworkConfig, model: Latency, timed: Timed
 ) -> Dict[str, Any]:
     ms = 1000 * np.median(timed.times["frame"], 1)
     return {

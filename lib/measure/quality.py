@@ -44,8 +44,7 @@ from lib.measure.runs import is_recorded, read_json, run_folder, to_json
 from lib.measure.variants import MEASURED, Variant
 from lib.measure.worker import Order, Tracked, calibrate, is_alone, open_executor, track
 from lib.progress import progress
-from lib.vot.dataset import Dataset, read_numbers
-from lib.vot.dataset import Sequence as Video
+from lib.vot.dataset import Dataset, Video, read_numbers
 from lib.vot.metrics import evaluate
 from lib.vot.protocol import PYSOT, Protocol, Trajectory, frames_per_second
 from lib.vot.results import read_trajectory, result_path, write_trajectory

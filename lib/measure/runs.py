@@ -21,8 +21,7 @@ import os
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
-from typing import Sequence as Seq
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import pandas as pd
 
@@ -88,7 +87,7 @@ def keep_annotations(run: str, dataset: Dataset) -> None:
         write_text(path, text)
 
 
-def annotated(run: str, name: str, local: Dataset | None) -> Dataset:
+def dataset_of(run: str, name: str, local: Dataset | None) -> Dataset:
     """The dataset as the run has it: its annotations, with the frames of `local` where there are as
     many. Raises InputError where neither is there."""
     path = _annotations(run, name)
@@ -163,7 +162,7 @@ class Missing(InputError):
     """A recorded run was asked for what it does not have, and it is not measured here. The sentence
     has no full stop."""
 
-    def __init__(self, lacking: Seq[Lacking]) -> None:
+    def __init__(self, lacking: Sequence[Lacking]) -> None:
         whats = list(dict.fromkeys(each.what for each in lacking))
         more = f" and {len(whats) - NAMED} more" if len(whats) > NAMED else ""
         named = "; ".join(whats[:NAMED])
@@ -212,7 +211,7 @@ def there(values: Iterable[Any]) -> list[Any]:
 # -- Writing ---------------------------------------------------------------------------------------
 
 
-def write_section(run: str, section: str, rows: Seq[Any]) -> pd.DataFrame:
+def write_section(run: str, section: str, rows: Sequence[Any]) -> pd.DataFrame:
     """Write a section's table to the run as <section>.csv, unless it is recorded, and return it.
 
     rows: mappings, or measurements with a method `row`. What a recorded run lacks of them is left

@@ -82,7 +82,7 @@ def timing_deployment(
 
 
 def time_group(
-    group: Sequence[Candidate], rounds: int = 3, done: Callable[[], Any] = lambda: None
+    group: Sequence[Timed], rounds: int = 3, done: Callable[[], Any] = lambda: None
 ) -> None:
     """Time candidates in turns, `rounds` times over; the first one is the reference. done is called
     after each turn.
@@ -113,7 +113,7 @@ class Turn(NamedTuple):
         return float(np.median(self.seconds["frame"]))
 
 
-class Candidate:
+class Timed:
     """Built engines and their turns: tracked frames and their parts, then, where all three have one
     precision, each engine by itself. Raises InputError where the framework lacks a precision.
 

@@ -153,7 +153,7 @@ def open_dataset(name: str, run: str | None = None, leave_out: bool = False) -> 
     """The dataset of a profile: "demo" is generated where it is not there yet, anything else is a
     path.
 
-    run: for a recorded one, the dataset as the run has it (`runs.annotated`); then it need not be
+    run: for a recorded one, the dataset as the run has it (`runs.dataset_of`); then it need not be
     on this machine. leave_out: of `load_dataset`.
     """
     path = DEMO_DATASET if name == DEMO else ROOT / name  # an absolute path stays what it is
@@ -162,7 +162,7 @@ def open_dataset(name: str, run: str | None = None, leave_out: bool = False) -> 
     if run is None or not runs.is_recorded(run, device()):
         return load_dataset(path, leave_out)
     local = load_dataset(path, leave_out) if path.exists() else None
-    return runs.annotated(run, local.name if local else path.stem, local)
+    return runs.dataset_of(run, local.name if local else path.stem, local)
 
 
 def compiled_framework(framework: str, run: str) -> str:

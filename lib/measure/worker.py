@@ -45,8 +45,7 @@ from lib.siamrpn.checkpoint import load_network
 from lib.siamrpn.contract import Engine, EngineNetwork
 from lib.siamrpn.parts import NETWORKS
 from lib.siamrpn.tracker import SiamRPNTracker
-from lib.vot.dataset import Dataset, axis_aligned_box
-from lib.vot.dataset import Sequence as Video
+from lib.vot.dataset import Dataset, Video, axis_aligned_box
 from lib.vot.protocol import FAILURE, Protocol, Trajectory, run_reset_based
 
 CONNECT_SECONDS = 5.0

@@ -6,8 +6,7 @@ import io
 import json
 from base64 import b64encode
 from html import escape
-from typing import Any, Dict, Mapping, Optional
-from typing import Sequence as Seq
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from matplotlib.figure import Figure
 
@@ -18,7 +17,7 @@ class Chart:
 
     def __init__(
         self,
-        data: Seq[Mapping[str, Any]],
+        data: Sequence[Mapping[str, Any]],
         layout: Mapping[str, Any],
         caption: str,
         alt: str,
@@ -48,7 +47,9 @@ class Chart:
 _LAYOUT: Dict[str, Any] = {"margin": {"l": 55, "r": 10, "t": 50, "b": 50}, "hovermode": "closest"}
 
 
-def slider(name: str, steps: Mapping[str, Seq[Mapping[str, Any]]], active: int) -> dict[str, Any]:
+def slider(
+    name: str, steps: Mapping[str, Sequence[Mapping[str, Any]]], active: int
+) -> dict[str, Any]:
     """The part of a `layout` with a slider and the text above the panels. steps: label -> what
     changes (of the traces, of the layout), as Plotly's `update` takes it; the layout's
     "annotations[0].text" is that text. active: the step that is drawn first."""

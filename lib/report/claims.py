@@ -16,8 +16,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from math import inf
-from typing import Mapping
-from typing import Sequence as Seq
+from typing import Mapping, Sequence
 
 from lib.measure import runs
 from lib.report import audit, quantities, thesis
@@ -155,7 +154,7 @@ def _out_of_place(needs: str, evidence: Evidence) -> str:
     return ""
 
 
-def table(verdicts: Seq[Verdict], caption: str) -> Table:
+def table(verdicts: Sequence[Verdict], caption: str) -> Table:
     """A row a claim: the thesis's words and number, this run's with its interval, the rule, the
     verdict and why it cannot be told."""
     rows = []

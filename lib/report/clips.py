@@ -10,8 +10,7 @@ import tempfile
 from base64 import b64encode
 from html import escape
 from pathlib import Path
-from typing import Iterable, Mapping, Tuple
-from typing import Sequence as Seq
+from typing import Iterable, Mapping, Sequence, Tuple
 
 import cv2
 import matplotlib
@@ -21,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from lib.measure.measurement import Measurement
 from lib.report.plots import ORANGE, SKY, YELLOW, needs_frames
 from lib.video import H264
-from lib.vot.dataset import Sequence, polygon_corners
+from lib.vot.dataset import Video, polygon_corners
 from lib.vot.protocol import FAILURE, INIT
 
 WHITE, INK = "#FFFFFF", "#222222"
@@ -33,7 +32,7 @@ class Clip:
     frame that stands for the clip on paper. alt: what is to be seen, for those who cannot."""
 
     def __init__(
-        self, frames: Seq[np.ndarray], caption: str, alt: str, still: int = 0, rate: float = 6
+        self, frames: Sequence[np.ndarray], caption: str, alt: str, still: int = 0, rate: float = 6
     ) -> None:
         self.caption, self.alt = caption, alt
         self.still = cv2.imencode(".jpg", frames[still][..., ::-1])[1].tobytes()
@@ -63,7 +62,7 @@ class Clip:
 
 @needs_frames
 def side_by_side(
-    data: Iterable[Sequence], trackers: Mapping[str, Measurement], caption: str, length: int = 120
+    data: Iterable[Video], trackers: Mapping[str, Measurement], caption: str, length: int = 120
 ) -> Clip:
     """A panel per tracker: annotation, box, number of failures so far.
 
@@ -84,11 +83,11 @@ def side_by_side(
     return Clip(panels, caption.format(sequence=sequence.name), alt, still=len(panels) // 2)
 
 
-def _failures(measured: Measurement, sequence: Sequence) -> np.ndarray:
+def _failures(measured: Measurement, sequence: Video) -> np.ndarray:
     return np.flatnonzero(measured.trajectories[sequence.name].codes == FAILURE)
 
 
-def panel(sequence: Sequence, number: int, title: str, measured: Measurement) -> np.ndarray:
+def panel(sequence: Video, number: int, title: str, measured: Measurement) -> np.ndarray:
     """(H, WIDTH, 3) uint8 RGB: a frame with boxes, its title above."""
     image, scale = resized(sequence.frame(number))
     draw = ImageDraw.Draw(image)

@@ -3,8 +3,7 @@ differences with their intervals."""
 
 from __future__ import annotations
 
-from typing import Any
-from typing import Sequence as Seq
+from typing import Any, Sequence
 
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import CUT, DISTILLED, RECALIBRATED, SHARES, UNPRUNED, Tracker
@@ -26,7 +25,7 @@ MEASURES: tuple[Column, ...] = (
 )
 
 
-def fps_head(measured: Seq[Measurement]) -> str:
+def fps_head(measured: Sequence[Measurement]) -> str:
     """The head of a column of speeds: of the passes themselves, or of the full-size network where
     those were not timed."""
     return "FPS, full-size network" if any(one.speed for one in measured) else "FPS, tracked frames"

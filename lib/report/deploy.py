@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, List, Mapping, NamedTuple, Optional, Tuple
-from typing import Sequence as Seq
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from lib.engines.deploy import USUAL
 from lib.engines.zoo import DEMO
@@ -82,7 +81,7 @@ class Advice(NamedTuple):
 # -- The rule --------------------------------------------------------------------------------------
 
 
-def recommend(candidates: Seq[Candidate], budget: Budget) -> Optional[Advice]:
+def recommend(candidates: Sequence[Candidate], budget: Budget) -> Optional[Advice]:
     """What the rule says; None where nothing meets the budget."""
     fit = [one for one in candidates if one.meets(budget)]
     if not fit:
@@ -116,7 +115,7 @@ def _is_alike(loss: Measured) -> bool:
     return abs(loss.value) <= ALIKE + 1e-9  # of printed digits
 
 
-def sentence(candidates: Seq[Candidate], budget: Budget) -> str:
+def sentence(candidates: Sequence[Candidate], budget: Budget) -> str:
     """The recommendation in a line."""
     advice = recommend(candidates, budget)
     if advice is None:
@@ -155,7 +154,7 @@ def choose(values: Mapping[str, Any], budget: Budget) -> List[str]:
     return lines(found, budget)
 
 
-def lines(found: Seq[Candidate], budget: Budget) -> List[str]:
+def lines(found: Sequence[Candidate], budget: Budget) -> List[str]:
     """The recommendation here and by the thesis's numbers, and the command that runs it."""
     told, advice = [f"{budget}, here: {sentence(found, budget)}"], recommend(found, budget)
     if not any(budget[1:]):  # the thesis has neither memory nor single frames

@@ -6,8 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
-from typing import Sequence as Seq
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from lib.engines.zoo import DEMO
 from lib.errors import InputError
@@ -57,7 +56,7 @@ class Evidence:
     dataset: Dataset = NOWHERE
     weights: str = DEMO
     framework: str = "openvino"
-    known: Seq[Measurement] = field(default=(), repr=False)
+    known: Sequence[Measurement] = field(default=(), repr=False)
     timed: EngineSpeed | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:

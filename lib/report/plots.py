@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import functools
 import textwrap
-from typing import Any, Callable, Mapping, TypeVar, cast
-from typing import Sequence as Seq
+from typing import Any, Callable, Mapping, Sequence, TypeVar, cast
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -23,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Polygon
 
 from lib.report.tables import Text, needs_all
-from lib.vot.dataset import TAGS, Sequence, polygon_corners
+from lib.vot.dataset import TAGS, Video, polygon_corners
 from lib.vot.metrics import Evaluation, bootstrap, resample
 
 BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
@@ -125,7 +124,7 @@ def forest(
     rows: Mapping[str, tuple[float, float, float]],
     title: str,
     note: str,
-    theirs: Seq[float] = (),
+    theirs: Sequence[float] = (),
     at: float = 0.0,
 ) -> Figure:
     """Values with their intervals (value, low, high), a row each; filled where the interval leaves
@@ -195,7 +194,7 @@ def attributes(here: Mapping[str, Evaluation], reported: pd.DataFrame, note: str
 
 
 def show_frame(
-    axis: Axes, sequence: Sequence, index: int, box: np.ndarray | None, color: str = SKY
+    axis: Axes, sequence: Video, index: int, box: np.ndarray | None, color: str = SKY
 ) -> None:
     """A frame with its annotation and, unless it is None, a tracker's box."""
     axis.imshow(sequence.frame(index)[..., ::-1], interpolation="antialiased")
@@ -212,7 +211,7 @@ def draw_outline(axis: Axes, region: np.ndarray, color: str, line: str) -> None:
     axis.add_patch(Polygon(polygon_corners(region), fill=False, edgecolor=color, lw=2, ls=line))
 
 
-def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
+def legend_of_boxes(figure: Figure, names: Sequence[tuple[str, str, str]]) -> None:
     stroke = [patheffects.withStroke(linewidth=3.4, foreground="black")]
     handles = [
         plt.Line2D([], [], color=color, ls=line, path_effects=stroke) for _, color, line in names
@@ -223,7 +222,7 @@ def legend_of_boxes(figure: Figure, names: Seq[tuple[str, str, str]]) -> None:
 # -- All figures -----------------------------------------------------------------------------------
 
 
-def new_figure(height: float, heights: Seq[float] = ()) -> tuple[Figure, Any]:
+def new_figure(height: float, heights: Sequence[float] = ()) -> tuple[Figure, Any]:
     """A figure of the book's width and one axis, or one a row of `heights`."""
     return plt.subplots(
         max(len(heights), 1),
@@ -275,6 +274,6 @@ def draw_arrow(axis: Axes, start: tuple[float, float], end: tuple[float, float])
     axis.annotate("", end, start, arrowprops=look)
 
 
-def by(shape: Seq[int]) -> str:
+def by(shape: Sequence[int]) -> str:
     """(1, 64, 7, 7) as "1×64×7×7"."""
     return "×".join(map(str, shape))

@@ -9,8 +9,7 @@ quartiles of frames.
 from __future__ import annotations
 
 from math import nan
-from typing import Any, Iterable, Mapping
-from typing import Sequence as Seq
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -266,7 +265,7 @@ def sizes_pytorch_best(evidence: Evidence) -> Measured:
     return _counted(counted, evidence.benchmark)
 
 
-def _counted(counted: Seq[Any], source: str) -> Measured:
+def _counted(counted: Sequence[Any], source: str) -> Measured:
     """Of things that each may be true by value, surely, and possibly: how many are."""
     return _with_ends(np.sum(counted, 0, float), source)
 

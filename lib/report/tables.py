@@ -13,8 +13,7 @@ import re
 import textwrap
 from base64 import b64encode
 from html import escape
-from typing import Any, Callable, Mapping, Tuple, TypeVar, cast
-from typing import Sequence as Seq
+from typing import Any, Callable, Mapping, Sequence, Tuple, TypeVar, cast
 
 import pandas as pd
 
@@ -40,14 +39,14 @@ class Table:
     """
 
     def __init__(
-        self, heads: Seq[str], rows: Seq[Seq[Any]], caption: str, plain: bool = False
+        self, heads: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, plain: bool = False
     ) -> None:
         self.heads, self.rows, self.caption = list(heads), [list(row) for row in rows], caption
         self.plain = plain
 
     @classmethod
     def of(
-        cls, frame: pd.DataFrame, columns: Seq[Column], caption: str, plain: bool = False
+        cls, frame: pd.DataFrame, columns: Sequence[Column], caption: str, plain: bool = False
     ) -> Table:
         """A row per row of the frame, a cell per column (title, column of the frame, format).
 
@@ -76,7 +75,7 @@ class Table:
             f"<tbody>{rows}</tbody></table></div></figure>"
         )
 
-    def _cells(self, row: Seq[Any]) -> str:
+    def _cells(self, row: Sequence[Any]) -> str:
         tags = ('th scope="row"', *["td"] * len(self.heads))
         cells = zip(tags, self.heads, row)
         return "".join(_cell(tag, head, cell, self.plain) for tag, head, cell in cells)

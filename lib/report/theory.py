@@ -12,7 +12,7 @@ from lib.errors import InputError
 from lib.report.tables import Text
 from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE, context_side, subwindow
-from lib.vot.dataset import Dataset, Sequence, axis_aligned_box
+from lib.vot.dataset import Dataset, Video, axis_aligned_box
 
 AWAY = (4, 6)  # strides that the target of a shown pair of frames has gone between them
 PAIR_FRAMES = 30  # after the first, in which such a pair is looked for
@@ -53,7 +53,7 @@ class Pair(NamedTuple):
     x1 y1 x2 y2 in pixels of the search crop.
     """
 
-    sequence: Sequence
+    sequence: Video
     second: int
     exemplar: np.ndarray
     search: np.ndarray
@@ -92,13 +92,13 @@ def choose_pair(dataset: Dataset) -> Pair:
     return _pair(*max(ways, key=lambda way: way[0])[1:])
 
 
-def _place(sequence: Sequence, index: int) -> Tuple[np.ndarray, float]:
+def _place(sequence: Video, index: int) -> Tuple[np.ndarray, float]:
     """Centre of an annotation and the side of its exemplar window, in frame pixels."""
     box = axis_aligned_box(sequence.regions[index])
     return box[:2] + (box[2:] - 1) / 2, context_side(box[2], box[3])
 
 
-def _pair(sequence: Sequence, index: int) -> Pair:
+def _pair(sequence: Video, index: int) -> Pair:
     first, second, (centre, side) = sequence.frame(0), sequence.frame(index), _place(sequence, 0)
     fill, larger = first.mean((0, 1)), round(side * SEARCH_SIZE / EXEMPLAR_SIZE)
     exemplar = subwindow(first, centre, round(side), EXEMPLAR_SIZE, fill)

@@ -11,8 +11,7 @@ import numpy as np
 from lib.siamrpn.contract import EngineNetwork
 from lib.siamrpn.tracker import SiamRPNTracker, TrackerConfig
 from lib.training.pairs import Clip
-from lib.vot.dataset import Sequence as Video
-from lib.vot.dataset import read_frame
+from lib.vot.dataset import Video, read_frame
 from lib.vot.one_pass import average_overlap
 from lib.vot.protocol import run_one_pass
 

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Collection, Mapping
-from typing import Sequence as Seq
+from typing import Any, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -43,7 +42,7 @@ ABSENT = np.full(4, np.nan)  # the region of a frame without target
 
 
 @dataclass(frozen=True)
-class Sequence:
+class Video:
     """One video with a region per frame.
 
     frames: N paths; the files may be missing on this machine. regions: N float arrays of 4 (x, y,
@@ -84,11 +83,11 @@ class Dataset:
 
     name: str
     path: Path
-    sequences: tuple[Sequence, ...] = field(repr=False)
+    sequences: tuple[Video, ...] = field(repr=False)
     notes: tuple[str, ...] = ()
     left_out: int = 0
 
-    def without(self, faults: Seq[InputError], kept: Collection[str]) -> Dataset:
+    def without(self, faults: Sequence[InputError], kept: Collection[str]) -> Dataset:
         """The dataset of the sequences `kept`, with the faults of the others as notes. Raises the
         first fault where none is kept."""
         if faults and not kept:
@@ -107,7 +106,7 @@ class Dataset:
     def __iter__(self):
         return iter(self.sequences)
 
-    def __getitem__(self, name: str) -> Sequence:
+    def __getitem__(self, name: str) -> Video:
         return {sequence.name: sequence for sequence in self.sequences}[name]
 
 
@@ -239,7 +238,7 @@ def _in_folder(path: Path) -> list[Path]:
     return list(chain(*files))
 
 
-def _load_folder(source: Path) -> Sequence:
+def _load_folder(source: Path) -> Video:
     """A VOT sequence (frames in color/ or beside groundtruth.txt) or an OTB sequence (frames in
     img/), by its annotations. OTB annotates parts of some videos; surplus frames are at the end."""
     regions, folder = read_numbers(source), source.parent
@@ -272,7 +271,7 @@ def _load_folder(source: Path) -> Sequence:
 
 
 def _hidden(
-    regions: list[list[float]], values: Seq[float], gone: int, source: str
+    regions: list[list[float]], values: Sequence[float], gone: int, source: str
 ) -> list[list[float]]:
     """The regions, `ABSENT` where a value says that the target is gone."""
     if len(values) != len(regions):
@@ -285,7 +284,7 @@ def _name(folder: Path) -> str:
     return os.path.basename(os.path.abspath(folder))
 
 
-def _load_json(path: Path, name: str, video: Any) -> Sequence:
+def _load_json(path: Path, name: str, video: Any) -> Video:
     """One sequence of PySOT's json, {name: {img_names, gt_rect, one list per tag, width, height}};
     VOT's toolkit has its frames one folder deeper, in color/.
 
@@ -314,11 +313,11 @@ def _load_json(path: Path, name: str, video: Any) -> Sequence:
 def _checked(
     source: str,
     name: str,
-    frames: Seq[Path],
-    regions: Seq[Seq[float]],
-    tags: Mapping[str, Seq[float]],
+    frames: Sequence[Path],
+    regions: Sequence[Sequence[float]],
+    tags: Mapping[str, Sequence[float]],
     size: tuple[int, int],
-) -> Sequence:
+) -> Video:
     """The sequence, or InputError where its annotations cannot be meant: `source` names the file in
     the message."""
     count, (width, height) = len(frames), size
@@ -348,10 +347,10 @@ def _checked(
         if not len(values):
             flags[tag] = np.zeros(count, bool)
     seen = tuple(ABSENT if out else box for box, out in zip(boxes, outside))
-    return Sequence(name, tuple(frames), seen, flags, width, height)
+    return Video(name, tuple(frames), seen, flags, width, height)
 
 
-def _is_absent(region: Seq[float]) -> bool:
+def _is_absent(region: Sequence[float]) -> bool:
     """Whether a region says that its frame has no target: NaN (UAV123), 0,0,0,0 (LaSOT), -1,-1,-1,-1,
     the toolkit's code 0, or a box without width or height (GOT-10k)."""
     values = np.asarray(region, float)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Mapping
-from typing import Sequence as Seq
+from typing import Any, ClassVar, Mapping, Sequence
 
 import numpy as np
 
 from lib.errors import InputError
-from lib.vot.dataset import TAG_FILES, TAGS, Dataset, Sequence
+from lib.vot.dataset import TAG_FILES, TAGS, Dataset, Video
 from lib.vot.protocol import FAILURE, INIT, PYSOT, Protocol, Trajectory, region_overlaps
 
 ATTRIBUTES = ("all", *TAGS, "empty")  # empty: the frames that carry none of the five tags
@@ -131,7 +130,7 @@ def json_values(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(
-    dataset: Dataset, results: Mapping[str, Seq[Trajectory]], protocol: Protocol = PYSOT
+    dataset: Dataset, results: Mapping[str, Sequence[Trajectory]], protocol: Protocol = PYSOT
 ) -> Evaluation:
     """Evaluate raw results of the reset-based protocol: sequence name -> repetitions, as
     `results.read_results` gives them.
@@ -151,7 +150,7 @@ def evaluate(
     return Evaluation(dataset.name, protocol, names, dataset.left_out, repetitions, interval, *sums)
 
 
-def eao_interval(lengths: Seq[int], protocol: Protocol = PYSOT) -> tuple[int, int]:
+def eao_interval(lengths: Sequence[int], protocol: Protocol = PYSOT) -> tuple[int, int]:
     """The interval of lengths (N_lo, N_hi, both included) that EAO averages over.
 
     The protocol's, where at least one sequence is as long as its upper bound. Otherwise it is found
@@ -224,7 +223,7 @@ def columns(evaluation: Evaluation) -> dict[str, float]:
 
 
 def frame_overlaps(
-    sequence: Sequence, trajectory: Trajectory, protocol: Protocol = PYSOT, eao: bool = False
+    sequence: Video, trajectory: Trajectory, protocol: Protocol = PYSOT, eao: bool = False
 ) -> np.ndarray:
     """(N,) overlap of every frame, NaN where the entry is a code; eao: cut to the image as the
     protocol does for EAO."""
@@ -233,7 +232,7 @@ def frame_overlaps(
 
 
 def _reduce(
-    sequence: Sequence, trajectories: Seq[Trajectory], protocol: Protocol, length: int
+    sequence: Video, trajectories: Sequence[Trajectory], protocol: Protocol, length: int
 ) -> list[np.ndarray]:
     """The sums of one sequence, in the order of Evaluation's fields: four (A,) and two (A, L)."""
     count = len(sequence)
@@ -318,7 +317,7 @@ def _segment_means(
 
 
 def resample(
-    sequences: Seq[str], n: int = 2000, groups: Mapping[str, str] | None = None
+    sequences: Sequence[str], n: int = 2000, groups: Mapping[str, str] | None = None
 ) -> np.ndarray:
     """(n, S) how often each sequence was drawn, by itself or with its group; (0, S) where there is
     only one to draw."""

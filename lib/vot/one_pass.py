@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, ClassVar, Mapping
-from typing import Sequence as Seq
+from typing import Any, Callable, ClassVar, Mapping, Sequence
 
 import numpy as np
 
 from lib.errors import InputError
-from lib.vot.dataset import Dataset, Sequence
+from lib.vot.dataset import Dataset, Video
 from lib.vot.overlap import area_overlap, region_corners
 from lib.vot.protocol import FAILURE, Protocol, Trajectory, run_one_pass
 
@@ -64,7 +63,7 @@ class OnePass:
         }
 
 
-def evaluate_one_pass(dataset: Dataset, results: Mapping[str, Seq[Trajectory]]) -> OnePass:
+def evaluate_one_pass(dataset: Dataset, results: Mapping[str, Sequence[Trajectory]]) -> OnePass:
     """Evaluate results without resets, means over the repetitions. Frames without a target count
     neither for nor against. Raises InputError for results with resets or polygons."""
     columns: list[tuple[Any, ...]] = []
@@ -84,13 +83,13 @@ def evaluate_one_pass(dataset: Dataset, results: Mapping[str, Seq[Trajectory]]) 
     return OnePass(dataset.name, names, frames, overlap, success, precision, dataset.left_out)
 
 
-def average_overlap(sequence: Sequence, trajectory: Trajectory) -> float:
+def average_overlap(sequence: Video, trajectory: Trajectory) -> float:
     """AO of a one-pass run: the mean over all frames with a target after the first of the exact
     overlap of prediction and annotation."""
     return float(np.nan_to_num(area_overlap(*_corners(sequence, trajectory)))[1:].mean())
 
 
-def _corners(sequence: Sequence, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
+def _corners(sequence: Video, trajectory: Trajectory) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and annotated corners, (K, 4, 2) each, of the frames with a target."""
     predicted, present = list(trajectory.entries), sequence.present
     if not present[1:].any():

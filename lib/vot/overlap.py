@@ -7,14 +7,14 @@ corners (x1, y1, .. x4, y4).
 
 from __future__ import annotations
 
-from typing import Sequence as Seq
+from typing import Sequence
 
 import numpy as np
 
 _ABSENT = np.int32(1 << 30)  # sorts behind every crossing of a scan line
 
 
-def region_corners(regions: Seq[np.ndarray], box_end: float = 0) -> np.ndarray:
+def region_corners(regions: Sequence[np.ndarray], box_end: float = 0) -> np.ndarray:
     """Corners of boxes and polygons: N regions of 4 or 8 numbers -> (N, 4, 2) float64; anything
     else (a code) becomes NaN.
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterable, Optional
-from typing import Sequence as Seq
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import numpy as np
 
-from lib.vot.dataset import Sequence, axis_aligned_box
+from lib.vot.dataset import Video, axis_aligned_box
 from lib.vot.overlap import pixel_overlap, region_corners
 
 SKIPPED, INIT, FAILURE = 0, 1, 2  # VOT's codes in raw results
@@ -75,9 +74,9 @@ class Trajectory:
 
 
 def region_overlaps(
-    predicted: Seq[np.ndarray],
-    annotated: Seq[np.ndarray],
-    size: Seq[int],
+    predicted: Sequence[np.ndarray],
+    annotated: Sequence[np.ndarray],
+    size: Sequence[int],
     protocol: Protocol,
     eao: bool = False,
 ) -> np.ndarray:
@@ -94,7 +93,7 @@ OnFrame = Callable[[int, np.ndarray, np.ndarray, Optional[np.ndarray]], Any]
 
 
 def run_reset_based(
-    tracker: Any, sequence: Sequence, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None
+    tracker: Any, sequence: Video, protocol: Protocol = PYSOT, on_frame: OnFrame | None = None
 ) -> Trajectory:
     """Track with re-initialisation, as PySOT's test.py and VOT's supervised experiment do.
 
@@ -129,7 +128,7 @@ def run_reset_based(
     return Trajectory(tuple(entries), seconds)
 
 
-def run_one_pass(tracker: Any, sequence: Sequence) -> Trajectory:
+def run_one_pass(tracker: Any, sequence: Video) -> Trajectory:
     """Track without re-initialisation; the first entry is the initial box."""
     boxes = [axis_aligned_box(sequence.regions[0])]
     seconds = np.zeros(len(sequence))

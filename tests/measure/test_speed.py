@@ -17,7 +17,7 @@ from lib.engines.export import random_feeds
 from lib.engines.pytorch import TorchEngine
 from lib.measure import full_size, speed
 from lib.measure.speed import (
-    Candidate,
+    Timed,
     Turn,
     full_size_network,
     ratios,
@@ -58,13 +58,13 @@ def network() -> SiamRPN:
 
 
 @pytest.fixture(scope="module")
-def rows(network: SiamRPN) -> List[Candidate]:
+def rows(network: SiamRPN) -> List[Timed]:
     """Everything that PyTorch and OpenVINO do; PyTorch FP32 is the reference."""
     pairs = [("pytorch", "fp32"), ("pytorch", "fp16"), *(("openvino", each) for each in HERE)]
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch)
         candidates = [
-            Candidate(0, timing_deployment(network, name), mixture("", name, [precision] * 3))
+            Timed(0, timing_deployment(network, name), mixture("", name, [precision] * 3))
             for name, precision in pairs
         ]
         time_group(candidates, 2)
@@ -74,7 +74,7 @@ def rows(network: SiamRPN) -> List[Candidate]:
 # -- The table -------------------------------------------------------------------------------------
 
 
-def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Candidate]) -> None:
+def test_rows_say_what_ran_with_the_same_columns_in_each(rows: List[Timed]) -> None:
     table = [one.row() for one in rows]
     assert all(row.keys() == table[0].keys() for row in table)
     assert [row["executed"] for row in table[:3]] == ["80 FP32", "80 BF16", "80 FP32"]
@@ -101,7 +101,7 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(network: SiamRPN) -> None:
 
     own = times([[0.01, 0.01], [0.02, 0.02]], 0.001, 0.012, 0.002, 0.004, 0.008, 0.001)
     base = times([[0.03, 0.05], [0.06, 0.06]], 0.001, 0.05, 0.002, 0.012, 0.040, 0.004)
-    timed = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
+    timed = Timed(0, timing_deployment(network, "pytorch"), PLAIN)
     timed.reference, timed.repeated = base, 3
     timed.turns = [Turn({name: part[i] for name, part in own.items()}, 0.0) for i in (0, 1)]
     row = timed.row()
@@ -121,8 +121,8 @@ def test_a_row_is_medians_and_ratios_of_the_rounds(network: SiamRPN) -> None:
 def pair(network: SiamRPN) -> List[Any]:
     """Two networks; the second one's precisions are mixed."""
     mixed = Variant("mixed", target="fp16")
-    first = Candidate(0, timing_deployment(network, "pytorch"), PLAIN)
-    return [first, Candidate(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
+    first = Timed(0, timing_deployment(network, "pytorch"), PLAIN)
+    return [first, Timed(1, timing_deployment(full_size_network(1 / 64), "pytorch"), mixed)]
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, shares: Iterator[float]) -> None:
@@ -135,8 +135,8 @@ def test_candidates_take_turns_and_each_turn_is_reported(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: List[Any] = []
-    turn = Candidate._turn
-    monkeypatch.setattr(Candidate, "_turn", lambda self: order.append(self) or turn(self))
+    turn = Timed._turn
+    monkeypatch.setattr(Timed, "_turn", lambda self: order.append(self) or turn(self))
     time_group(pair, 3, lambda: order.append("done"))
     first, second = pair
     assert order == [pair[0], "done", pair[1], "done"] * 3
@@ -150,13 +150,13 @@ def test_a_disturbed_turn_is_repeated_at_once_and_the_undisturbed_one_counts(
     pair: List[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: List[Turn] = []
-    turn = Candidate._turn
+    turn = Timed._turn
 
     def remembered(self: Any) -> Turn:
         kept.append(turn(self))
         return kept[-1]
 
-    monkeypatch.setattr(Candidate, "_turn", remembered)
+    monkeypatch.setattr(Timed, "_turn", remembered)
     watched(monkeypatch, iter([0.0, 0.5, 0.9, 0.0, 0.0, 0.2, 0.0]))
     time_group(pair, 2)
     assert len(kept) == 7

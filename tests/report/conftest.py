@@ -8,7 +8,7 @@ from typing import Iterator
 import numpy as np
 import pytest
 
-from lib.vot.dataset import TAGS, Dataset, Sequence
+from lib.vot.dataset import TAGS, Dataset, Video
 from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import Trajectory
 
@@ -37,7 +37,7 @@ def still(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     cv2.imwrite(str(path), np.full((90, 120, 3), 90, np.uint8))
     flags = np.arange(COUNT) % 2 == 0
     sequences = [
-        Sequence(
+        Video(
             name,
             (path,) * count,
             (np.array(BOX),) * count,

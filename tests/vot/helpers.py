@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from lib.vot.dataset import TAGS, Dataset, Sequence
+from lib.vot.dataset import TAGS, Dataset, Video
 from lib.vot.protocol import Trajectory
 
 WIDTH, HEIGHT = 160, 120
@@ -23,7 +23,7 @@ def entries(*lines):
 def still_sequence(name="still", count=40, box=(50.0, 40.0, 30.0, 20.0), **tags):
     """A target that does not move, without frames."""
     flags = {tag: np.array(tags.get(tag, np.zeros(count)), bool) for tag in TAGS}
-    return Sequence(name, (), (np.array(box),) * count, flags, WIDTH, HEIGHT)
+    return Video(name, (), (np.array(box),) * count, flags, WIDTH, HEIGHT)
 
 
 def dataset_of(*sequences):
