@@ -34,8 +34,12 @@ def measure(options: argparse.Namespace) -> None:
     lacking = sorted({"dataset", "weights"} - set(profile.values))
     if lacking:
         raise InputError(f"{profile.file}: does not say {' and '.join(lacking)}")
-    only, workers = options.only or everything.STEPS, options.workers or 0
-    everything.measure(profile.values, options.scheduler or "", workers, only)
+    everything.measure(
+        profile.values,
+        scheduler=options.scheduler or "",
+        workers=options.workers or 0,
+        only=options.only or everything.STEPS,
+    )
     if "speed" in (options.only or ()):
         print(*everything.speeds(profile.values), sep="\n")
 
