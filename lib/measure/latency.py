@@ -12,22 +12,23 @@ import argparse
 import sys
 from collections import defaultdict
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
 from lib import environment, pruning
-from lib.engines.deploy import FRAMEWORKS, give_back_memory, usable_framework
+from lib.engines.deploy import give_back_memory, usable_framework
 from lib.engines.export import random_feeds
 from lib.engines.zoo import FOLDER, weights_path
 from lib.errors import InputError
 from lib.files import write_text
 from lib.measure import pruned, runs
+from lib.measure.keys import timed_by
 from lib.measure.pruned import DISTILLED, FULL_SIZES, SHARES, VECTOR, Tracker
 from lib.measure.speed import Timed, random_network, time_group, timing_deployment
 from lib.measure.variants import Variant, mixture
-from lib.progress import progress
 from lib.reading import read_mapping
 from lib.siamrpn.network import NetworkConfig, backbone_parameters
 
@@ -100,19 +101,30 @@ class Latency:
         return self.base_ms + self.factor * self.layers(config)
 
 
-def measure(framework: str, precision: str) -> Latency:
+def latency(framework: str, precision: str) -> Latency:
+    """Measured once per engine and precision, and kept in the run `local`."""
+    record = runs.Record(
+        runs.LOCAL,
+        f"latency/{framework}-{precision}.json",
+        partial(timed_by, framework, precision=precision, grid=GRID, calls=CALLS),
+        len(GRID),
+        lambda bar: asdict(_measure(framework, precision, bar)),
+    ).load()
+    assert record is not None, "local is this machine's own"
+    return Latency(**{name: record[name] for name in Latency.__dataclass_fields__})
+
+
+def _measure(framework: str, precision: str, bar: Any) -> Latency:
     """Time the layers of whole networks over the grid, and fit frames to them."""
     grid: Dict[str, Dict[int, float]] = defaultdict(dict)  # of equal counts the last time stays
     sums, frames = [], []
-    what = f"latency of {FRAMEWORKS[framework].title} {precision}"
-    with progress(len(GRID), what) as bar:
-        for config in map(at_width, GRID):
-            own, frame = _times(config, framework, precision)
-            for name, product in products(config).items():
-                grid[name][product] = own[name]
-            sums.append(sum(own[name] for name in grid))
-            frames.append(frame)
-            bar.update(1)
+    for config in map(at_width, GRID):
+        own, frame = _times(config, framework, precision)
+        for name, product in products(config).items():
+            grid[name][product] = own[name]
+        sums.append(sum(own[name] for name in grid))
+        frames.append(frame)
+        bar.update(1)
     factor, base = np.polyfit(sums, frames, 1)
     return Latency(
         {name: list(times) for name, times in grid.items()},
@@ -189,7 +201,7 @@ def cut(options: argparse.Namespace) -> str:
     if options.grid:
         model, _ = read(Path(options.grid))
     else:
-        model = measure(usable_framework(options.engine), options.precision)
+        model = latency(usable_framework(options.engine), options.precision)
     return pruning.cut_file(
         weights_path(options.weights),
         options.scores,
@@ -209,7 +221,7 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     backbone. predicted_ms; ms, low, high: of a frame, median, fastest and slowest round, all
     networks in turns.
     """
-    model = measure(framework, precision)
+    model = latency(framework, precision)
     config, scores = pruned.demo_config(), pruned.scores()
     networks = [("parameters", 1, FULL_SIZE, FULL)]
     for multiple in (1, VECTOR):
