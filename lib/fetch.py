@@ -126,7 +126,10 @@ def _fetch_sequence(sequence: Entry, target: Path, source: str, work: Path) -> N
         (sequence.annotations, unpacked),
         (sequence.frames, unpacked / "color"),
     ):
-        _unpack(_download(urljoin(source, url), archive, sha1), folder)
+        place = urljoin(source, url)
+        if not _is_remote(place):  # a path may have letters that mean something in an address
+            place = str(Path(source).parent / url)
+        _unpack(_download(place, archive, sha1), folder)
         archive.unlink()
     if not _complete(unpacked, sequence):
         raise InputError(
@@ -141,6 +144,10 @@ def _fetch_sequence(sequence: Entry, target: Path, source: str, work: Path) -> N
     )
     shutil.rmtree(target, ignore_errors=True)
     unpacked.replace(target)
+
+
+def _is_remote(place: str) -> bool:
+    return place.startswith(("http://", "https://"))
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -183,7 +190,7 @@ def _download(place: str, target: Path, sha1: str = "") -> Path:
     except ImportError:
         raise InputError("downloading needs a package (pip install pooch)") from None
     pooch.get_logger().setLevel("ERROR")
-    remote = place.startswith(("http://", "https://"))
+    remote = _is_remote(place)
     downloader: Any = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT)
     if not remote:
         downloader = _from_here

@@ -183,9 +183,10 @@ class TrackWriter:
         if self._encoder is not None:
             try:
                 self._encoder.close()
-                if not keep:
-                    raise OSError("not kept")
-                os.replace(self._partial, self.video)
+                if keep:
+                    os.replace(self._partial, self.video)
+                else:
+                    self.drop_video("not kept")
             except Exception as error:
                 self.drop_video(" ".join(str(error).split()))
         if self._rows is not None:

@@ -22,7 +22,7 @@ from lib.options import above_0, command, option
     "--only",
     nargs="+",
     choices=("quality", "speed", "start", "power"),
-    help="these steps, of which only quality needs the dataset and the weights",
+    help="these steps; quality alone needs the dataset and the weights",
 )
 def measure(options: argparse.Namespace) -> None:
     """Fill a run: quality on all cores, then speed alone; goes on where it was stopped."""

@@ -36,9 +36,9 @@ def measure(
     """Fill the run of a profile: quality, speed, how engines start, power where there is a sensor.
     Goes on where it was stopped.
 
-    values: the profile's parameters (dataset, weights, run, framework). only: these steps, of which
-    only quality needs the dataset and the weights. Returns the work done by step, in frames of the demo
-    tracker. Raises InputError as `quality.measure`. A recorded run is only read.
+    values: the profile's parameters (dataset, weights, run, framework). only: these steps;
+    quality alone needs the dataset and the weights. Returns the work done by step, in frames of the
+    demo tracker. Raises InputError as `quality.measure`. A recorded run is only read.
     """
     run, weights = str(values.get("run") or runs.LOCAL), str(values["weights"])
     if runs.is_recorded(run, device()):
@@ -47,10 +47,8 @@ def measure(
     framework = lists.compiled_framework(str(values.get("framework", "auto")), run)
     todo = {"speed": full_size.work(run, framework), "start": start.work(run, framework)}
     if "quality" in only:
-        dataset, chosen = (
-            lists.open_dataset(str(values["dataset"]), run),
-            variants(weights, framework),
-        )
+        dataset = lists.open_dataset(str(values["dataset"]), run)
+        chosen = variants(weights, framework)
         todo["quality"] = quality.work(chosen, dataset, run, scheduler, workers)
     todo = {step: work for step, work in todo.items() if step in only}
     with progress(sum(todo.values()), "measuring", any(todo.values())) as bar:

@@ -44,7 +44,7 @@ from lib.training.pairs import (  # noqa: E402
     training_pairs,
 )
 from lib.training.tracker import load_config  # noqa: E402
-from lib.vot.dataset import load_dataset  # noqa: E402
+from lib.vot.dataset import Video, load_dataset  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "0123456789abcdef"
@@ -78,6 +78,12 @@ def ranges(models, pairs):
 
 
 # -- Sets ------------------------------------------------------------------------------------------
+
+
+def test_vot2018_gives_22_frames_of_each_sequence(shared, monkeypatch):
+    monkeypatch.setattr(Video, "frame", lambda *_: np.zeros((8, 8, 3), np.uint8))
+    pairs = thesis_pairs(load_dataset(shared / "vot2018" / "VOT2018.json"), requested=1000)
+    assert len(pairs) == 60 * 22, "the thesis author's rule on 21,356 frames"
 
 
 def video(folder, name, length, first):
