@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LARGE = 10e6  # parameters; freeing memory late is harmless for smaller networks
 CACHE = ROOT / "data" / "cache" / "plans"
+# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: while memory is kept, and as they are
+MALLOPT = {-4: (0, 2**16), -1: (2**31 - 1, 2**17)}
 
 
 @dataclass(frozen=True)
@@ -254,5 +256,23 @@ def give_back_memory() -> None:
     """Hand freed memory back to the system, where the C library can (glibc): it keeps what hundreds
     of freed weights leave behind, which for the full network is more than a board has to spare."""
     gc.collect()
+    _c_library("malloc_trim", 0)
+
+
+@contextlib.contextmanager
+def memory_kept() -> Iterator[None]:
+    """Within, freed memory is kept for the next call, where the C library can (glibc), as other
+    allocators do; afterwards large pieces go back to the system again."""
+    for option, (within, _) in MALLOPT.items():
+        _c_library("mallopt", option, within)
+    try:
+        yield
+    finally:
+        for option, (_, usual) in MALLOPT.items():
+            _c_library("mallopt", option, usual)
+        give_back_memory()
+
+
+def _c_library(function: str, *arguments: int) -> None:
     with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        getattr(ctypes.CDLL(None), function)(*arguments)

@@ -6,12 +6,13 @@ PySOT's weights. They are timed in groups, each in turns with PyTorch FP32 and s
 memory, and each kept as data/runs/<run>/speed/<group>.json:
 
     pytorch                        the whole network and the pruned ones in PyTorch FP32
-    <framework>-mixtures           all 27 mixtures of the whole network, layers, initialising again
-    <framework>-layers             the whole network with some groups of layers in INT8
+    <framework>-whole              the whole network in mixtures of precisions, and with some groups
+                                   of layers in INT8; times of layers, and of initialising again
     <framework>-fp32, -fp16, ...   the whole network and the pruned ones in one precision
 
 Each speed comes from one group, and so is the same on every page: the whole network's from the
-first three.
+first two. The target network runs at an initialisation only, so mixtures that differ in nothing
+else have one speed.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ from lib.vot.protocol import INIT, SKIPPED
 
 ROUNDS = 3
 # Of a turn in a group, in frames of the demo tracker in PyTorch FP32; for the time left alone.
-COST = {"pytorch": 28, "mixtures": 15, "layers": 12, "fp32": 25, "fp16": 17, "int8": 15}
+COST = {"pytorch": 28, "whole": 20, "fp32": 25, "fp16": 17, "int8": 15}
 Row = Mapping[str, Any]
 
 
@@ -86,7 +87,7 @@ class EngineSpeed:
     def whole(self) -> list[Row]:
         """The whole network with one precision throughout, PyTorch's first."""
         pure = [row for row in self.rows if "/" not in row["precision"] and not row["place"]]
-        return [row for row in pure if row.get("kept") is None]
+        return [row for row in pure if row["kept"] is None]
 
     @property
     def compared(self) -> list[Row]:
@@ -121,11 +122,10 @@ class EngineSpeed:
 
     def row_for(self, variant: Variant) -> Row:
         """The full-size network's row for a variant of any size; {} where it was not timed."""
-        wanted = pruned.place(variant), variant.framework, variant.precisions, kept(variant)
-        for row in self.rows:
-            framework = row["group"].partition("-")[0]
-            precisions = {name: row[name] for name in NETWORKS}
-            if wanted == (row["place"], framework, precisions, row.get("kept")):
+        wanted = pruned.place(variant), variant.framework, variant.search, variant.xcorr
+        for row in sorted(self.rows, key=lambda row: bool(row["target"] != variant.target)):
+            timed = row["place"], row["group"].partition("-")[0], row["search"], row["xcorr"]
+            if (*timed, row["kept"]) == (*wanted, kept(variant)):
                 return row
         return {}
 
@@ -143,6 +143,8 @@ def _timed_as(one: Measurement, speed: EngineSpeed) -> Measurement:
     row, timed = speed.row_for(one.variant), not np.isnan(one.fps)
     if timed or not row:
         return one
+    if row["target"] != one.variant.target:  # as fast, but not as large
+        row = {**row, "plan_mb": np.nan, "build_s": np.nan}
     whole = speed.row_of(one.variant.framework, one.variant.target)
     init = whole["target_ms"] + whole["crop_ms"]
     trajectories = {}
@@ -161,19 +163,16 @@ def pairs(framework: str) -> list[tuple[str, str]]:
 
 def groups(framework: str) -> list[str]:
     """The groups of a framework, in the order in which they are timed."""
-    kinds = ["mixtures", "layers", *FRAMEWORKS[framework].precisions]
+    kinds = ["whole", *FRAMEWORKS[framework].precisions]
     return ["pytorch", *(f"{framework}-{kind}" for kind in kinds if framework != "pytorch")]
 
 
 def engine_speed(run: str, framework: str, bar: Any = None) -> Any:
     """Time all groups, or load what the run has: an `EngineSpeed`, or `runs.Lacking` where a
-    recorded run lacks a group (but the layers, which are no part of the thesis).
-
-    bar: a progress bar to count on (units of `work`).
-    """
+    recorded run lacks a group. bar: a progress bar to count on (units of `work`)."""
     with tempfile.TemporaryDirectory() as folder:
         found = {group: _record(run, group, Path(folder)).load(bar) for group in groups(framework)}
-    if any(record is None for group, record in found.items() if _split(group)[1] != "layers"):
+    if None in found.values():
         title = FRAMEWORKS[framework].title
         return runs.Lacking(f"the speed of the full-size networks with {title}", run)
     records = [record for record in found.values() if record]
@@ -228,7 +227,7 @@ def work(run: str, framework: str) -> float:
 def _record(run: str, group: str, models: Path) -> Record:
     """A group's record. models: a folder for FP32 models, by the network's place."""
     kind = _split(group)[1]
-    candidates = {"mixtures": 28, "layers": 1 + len(STEPS)}.get(kind, 1 + len(timed_configs()))
+    candidates = 10 + len(STEPS) if kind == "whole" else 1 + len(timed_configs())
     return Record(
         run,
         f"speed/{group}.json",
@@ -248,7 +247,7 @@ def decided_by(group: str) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     framework, kind = _split(group)
     networks = [asdict(config) for _, config in timed_configs()]
-    chosen = [one.name for one in steps("", framework)] if kind == "layers" else []
+    chosen = [one.name for one in steps("", framework)] if kind == "whole" else []
     return timed_by(framework, networks=networks, layers=chosen, rounds=ROUNDS)
 
 
@@ -272,8 +271,9 @@ def _time_group(group: str, models: Path, bar: Any) -> dict[str, Any]:
     layers, again = {}, {}
     if kind == "pytorch":
         layers["pytorch fp32"] = layer_times(plain, "fp32")
-    elif kind == "mixtures":
-        for precision in [one.variant.search for one in candidates[1:] if one.is_pure]:
+    elif kind == "whole":
+        pure = [one.variant.search for one in candidates[1:] if one.is_pure]
+        for precision in dict.fromkeys(pure):
             bar.set_description(f"speed: layers of {framework} {precision}")
             layers[f"{framework} {precision}"] = layer_times(deployment, precision)
             again[precision] = reinitialisation(deployment, precision)
@@ -294,30 +294,29 @@ def _wanted(group: str) -> list[tuple[int, list[Variant]]]:
     places = range(len(timed_configs()))
     if kind == "pytorch":
         return [(place, baseline("")) for place in places[1:]]
-    if kind == "mixtures":
-        return [(0, mixtures("", framework))]
-    if kind == "layers":
-        return [(0, steps("", framework))]
+    if kind == "whole":
+        different = [one for one in mixtures("", framework) if one.target == one.search]
+        return [(0, [*different, *steps("", framework)])]
     return [(place, [mixture("", framework, [kind] * 3)]) for place in places]
 
 
 def _rows(timed: Sequence[Timed], group: str) -> list[dict[str, Any]]:
     networks, kind = timed_configs(), _split(group)[1]
-    # The reference's speed comes from its own group, and the whole network's from the mixtures
+    # The reference's speed comes from its own group, and the whole network's from one of the two
     own = timed if group == "pytorch" else timed[1:]
     whole = next((one for one in own if one.place == 0), timed[0])
     return [
         {
             **one.row(),
             "group": group,
-            "kept": kept(one.variant) if kind == "layers" else None,
+            "kept": kept(one.variant),
             "place": one.place,
             "multiple": networks[one.place][0],
             "parameters": backbone_parameters(networks[one.place][1]),
             **ratios(one.times, (whole if one.place else one).times, "whole_ratio"),
         }
         for one in own
-        if one.place or kind in ("pytorch", "mixtures", "layers")
+        if one.place or kind in ("pytorch", "whole")
     ]
 
 

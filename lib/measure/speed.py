@@ -4,6 +4,10 @@ Speed does not depend on what the weights know, so the full-size network has ran
 compared within one group only: its candidates take turns with a reference, so background load
 affects all of them, and a ratio comes with its spread over the rounds. A turn is disturbed if other
 work used the processor. It is repeated, and turns that stay disturbed are counted.
+
+While turns are taken the process keeps the memory that it frees. Otherwise PyTorch on a processor
+asks the system for fresh memory in every frame, and what that costs differs from run to run
+(tests/benchmarks/bench_faults.py).
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import torch
 
 from lib import environment
 from lib.engines.calibration import Ranges
-from lib.engines.deploy import Deployment
+from lib.engines.deploy import Deployment, memory_kept
 from lib.engines.export import random_feeds
 from lib.engines.quantize import METHODS
 from lib.measure.variants import Variant
@@ -91,13 +95,14 @@ def time_group(
     """
     # Repetitions of the whole group: a machine that is always busy must not take for ever
     patience, before = rounds * len(group), ""
-    for _ in range(rounds):
-        for one in group:
-            if one.variant.framework != before:
-                time.sleep(REST)
-            before = one.variant.framework
-            patience -= one.play(patience)
-            done()
+    with memory_kept():
+        for _ in range(rounds):
+            for one in group:
+                if one.variant.framework != before:
+                    time.sleep(REST)
+                before = one.variant.framework
+                patience -= one.play(patience)
+                done()
     for one in group:
         one.reference = group[0].times
 
@@ -300,7 +305,8 @@ def keep_tracking(network: EngineNetwork, seconds: float) -> list[float]:
     frames, tracker = random_frames(), PartsTracker(network)
     done: list[float] = []
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        tracker.timed(frames[len(done) % len(frames)])
-        done.append(time.monotonic())
+    with memory_kept():
+        while time.monotonic() < end:
+            tracker.timed(frames[len(done) % len(frames)])
+            done.append(time.monotonic())
     return done

@@ -3,7 +3,9 @@ inside where asked for."""
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import sys
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from lib.engines.deploy import (  # noqa: E402
     Quantisation,
     choose_framework,
     framework_module,
+    memory_kept,
     refitted,
 )
 from lib.engines.export import properties, random_feeds, run_onnx, save_model  # noqa: E402
@@ -340,3 +343,25 @@ def test_an_unknown_quantisation_is_refused(given):
     [value] = given.values()
     with pytest.raises(InputError, match=rf"quantisation: unknown '{value}' \(there are "):
         Quantisation(**given)
+
+
+def faults_of_large_arrays() -> int:
+    """Page faults of 20 arrays of 48 MB, one after the other."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        np.empty(12_000_000, np.float32).fill(1)
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallopt"),
+    reason="another C library than glibc",
+)
+def test_memory_is_kept_for_the_next_call_within_and_given_back_afterwards() -> None:
+    before = faults_of_large_arrays()
+    with memory_kept():
+        faults_of_large_arrays()
+        within = faults_of_large_arrays()
+    assert within < before / 10
+    assert faults_of_large_arrays() > before / 2

@@ -83,7 +83,7 @@ def test_a_profile_fills_a_run_goes_on_where_it_was_stopped_and_then_does_nothin
     results = [path for path in kept if Path(path).is_file() and "environment" not in path]
     assert {path: after[path] for path in results} == {path: kept[path] for path in results}
     groups = sorted(path.stem for path in (run / "speed").iterdir())
-    assert groups == ["openvino-fp32", "openvino-layers", "openvino-mixtures", "pytorch"]
+    assert groups == ["openvino-fp32", "openvino-whole", "pytorch"]
     told = capsys.readouterr().err
     assert "left" in told and "%" in told, "a progress display"
     monkeypatch.setattr(full_size, "_time_group", None)

@@ -58,7 +58,7 @@ def test_the_framework_of_a_recorded_run_is_what_it_measured() -> None:
     here = variants.choose_framework("auto")
     assert variants.compiled_framework("auto", folder.name) == here, "PyTorch is in every run"
     (folder / "speed").mkdir()
-    (folder / "speed" / "tensorrt-mixtures.json").write_text("{}")
+    (folder / "speed" / "tensorrt-whole.json").write_text("{}")
     assert variants.compiled_framework("auto", folder.name) == "tensorrt"
     assert variants.compiled_framework("openvino", folder.name) == "openvino"
 

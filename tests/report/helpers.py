@@ -163,6 +163,7 @@ def timed(
         "device": "CPU",
         "repeated": 0,
         "disturbed": 0,
+        "kept": None,
         **{f"frame_ms{end}": frame * factor for end, factor in ends},
         "fps": 1000 / frame,
         **{f"ratio{end}": ratio * factor for end, factor in ends},
@@ -182,7 +183,7 @@ def timed(
 def made_up_speed(framework: str = "openvino", **more: Any) -> EngineSpeed:
     """The full-size networks on all engines."""
     pure = [(level,) * 3 for level in FRAME_MS]
-    title, group = "OpenVINO 1", f"{framework}-mixtures"
+    title, group = "OpenVINO 1", f"{framework}-whole"
     rows = [timed("pytorch", "PyTorch 1", pure[0], place) for place in range(len(SIZES))]
     rows += [
         timed(group, title, (one.target, one.search, one.xcorr))

@@ -29,7 +29,7 @@ def shown_in(page: Page, head: str) -> Table:
 def by_layer(small: Path, small_run: str) -> Page:
     speed = made_up_speed("openvino")
     rows = [
-        {**timed("openvino-layers", "OpenVINO 1", ["int8"] * 3), "kept": layers.kept(one)}
+        {**timed("openvino-whole", "OpenVINO 1", ["int8"] * 3), "kept": layers.kept(one)}
         for one in layers.steps("demo", "openvino")
     ]
     speed = replace(speed, rows=[*speed.rows, *rows])

@@ -357,7 +357,7 @@ def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_on
 ) -> None:
     def stand_in(place: int, seconds: float) -> Any:
         times = {"frame": np.array([[seconds]])}
-        return SimpleNamespace(place=place, times=times, row=dict)
+        return SimpleNamespace(place=place, variant=variants.baseline("")[0], times=times, row=dict)
 
     def found(group: str, *timed: Any) -> list[float]:
         return [row["whole_ratio"] for row in full_size._rows(timed, group)]
@@ -366,7 +366,7 @@ def test_networks_are_compared_with_the_whole_one_of_the_same_engine_and_that_on
     monkeypatch.setattr(full_size, "timed_configs", lambda: networks)
     assert found("pytorch", stand_in(0, 4), stand_in(1, 1)) == [1, 4]
     assert found("openvino-int8", stand_in(0, 4), stand_in(0, 2), stand_in(1, 1)) == [2]
-    assert found("openvino-mixtures", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
+    assert found("openvino-whole", stand_in(0, 4), stand_in(0, 2), stand_in(0, 1)) == [1, 1]
 
 
 def test_the_tables_of_speed_have_a_row_an_engine_and_say_what_is_missing(

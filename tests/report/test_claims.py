@@ -216,7 +216,7 @@ def test_orders_and_steps_are_counted_with_what_is_sure_and_what_is_possible(
             ("fp16", 4.0, 0.1),
             ("int8", 4.4, 0.1),
         ):
-            group = "openvino-mixtures" if rows else "pytorch"
+            group = "openvino-whole" if rows else "pytorch"
             milliseconds = 100 / ratio / faster
             ends = {
                 f"frame_ms{end}": milliseconds * f for end, f in (("_low", 0.99), ("_high", 1.01))
@@ -272,7 +272,7 @@ def test_the_thesiss_own_tables_give_its_own_numbers(evidence: Evidence) -> None
     ]:
         levels = tuple(str(row[name]).lower() for name in ("target", "search", "xcorr"))
         times = dict.fromkeys(("frame_ms", "frame_ms_low", "frame_ms_high"), 1000 / row["fps"])
-        rows.append(timed("openvino-mixtures", "OpenVINO 1", levels, fps=row["fps"], **times))
+        rows.append(timed("openvino-whole", "OpenVINO 1", levels, fps=row["fps"], **times))
     evidence.timed = replace(made_up_speed(), rows=rows)
     own = {each.id: each.number for each in claims.claims()}
     audited = {each.id: each.derived for each in audit.findings()}
