@@ -269,7 +269,7 @@ def prune(options: argparse.Namespace) -> None:
     from lib.measure import latency
     from lib.pruning import steps
 
-    print(latency.cut(options) if options.latency is not None else steps.run(options))
+    print(latency.cut(options) if options.latency is not None else steps.take_step(options))
 
 
 @command("--out layers.csv", "--weights", "--workers")
@@ -379,7 +379,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         from lib.environment import use_threads
 
         use_threads(options.threads)
-    return guard.run(options.function, options)
+    return guard.run_guarded(options.function, options)
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ class _Layer:
         window[:] = np.minimum((window * (255 - alpha) + 127) // 255 + over, 255).astype(np.uint8)
 
 
-class Frame(NamedTuple):
+class Rendered(NamedTuple):
     """What one moment looks like and why."""
 
     image: np.ndarray  # (height, width, 3) uint8, BGR
@@ -102,7 +102,7 @@ class Frame(NamedTuple):
     covered: float  # 0..1 of the target's area inside the frame
 
 
-def render(spec: Spec) -> Iterator[Frame]:
+def render(spec: Spec) -> Iterator[Rendered]:
     """The frames of one sequence, in order.
 
     Example: `next(render(list_specs()[0])).polygon.shape` is `(4, 2)`. Raises InputError where a
@@ -134,7 +134,7 @@ def render(spec: Spec) -> Iterator[Frame]:
         y, x = random.randint(0, 64, size=2)
         noise = np.ascontiguousarray(grain[y : y + height, x : x + width])
         image = cv2.add(cv2.LUT(mean, lit), noise, dtype=cv2.CV_8U)
-        yield Frame(image, polygon(index), _covered(target, front, index, spec.size))
+        yield Rendered(image, polygon(index), _covered(target, front, index, spec.size))
 
 
 def _covered(target: _Layer, front: list[_Layer], frame: float, size: tuple[int, int]) -> float:
@@ -150,7 +150,7 @@ def _covered(target: _Layer, front: list[_Layer], frame: float, size: tuple[int,
 # --- tags ---------------------------------------------------------------------------------------
 
 
-def tag_frames(spec: Spec, frames: list[Frame]) -> dict[str, np.ndarray]:
+def tag_frames(spec: Spec, frames: list[Rendered]) -> dict[str, np.ndarray]:
     """The five tags, each (N,) bool, by the rules in the module's table."""
     polygons = np.array([frame.polygon for frame in frames])  # (N, 4, 2)
     x, y = polygons[..., 0], polygons[..., 1]

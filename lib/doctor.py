@@ -192,7 +192,7 @@ def _kept(values: Parameters) -> Iterator[Check]:
     run = str(values["run"])
     try:
         framework = variants.compiled_framework(str(values["framework"]), run)
-        chosen = everything.variants(str(values["weights"]), framework)
+        chosen = everything.every_variant(str(values["weights"]), framework)
         dataset = variants.open_dataset(str(values["dataset"]), run)  # generates it, in seconds
         work = quality.work(chosen, dataset, run)
         work += full_size.work(run, framework) + start.work(run, framework)

@@ -24,7 +24,9 @@ MARKS = {
 }
 
 
-def run(command: Callable[[argparse.Namespace], Optional[int]], options: argparse.Namespace) -> int:
+def run_guarded(
+    command: Callable[[argparse.Namespace], Optional[int]], options: argparse.Namespace
+) -> int:
     """Run a command; returns its exit status: 2, with one sentence on standard error, for a fault.
     With `--debug` exceptions come through, and libraries may talk."""
     _mend_streams()

@@ -57,7 +57,7 @@ def measured(folder: Path, dataset: Any) -> Dict[str, str]:
     from lib.measure import everything, quality
 
     quality.measure(
-        everything.variants("demo", choose_framework()),
+        everything.every_variant("demo", choose_framework()),
         dataset,
         str(folder),
         shown=sys.stderr.isatty(),

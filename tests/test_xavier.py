@@ -92,7 +92,7 @@ def test_the_command_line_takes_every_command_of_the_pages(words: list[str]) -> 
     assert profile is None or (ROOT / profile).is_file() or profile == MINE
     names = [path.stem for path in (ROOT / "notebooks").glob("*.ipynb")]
     if given.command == "run":
-        batch.choose(names, given.only)  # raises where a prefix is of no notebook
+        batch.selected(names, given.only)  # raises where a prefix is of no notebook
 
 
 def test_the_page_fetches_calibrates_and_runs() -> None:

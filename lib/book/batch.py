@@ -73,7 +73,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: not a notebook ({' '.join(str(error).split())})") from None
 
 
-def choose(names: Sequence[str], only: Sequence[str]) -> list[str]:
+def selected(names: Sequence[str], only: Sequence[str]) -> list[str]:
     """The names that begin with one of the prefixes; all without prefixes. Raises InputError for a
     prefix of none."""
     for prefix in only:
@@ -84,7 +84,7 @@ def choose(names: Sequence[str], only: Sequence[str]) -> list[str]:
     return [name for name in names if not only or name.startswith(tuple(only))]
 
 
-def run(
+def run_notebooks(
     root: Path = ROOT, profile: str | None = None, only: Sequence[str] = (), name: str | None = None
 ) -> list[str]:
     """Execute the notebooks that the run has not finished; returns what failed, in sentences.
@@ -98,7 +98,7 @@ def run(
         raise InputError(f"{', '.join(missing)} not installed: pip install {' '.join(NEEDS)}")
     chosen, book = open_profile(root, profile, name), notebooks(root)
     refuse_unknown(chosen, book.values())
-    names, into = choose(list(book), only), chosen.values["run"]
+    names, into = selected(list(book), only), chosen.values["run"]
     if runs.is_recorded(into, device()):
         raise InputError(
             f"run {into} was recorded on another machine and is only read here; --run names "
@@ -157,7 +157,7 @@ def _one(name: str, root: Path, profile: Profile, folder: Path) -> dict[Any, Any
         write_text(kept, nbformat.writes(page))
         failed.unlink(missing_ok=True)
     except Exception as error:  # whatever stops a notebook does not stop the rest
-        row.update(status=FAILED, message=sentence(error))
+        row.update(status=FAILED, message=fault(error))
         row["seconds"] = round(time.perf_counter() - begin, 1)
         tqdm.write(f"{name}: {row['message']}", file=sys.stderr)
         if page is not None and hasattr(error, "ename"):  # raised in a cell, which the page shows
@@ -166,7 +166,7 @@ def _one(name: str, root: Path, profile: Profile, folder: Path) -> dict[Any, Any
     return row
 
 
-def sentence(error: BaseException) -> str:
+def fault(error: BaseException) -> str:
     """Why a notebook failed, on one line."""
     kind = getattr(error, "ename", type(error).__name__)
     text = " ".join(str(getattr(error, "evalue", error)).split())

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
     from lib.book import batch
 
     batch.stop_at_ctrl_c()
-    failed = batch.run(profile=options.profile, only=options.only, name=options.run)
+    failed = batch.run_notebooks(profile=options.profile, only=options.only, name=options.run)
     for line in failed:
         print(f"siambook: {line}", file=sys.stderr)
     return 1 if failed else 0
@@ -84,4 +84,4 @@ def choose(options: argparse.Namespace) -> None:
 
     values = notebook.open_profile(ROOT, options.profile, options.run).values
     budget = deploy.Budget(options.fps or 0.0, options.latency, options.memory, options.smallest)
-    print(*deploy.choose(values, budget), sep="\n")
+    print(*deploy.advise(values, budget), sep="\n")

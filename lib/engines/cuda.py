@@ -134,7 +134,7 @@ class CudaPythonDevice:
 
 
 @lru_cache(maxsize=1)
-def device() -> Device:
+def gpu() -> Device:
     """The process's GPU and its one stream. Raises InputError without an NVIDIA GPU, or without
     PyCUDA and cuda-python."""
     try:

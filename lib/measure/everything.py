@@ -15,7 +15,7 @@ from lib.progress import progress
 STEPS = ("quality", "speed", "start", "power")
 
 
-def variants(weights: str, framework: str) -> list[Variant]:
+def every_variant(weights: str, framework: str) -> list[Variant]:
     """Every variant of chapter 4, each once."""
     every = [
         *lists.baseline(weights),
@@ -48,7 +48,7 @@ def measure(
     todo = {"speed": full_size.work(run, framework), "start": start.work(run, framework)}
     if "quality" in only:
         dataset = lists.open_dataset(str(values["dataset"]), run)
-        chosen = variants(weights, framework)
+        chosen = every_variant(weights, framework)
         todo["quality"] = quality.work(chosen, dataset, run, scheduler, workers)
     todo = {step: work for step, work in todo.items() if step in only}
     with progress(sum(todo.values()), "measuring", any(todo.values())) as bar:

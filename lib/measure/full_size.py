@@ -231,7 +231,7 @@ def _record(run: str, group: str, models: Path) -> Record:
     return Record(
         run,
         f"speed/{group}.json",
-        partial(decided_by, group),
+        partial(group_key, group),
         ROUNDS * candidates * COST[kind],
         lambda bar: _time_group(group, models, bar),
     )
@@ -243,7 +243,7 @@ def _split(group: str) -> tuple[str, str]:
     return framework, kind or framework
 
 
-def decided_by(group: str) -> dict[str, str]:
+def group_key(group: str) -> dict[str, str]:
     """All that decides a group's times (see `lib.measure.keys`)."""
     framework, kind = _split(group)
     networks = [asdict(config) for _, config in timed_configs()]

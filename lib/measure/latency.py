@@ -169,7 +169,7 @@ def per_millisecond(
     return {name: own / max(per_channel[name], least) for name, own in scores.items()}
 
 
-def choose(
+def fitting(
     config: NetworkConfig, scores: pruning.Scores, milliseconds: float, model: Latency
 ) -> pruning.Choice:
     """The channels with the highest scores per millisecond, as many as fit into a frame of so many
@@ -205,7 +205,7 @@ def cut(options: argparse.Namespace) -> str:
     return pruning.cut_file(
         weights_path(options.weights),
         options.scores,
-        lambda config, scores: choose(config, scores, options.latency, model),
+        lambda config, scores: fitting(config, scores, options.latency, model),
         Path(options.out),
     )
 
@@ -231,7 +231,7 @@ def record(framework: str, precision: str, out: Path) -> List[Dict[str, Any]]:
     _, smallest = _times(pruned.full_configs()[FULL_SIZES[-1]], framework, precision)
     for target in (*(share * model.predict(FULL) for share in TARGETS), smallest):
         try:
-            choice = choose(config, scores, target, model)
+            choice = fitting(config, scores, target, model)
         except InputError as error:  # a network that was faster than its layers let expect
             print(error, file=sys.stderr)
             continue

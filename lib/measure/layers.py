@@ -117,7 +117,7 @@ def _sequence(number: int) -> Tuple[List[np.ndarray], List[np.ndarray]]:
     return pictures, [frame.polygon.ravel() for frame in frames]
 
 
-def change(one: np.ndarray, other: np.ndarray) -> Tuple[float, float, float]:
+def gain(one: np.ndarray, other: np.ndarray) -> Tuple[float, float, float]:
     """Mean of the differences, and its 95 % interval over sequences."""
     drawn = resample([str(index) for index in range(len(one))])
     return (float((one - other).mean()), *percentiles(drawn @ (one - other) / len(one), 0.95))
@@ -126,7 +126,7 @@ def change(one: np.ndarray, other: np.ndarray) -> Tuple[float, float, float]:
 # -- Time ------------------------------------------------------------------------------------------
 
 
-def milliseconds(framework: str) -> Dict[str, Dict[str, float]]:
+def group_times(framework: str) -> Dict[str, Dict[str, float]]:
     """precision -> group -> milliseconds of a frame's layers in the full-size network."""
     deployment = timing_deployment(full_size_network(), framework, environment.device())
     found: Dict[str, Dict[str, float]] = {}
@@ -150,7 +150,7 @@ def sensitivity(weights: str, framework: str, count: int, workers: int = 0) -> p
     int8, fp16 (with _low, _high): change of the mean overlap; int8_ms, fp16_ms: of the group's
     layers in a frame. order: in which groups are taken back to 16 bits, from 1.
     """
-    ms = milliseconds(framework)
+    ms = group_times(framework)
     wanted = [(groups, how) for how in ("int8", "fp16") for groups in [(), *((g,) for g in GROUPS)]]
     tasks = [(_in_worker, weights, framework, groups, how, count) for groups, how in wanted]
     found: Dict[Any, np.ndarray] = {}
@@ -162,7 +162,7 @@ def sensitivity(weights: str, framework: str, count: int, workers: int = 0) -> p
     for name in GROUPS:
         row: Dict[str, Any] = {"group": name}
         for how in ("int8", "fp16"):
-            values = change(found[(name,), how], found[(), how])
+            values = gain(found[(name,), how], found[(), how])
             row.update(zip((how, f"{how}_low", f"{how}_high"), values))
             row[f"{how}_ms"] = ms[how].get(name, 0.0)
         rows.append(row)

@@ -159,7 +159,7 @@ def timed_configs() -> list[tuple[int, NetworkConfig]]:
     ]
 
 
-def log(name: str) -> pd.DataFrame:
+def training_log(name: str) -> pd.DataFrame:
     """A training's log.csv from data/demo/pruning, e.g. "finetune_26"."""
     return pd.read_csv(LOGS / f"{name}.csv")
 
@@ -177,5 +177,5 @@ CUT_AT = 8000
 def resumed_difference() -> dict[str, float]:
     """Largest difference of the resumed training's accuracies to the uninterrupted one's, 0..1; 0
     where it went on as if never stopped."""
-    one, other = log("finetune_26"), log(RESUMED)
+    one, other = training_log("finetune_26"), training_log(RESUMED)
     return {column: float((one[column] - other[column]).abs().max()) for column in ("top1", "top5")}

@@ -34,7 +34,7 @@ COST = 120.0  # of an engine, in frames of the demo tracker, for the time left a
 WEIGHTS = "weights.pth"
 
 
-def engines(framework: str) -> list[tuple[int, str, str]]:
+def engines_to_start(framework: str) -> list[tuple[int, str, str]]:
     """What is started: (place among `timed_configs`, framework, precision) of the whole network in
     PyTorch FP32 and every precision of the framework, and of the most pruned one in the last."""
     small = max(
@@ -58,14 +58,14 @@ def started(run: str, framework: str, bar: Any = None) -> Any:
 
 
 def _record(run: str, framework: str) -> runs.Record:
-    name, key = f"start/{framework}.json", partial(full_size.decided_by, framework)
-    cost = COST * len(engines(framework))
+    name, key = f"start/{framework}.json", partial(full_size.group_key, framework)
+    cost = COST * len(engines_to_start(framework))
     return runs.Record(run, name, key, cost, lambda bar: _measure(framework, bar))
 
 
 def _measure(framework: str, bar: Any) -> dict[str, Any]:
     rows, missing = [], []
-    for place, name, precision in engines(framework):
+    for place, name, precision in engines_to_start(framework):
         bar.set_description(f"start: {name} {precision}")
         try:
             with tempfile.TemporaryDirectory() as folder, open_executor("local", 1) as pool:

@@ -18,7 +18,7 @@ from lib.training.pictures import open_pictures
 from lib.training.tracker import load_config
 
 
-def run(options: argparse.Namespace) -> str:
+def take_step(options: argparse.Namespace) -> str:
     """Do the step that `options.action` names; returns what was written (lib/cli.py)."""
     steps = {"score": _score, "cut": _cut, "recalibrate": _recalibrate}
     return steps.get(options.action, _train_classifier)(options, weights_path(options.weights))
@@ -68,4 +68,4 @@ def _train_classifier(options: argparse.Namespace, weights: Path) -> str:
     classifier = classify.load_classifier(weights, classes)
     device = usable_device(options.device)
     training = classify.ClassifierTraining(classifier, config, device)
-    return str(loop.run(training, Path(options.out), options.stop_after))
+    return str(loop.fit(training, Path(options.out), options.stop_after))

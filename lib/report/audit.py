@@ -124,9 +124,9 @@ FORMULAS: Dict[str, Callable[..., float]] = {
 
 
 def value(formula: str, inputs: str) -> Derived:
-    """A formula's name and its inputs, as the files write them. "count" names one of `counts`."""
+    """A formula's name and its inputs, as the files write them. "count" names one of `looked_up`."""
     if formula == "count":
-        counted = float(counts()[inputs])
+        counted = float(looked_up()[inputs])
         return Derived(counted, counted, counted)
     return derive(FORMULAS[formula], *map(cell, inputs.split("; ")))
 
@@ -135,7 +135,7 @@ def value(formula: str, inputs: str) -> Derived:
 
 
 @lru_cache(maxsize=None)
-def counts() -> Dict[str, Any]:
+def looked_up() -> Dict[str, Any]:
     """Ranks, maxima, medians, and the network's size, by the name that the files use."""
     return {**_of_network(), **_of_engines(), **_of_pruning()}
 

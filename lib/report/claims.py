@@ -154,7 +154,7 @@ def _out_of_place(needs: str, evidence: Evidence) -> str:
     return ""
 
 
-def table(verdicts: Sequence[Verdict], caption: str) -> Table:
+def verdicts_table(verdicts: Sequence[Verdict], caption: str) -> Table:
     """A row a claim: the thesis's words and number, this run's with its interval, the rule, the
     verdict and why it cannot be told."""
     rows = []

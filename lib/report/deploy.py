@@ -87,7 +87,7 @@ def recommend(candidates: Sequence[Candidate], budget: Budget) -> Optional[Advic
     if not fit:
         return None
     best = max(fit, key=lambda one: (one.eao.value, one.fps.value))
-    losses = [(one, difference(one, best)) for one in fit]
+    losses = [(one, loss_of(one, best)) for one in fit]
     alike = [(one, loss) for one, loss in losses if _is_alike(loss)]
     rank = _by_size if budget.smallest else _by_speed
     recommended, loss = max(alike, key=lambda pair: rank(pair[0]))
@@ -102,7 +102,7 @@ def _by_size(one: Candidate) -> Tuple[float, float]:
     return -one.memory_mb, one.eao.value
 
 
-def difference(one: Candidate, other: Candidate) -> Measured:
+def loss_of(one: Candidate, other: Candidate) -> Measured:
     """EAO of one less that of the other, by the paired bootstrap where there are evaluations."""
     if one.evaluation is None or other.evaluation is None:
         return Measured(one.eao.value - other.eao.value)
@@ -137,7 +137,7 @@ def _said(one: Candidate) -> str:
     return f"{one.title}: EAO {one.eao.value:.3f}, {one.fps.value:.1f} FPS{memory}"
 
 
-def choose(values: Mapping[str, Any], budget: Budget) -> List[str]:
+def advise(values: Mapping[str, Any], budget: Budget) -> List[str]:
     """What `siambook choose` prints. values: a profile's parameters. Raises InputError where the
     run lacks measurements."""
     weights, run = (
@@ -192,7 +192,7 @@ def here(dataset: Any, weights: str, framework: str, run: str) -> List[Candidate
                 began.get("peak_mb", nan),
                 began.get("frame_ms_99", nan),
                 one.evaluation,
-                command(variant),
+                track_command(variant),
             )
         )
     return found
@@ -201,11 +201,11 @@ def here(dataset: Any, weights: str, framework: str, run: str) -> List[Candidate
 def _usual(weights: str, framework: str) -> List[Variant]:
     """What is also timed at full size."""
     known = {weights, *(one.weights for one in pruned.trackers())}
-    every = everything.variants(weights, framework)
+    every = everything.every_variant(weights, framework)
     return [one for one in every if one.quantisation == USUAL and one.weights in known]
 
 
-def command(variant: Variant) -> str:
+def track_command(variant: Variant) -> str:
     """What tracks a video with a variant."""
     precision = variant.precision.lower().replace("/", ",")
     weights = "" if variant.weights == DEMO else f" --weights {variant.weights}"

@@ -27,7 +27,7 @@ POWER: tuple[Column, ...] = (
 NAMES = {"fps": "speed", "power_w": "power_w_thesis", "energy_kj": "energy_j_thesis"}
 
 
-def side_by_side(
+def other_runs(
     section: str, run: str, reported: str, title: str, power: bool = False
 ) -> Table | Text:
     """A section's rows of the thesis, of this run and of all others under data/runs, each with its

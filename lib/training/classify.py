@@ -109,7 +109,7 @@ def rate(config: ClassifyConfig, done: int) -> float:
 
 
 class ClassifierTraining(Training):
-    """A classifier's training, in one phase, for `loop.run`. Raises InputError for pictures that do
+    """A classifier's training, in one phase, for `loop.fit`. Raises InputError for pictures that do
     not fit the classes."""
 
     unit = "picture"

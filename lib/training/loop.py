@@ -168,7 +168,7 @@ class Training:
                 self.average[key].copy_(value)
 
 
-def run(training: Training, out: Path, stop_after: Optional[int] = None) -> Path:
+def fit(training: Training, out: Path, stop_after: Optional[int] = None) -> Path:
     """Run or continue a training in the folder `out`; returns the path of `weights.pth`.
 
     stop_after: end (with a checkpoint) with the batch that reaches this many samples in all, as a

@@ -18,7 +18,7 @@ from lib.siamrpn import checkpoint
 from lib.siamrpn.network import NetworkConfig, SiamRPN, backbone_config
 from lib.training.config import read_config
 from lib.training.distill import Distiller, Teacher, tracker_loss
-from lib.training.loop import PRECISIONS, Training, run
+from lib.training.loop import PRECISIONS, Training, fit
 from lib.training.losses import tracking_loss
 from lib.training.pairs import PairConfig, PairDataset, load_clips
 
@@ -138,12 +138,12 @@ def train(
     device: str = "cpu",
     stop_after: Optional[int] = None,
 ) -> Path:
-    """Train a tracker in the folder `out`, or continue there (`loop.run`); returns the path of
+    """Train a tracker in the folder `out`, or continue there (`loop.fit`); returns the path of
     `weights.pth`. Raises InputError for bad data, weights or checkpoints."""
     for name in (config.initial, config.backbone, config.teacher):
         if name and not os.path.isfile(name):
             raise InputError(f"{name}: no such weights file")
-    return run(TrackerTraining(config, usable_device(device)), Path(out), stop_after)
+    return fit(TrackerTraining(config, usable_device(device)), Path(out), stop_after)
 
 
 class TrackerTraining(Training):

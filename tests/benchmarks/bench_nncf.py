@@ -138,7 +138,7 @@ def main() -> None:
         {
             "network": name,
             "overlap": float(found[name].mean()),
-            "change": layers.change(found[name], found["fp16"]),
+            "change": layers.gain(found[name], found["fp16"]),
             "ms": ms[name],
         }
         for name in found
@@ -149,7 +149,7 @@ def main() -> None:
         "measured_on": f"{environment.label(about, searches['ours'].framework)}, NNCF {nncf.__version__}",
         "asked": asked,
         "max_drop": MAX_DROP,
-        "difference": layers.change(found["ours"], found["nncf"]),
+        "difference": layers.gain(found["ours"], found["nncf"]),
         "rows": rows,
     }
     write_text(options.out, json.dumps(record, indent=1) + "\n")

@@ -496,7 +496,7 @@ def own(tmp_path: Path) -> Book:
 
 def refused(own: Book, only: tuple[str, ...] = ()) -> str:
     with pytest.raises(InputError) as caught:
-        batch.run(own.root, str(own.profile), only)
+        batch.run_notebooks(own.root, str(own.profile), only)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

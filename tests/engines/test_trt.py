@@ -140,7 +140,7 @@ def reference(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray]) -> Dict[s
 def fresh() -> Iterator[None]:
     """Forget what was found installed, before and after."""
     # The logger stays: a TensorRT that was loaded keeps its address
-    caches = (installed.flavour, cuda.device)
+    caches = (installed.flavour, cuda.gpu)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -204,7 +204,7 @@ def test_without_a_binding_to_cuda_the_command_that_installs_one_is_named(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setattr(cuda, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"neither is installed: pip install"):
-        cuda.device()
+        cuda.gpu()
 
 
 class Runtime:
@@ -590,7 +590,7 @@ def gpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, fresh: 
     device, log = HostDevice(), SimpleNamespace(errors=[])
     for module in (installed, trt_engine):
         monkeypatch.setattr(module, "log", lambda: log)
-    monkeypatch.setattr(cuda, "device", lambda: device)
+    monkeypatch.setattr(cuda, "gpu", lambda: device)
     monkeypatch.setattr(trt_engine, "build_plan", lambda model, *options: model)
     return device
 
@@ -896,7 +896,7 @@ def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(
 @pytest.fixture(scope="module")
 def real() -> installed.Flavour:
     try:
-        cuda.device()
+        cuda.gpu()
         return installed.flavour()
     except InputError as error:
         pytest.skip(f"needs an NVIDIA GPU and TensorRT: {error}")

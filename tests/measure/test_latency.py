@@ -62,7 +62,7 @@ def test_a_prediction_at_a_measured_point_is_what_was_measured() -> None:
 def test_channels_are_chosen_for_a_budget_and_dear_ones_go_first() -> None:
     model, config = made_up(), pruned.demo_config()
     budget = 0.5 * model.predict(FULL)
-    found = latency.choose(config, pruned.scores(), budget, model)
+    found = latency.fitting(config, pruned.scores(), budget, model)
     assert found.size == pytest.approx(budget, rel=0.05)
     counts = pruning.counts(found.keep)
     wide = pruning.wider(pruning.cut_config(config, counts), 4)
@@ -79,7 +79,7 @@ def test_channels_are_chosen_for_a_budget_and_dear_ones_go_first() -> None:
 
 def test_a_budget_that_cannot_be_reached_says_what_can() -> None:
     with pytest.raises(InputError, match=r"5\.1 ms a frame cannot be reached"):
-        latency.choose(pruned.demo_config(), pruned.scores(), 5.1, made_up())
+        latency.fitting(pruned.demo_config(), pruned.scores(), 5.1, made_up())
 
 
 def test_layers_and_a_frame_are_timed_in_a_real_engine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,11 +19,11 @@ pytest.importorskip("openvino")
 def test_a_change_is_a_mean_with_the_interval_of_its_sequences() -> None:
     random = np.random.RandomState(1)
     one, other = random.uniform(size=(2, 200))
-    value, low, high = layers.change(one, other)
+    value, low, high = layers.gain(one, other)
     error = (one - other).std() / np.sqrt(200)
     assert value == pytest.approx((one - other).mean())
     assert (low, high) == pytest.approx((value - 1.96 * error, value + 1.96 * error), abs=0.006)
-    assert layers.change(one, one) == (0, 0, 0)
+    assert layers.gain(one, one) == (0, 0, 0)
 
 
 def test_groups_that_lose_most_for_a_millisecond_go_first() -> None:

@@ -37,7 +37,7 @@ def test_a_name_says_the_precisions_and_what_is_unusual() -> None:
 
 @pytest.mark.parametrize("framework", ["openvino", "tensorrt"])
 def test_every_variant_of_the_book_is_there_once_under_a_name_of_its_own(framework: str) -> None:
-    every = everything.variants("demo", framework)
+    every = everything.every_variant("demo", framework)
     assert len({variant.name for variant in every}) == len(every)
     lists = [variants.baseline("demo"), variants.mixtures("demo", framework)]
     lists += [variants.engines("demo", framework), variants.calibrations("demo", framework)]

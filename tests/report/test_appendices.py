@@ -62,24 +62,24 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_thesis_this_machine_and_recorded_runs_stand_in_one_table(folder: Path) -> None:
-    table = others.side_by_side("04_1_baseline", "local", "table_4_1", "Table 4.1")
+    table = others.other_runs("04_1_baseline", "local", "table_4_1", "Table 4.1")
     assert [row[0][0] for row in table.rows] == ["published", "thesis", "run local", "run xavier"]
     published, reported, here, there = table.rows
     assert reported[0][1] == "NVIDIA Jetson Xavier AGX" and reported[5] == "11"
     assert published[2] == "0.6" and here[5] == "12.3" and here[2] == ("0.610", "0.550–0.660")
     assert environment.processor() in here[0][1]
     assert "8 cores ARMv8" in there[0][1] and "mode MAXN" in there[0][1]
-    power = others.side_by_side("04_3_power", "local", "table_4_6", "Table 4.6", power=True)
+    power = others.other_runs("04_3_power", "local", "table_4_6", "Table 4.6", power=True)
     assert power.rows[0][3:] == ["21.378", "1.94", "–", "–"]
     assert power.rows[-1][2:] == ["12.3", "–", "–", "21.5", "1.900"]
 
 
 def test_without_other_runs_a_sentence_says_how_to_get_one(folder: Path) -> None:
-    text = others.side_by_side("04_2_engines", "local", "table_4_2", "x")
+    text = others.other_runs("04_2_engines", "local", "table_4_2", "x")
     assert isinstance(text, str) and "make book RUN=NAME" in text
     (folder / "xavier" / "04_1_baseline.csv").write_text("")
     with pytest.raises(InputError, match=r"04_1_baseline\.csv: not a table"):
-        others.side_by_side("04_1_baseline", "local", "table_4_1", "x")
+        others.other_runs("04_1_baseline", "local", "table_4_1", "x")
 
 
 def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:

@@ -141,7 +141,9 @@ def test_the_logs_become_table_4_4(trainings: Page) -> None:
     shown = table(trainings, "Compression").rows
     reported = thesis.table("table_4_4")["top1"]
     for place, share in enumerate((1.0, *pruned.SHARES)):
-        last = pruned.log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[-1]
+        last = pruned.training_log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[
+            -1
+        ]
         row = rows.iloc[place]
         assert row["top1"] == pytest.approx(100 * last["top1"])
         assert row["top1_low"] < row["top1"] < row["top1_high"]

@@ -180,11 +180,11 @@ def made_up(one_thread: None) -> Any:
     """Real boxes; speeds and starts that nobody measured."""
     rows = [
         {"place": place, "framework": name, "precision": level, **STARTED, "peak_mb": 420.0 + n}
-        for n, (place, name, level) in enumerate(start.engines("openvino"))
+        for n, (place, name, level) in enumerate(start.engines_to_start("openvino"))
     ]
     record = {"rows": rows, "missing": ["one is"], "environment": MACHINE}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(everything, "variants", few)
+        patch.setattr(everything, "every_variant", few)
         patch.setattr(full_size, "engine_speed", lambda *_, **__: made_up_speed())
         patch.setattr(start, "started", lambda *_, **__: record)
         yield patch
@@ -250,7 +250,7 @@ def test_tables_and_the_command(page: Page) -> None:
     assert budgets[0][2] == sentence(page.found, Budget(30))
     assert budgets[-1][2] == "the thesis measured no memory"
     engine = by_head["Engine"]
-    assert len(engine.rows) == len(start.engines("openvino")) and engine.rows[0][6] == (
+    assert len(engine.rows) == len(start.engines_to_start("openvino")) and engine.rows[0][6] == (
         "55.0",
         "60 frames",
     )

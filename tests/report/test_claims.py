@@ -83,7 +83,7 @@ def test_every_page_of_chapter_4_ends_with_its_claims(page: str) -> None:
     assert own and all(each.page == page for each in own)
     cells = json.loads((files.ROOT / "notebooks" / f"{page}.ipynb").read_text())["cells"]
     last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
-    assert "claims.table" in "".join(last["source"]) and page in "".join(last["source"])
+    assert "claims.verdicts_table" in "".join(last["source"]) and page in "".join(last["source"])
 
 
 def test_the_thesiss_own_numbers_lie_in_what_its_rules_accept() -> None:
@@ -367,5 +367,5 @@ def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
 
 def test_a_table_has_a_row_per_claim(evidence: Evidence) -> None:
     found = claims.judged(evidence, "04_2_engines")
-    table = claims.table(found, "x")
+    table = claims.verdicts_table(found, "x")
     assert [row[-1][0] for row in table.rows] == [one.verdict for one in found]

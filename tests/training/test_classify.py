@@ -16,7 +16,7 @@ from lib.siamrpn.checkpoint import read_state, save_weights
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.training import classify
 from lib.training.classify import Classifier, ClassifierTraining, ClassifyConfig
-from lib.training.loop import run
+from lib.training.loop import fit
 from lib.training.pictures import CLASSES, Folders, Generated, draw
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -45,7 +45,7 @@ def fresh() -> Classifier:
 def train_classifier(
     classifier: Classifier, config: ClassifyConfig, out: Path, stop_after: Optional[int] = None
 ) -> Path:
-    return run(ClassifierTraining(classifier, config, torch.device("cpu")), out, stop_after)
+    return fit(ClassifierTraining(classifier, config, torch.device("cpu")), out, stop_after)
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:

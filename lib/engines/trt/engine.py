@@ -70,7 +70,7 @@ class TensorRTEngine:
         cache: Optional[Path] = None,
         refit: bool = False,
     ) -> None:
-        self._gpu = cuda.device()
+        self._gpu = cuda.gpu()
         self.network, self.precision = network, precision
         self.framework, self.device = flavour().name, self._gpu.name
         # Before TensorRT 10, kernels cannot be inputs

@@ -93,7 +93,7 @@ def need() -> None:
     """Raises InputError, with what to do, where no NVIDIA GPU can be used or TensorRT is not
     installed."""
     try:
-        cuda.device(), flavour()
+        cuda.gpu(), flavour()
     except InputError:
         if any(Path(path).exists() for path in GPU_FILES):
             raise
