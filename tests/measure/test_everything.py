@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("tiny", "in_process")
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two variants, one network in place of the full-size ones, OpenVINO in FP32 alone, no
     sensor."""
-    monkeypatch.setattr(everything, "variants", few)
+    monkeypatch.setattr(everything, "every_variant", few)
     config = NetworkConfig.resnet50(1 / 32)
     monkeypatch.setattr(full_size, "timed_configs", lambda: [(1, config)])
     fewer = replace(FRAMEWORKS["openvino"], precisions=("fp32",))

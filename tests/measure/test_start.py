@@ -75,7 +75,7 @@ def test_an_engine_whose_process_ends_is_named_and_the_others_are_measured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(start, "start", _ends)
-    monkeypatch.setattr(start, "engines", lambda *_: [(1, "pytorch", "fp32")])
+    monkeypatch.setattr(start, "engines_to_start", lambda *_: [(1, "pytorch", "fp32")])
     found = start.started("ends", "openvino")
     assert found["rows"] == []
     [sentence] = found["missing"]
