@@ -58,7 +58,7 @@ from lib.vot.protocol import INIT, SKIPPED
 
 ROUNDS = 3
 # Of a turn in a group, in frames of the demo tracker in PyTorch FP32; for the time left alone.
-COST = {"pytorch": 28, "whole": 20, "fp32": 25, "fp16": 17, "int8": 15}
+COST = {"pytorch": 43, "whole": 38, "fp32": 55, "fp16": 39, "int8": 38}
 Row = Mapping[str, Any]
 
 

@@ -30,7 +30,7 @@ from lib.siamrpn.network import SiamRPN
 from lib.siamrpn.parts import NETWORKS
 
 SECONDS, FEWEST, MOST = 2.0, 10, 100  # that frames of an engine take, and how many they are
-COST = 120.0  # of an engine, in frames of the demo tracker, for the time left alone
+COST = 210.0  # of an engine, in frames of the demo tracker, for the time left alone
 WEIGHTS = "weights.pth"
 
 
