@@ -22,7 +22,7 @@ from lib.report.claims import FAILS, HOLDS, OPEN
 from lib.report.evidence import CannotTell, Evidence, Measured
 from lib.siamrpn.parts import NETWORKS
 from lib.vot.dataset import Dataset
-from lib.vot.metrics import bootstrap, evaluate, paired_bootstrap
+from lib.vot.metrics import Evaluation, bootstrap, evaluate, paired_bootstrap
 
 from .helpers import SIZES, cells, made_up_speed, timed
 
@@ -339,16 +339,14 @@ def test_pruned_trackers_are_compared_size_by_size(
 
 
 def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
-    evidence: Evidence, tracked: Measurement
+    evidence: Evidence, tracked: Measurement, evaluated: Evaluation
 ) -> None:
-    made = known(evidence, tracked, set())
-    if not tracked.evaluation.failures:
-        with pytest.raises(CannotTell, match="robustness of 0"):
-            quantities.change(made, "robustness", "engine INT8", "engine FP32")
-        return
-    found = quantities.change(made, "robustness", "engine INT8", "engine FP32")
-    half = 50 / tracked.evaluation.failures
-    assert tuple(found)[:3] == pytest.approx((0, -half, half))
+    compared = ("robustness", "engine INT8", "engine FP32")
+    with pytest.raises(CannotTell, match="robustness of 0"):
+        quantities.change(known(evidence, tracked, set()), *compared)
+    failing = known(evidence, replace(tracked, evaluation=evaluated), set())
+    found = quantities.change(failing, *compared)
+    assert tuple(found)[:3] == pytest.approx((0, -50, 50)), "of one failure"
 
 
 # -- Views -----------------------------------------------------------------------------------------
