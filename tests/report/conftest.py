@@ -3,16 +3,30 @@ process that tests."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Iterator
 
+import matplotlib
 import numpy as np
 import pytest
 
-from lib.vot.dataset import TAGS, Dataset, Video
+from lib.vot.dataset import TAGS, Dataset, Video, load_dataset
 from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import Trajectory
 
 from .helpers import BOX, COUNT, LOST, SKIP, in_this_process
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def thesis_text(shared: Path) -> str:
+    return (shared / "thesis" / "thesis.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def dataset(small: Path) -> Dataset:
+    return load_dataset(small)
 
 
 @pytest.fixture(scope="session")

@@ -11,21 +11,21 @@ from typing import Any, Iterator, Sequence
 
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.text import Text
+from matplotlib.text import Text as Words
 
 from lib import environment
 from lib.book import notebook as book
+from lib.files import ROOT
 from lib.measure import quality, worker
 from lib.measure.full_size import EngineSpeed
 from lib.measure.variants import mixtures
 from lib.measure.worker import Serial
-from lib.report.tables import Table
+from lib.report.tables import Table, Text
 from lib.siamrpn.contract import LAYER_TYPES
 from lib.siamrpn.parts import NETWORKS
 
 # The target that stands still (conftest): its box, frames, where it is lost, frames until the start
 BOX, COUNT, LOST, SKIP = (40.0, 30.0, 30.0, 20.0), 40, 15, 5
-ROOT = Path(__file__).resolve().parents[2]
 # Of the search network; the others take a tenth of it
 FRAME_MS = {"fp32": 100.0, "fp16": 50.0, "int8": 20.0}
 # parameters, multiple, faster
@@ -71,8 +71,18 @@ class Page:
         except KeyError:
             raise AttributeError(f"the page has no {name}") from None
 
+    def shown_as(self, kind: type) -> list[Any]:
+        return [shown for _, shown in self.cells_shown if isinstance(shown, kind)]
+
     def tables(self) -> list[Table]:
-        return [shown for _, shown in self.cells_shown if isinstance(shown, Table)]
+        return self.shown_as(Table)
+
+    def table(self, head: str) -> Table:
+        """The first table with this head."""
+        return next(table for table in self.tables() if head in table.heads)
+
+    def texts(self) -> list[str]:
+        return [str(text) for text in self.shown_as(Text)]
 
     def figures(self) -> dict[str, Any]:
         """By the name that the cell gives them."""
@@ -85,7 +95,7 @@ class Page:
 
 def texts(figure: Any) -> str:
     """All words of a figure."""
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
+    return "\n".join(text.get_text() for text in figure.findobj(Words))
 
 
 def assert_readable(figure: Any, note: str) -> None:
@@ -98,7 +108,7 @@ def assert_readable(figure: Any, note: str) -> None:
     drawn = figure.get_tightbbox(canvas.get_renderer())
     assert min(drawn.x0, drawn.y0) >= -0.02
     assert drawn.x1 <= width + 0.02 and drawn.y1 <= height + 0.02
-    for text in figure.findobj(Text):
+    for text in figure.findobj(Words):
         if text.get_text().strip():
             size = text.get_fontsize() * 350 / (72 * width)
             assert size >= 8, f"{text.get_text()} in a figure of 350 pixels"
@@ -106,22 +116,18 @@ def assert_readable(figure: Any, note: str) -> None:
 
 def page(name: str, **parameters: Any) -> list[Any]:
     """What the cells of a notebook show, in their order; parameters in place of its own."""
-    return [value for _, value in cells(name, **parameters)]
+    return [value for _, value in executed(name, **parameters).cells_shown]
 
 
-def cells(name: str, **parameters: Any) -> list[tuple[dict[str, Any], Any]]:
-    """The cells of a notebook that show something, each with what it shows."""
-    return executed(name, **parameters)[1]
+def cells(name: str) -> list[dict[str, Any]]:
+    """Of a notebook, as they are written."""
+    return json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
 
 
-def executed(
-    name: str, **parameters: Any
-) -> tuple[dict[str, Any], list[tuple[dict[str, Any], Any]]]:
-    """The names that a notebook defines, and what its cells show."""
-    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text(encoding="utf-8"))
+def executed(name: str, **parameters: Any) -> Page:
     names: dict[str, Any] = {"__name__": name}
     shown = []
-    for cell in notebook["cells"]:
+    for cell in cells(name):
         lines = ast.parse(book.notebook_code({"cells": [cell]})).body
         last = lines.pop() if lines and isinstance(lines[-1], ast.Expr) else None
         exec(compile(ast.Module(lines, []), name, "exec", dont_inherit=True), names)
@@ -131,7 +137,7 @@ def executed(
         if last is not None:
             code = compile(ast.Expression(last.value), name, "eval", dont_inherit=True)
             shown.append((cell, eval(code, names)))
-    return names, shown
+    return Page(names, shown)
 
 
 def timed(

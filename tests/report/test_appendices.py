@@ -15,7 +15,7 @@ from lib.errors import InputError
 from lib.measure import runs
 from lib.report import audit, others, thesis
 
-from .helpers import Page, executed
+from .helpers import executed
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:
     (folder / "xavier/demo/tensorrt-fp16/baseline/one").mkdir(parents=True)
     (folder / "xavier/demo/tensorrt-fp16/measured.json").write_text("{}")
     (folder / "xavier/demo/tensorrt-fp16/baseline/one/one_001_power.json").write_text("")
-    machine, every, times = (shown for _, shown in Page(*executed("B_runs")).cells_shown)
+    machine, every, times = (shown for _, shown in executed("B_runs").cells_shown)
     assert ["processor", environment.processor()] in machine.rows
     assert "power sensor" in [row[0] for row in machine.rows]
     (local, xavier) = every.rows
@@ -95,13 +95,13 @@ def test_the_page_of_runs_lists_machine_runs_and_times(folder: Path) -> None:
     assert "No run here" in times
     log = "notebook,status,seconds,started,message\n04_1,done,12.5,now,\n04_2,failed,3,now,no GPU\n"
     (folder / "local" / runs.NOTEBOOKS).write_text(log)
-    *_, times = (shown for _, shown in Page(*executed("B_runs")).cells_shown)
+    *_, times = (shown for _, shown in executed("B_runs").cells_shown)
     assert times.rows[0] == ["local", "04_1", "done", "12.5", "now", ""]
     assert times.rows[1][-1] == "no GPU"
 
 
 def test_every_finding_of_the_audit_is_on_its_page_once() -> None:
-    page = Page(*executed("C_audit"))
+    page = executed("C_audit")
     summary, _, *tables = (shown for _, shown in page.cells_shown)
     listed = [row for table in tables[:4] for row in table.rows]
     assert len(listed) == len(page.found) and summary.startswith(f"{len(page.found)} numbers")
@@ -117,7 +117,7 @@ def test_every_finding_of_the_audit_is_on_its_page_once() -> None:
 
 
 def test_the_table_of_figures_links_pages() -> None:
-    page = Page(*executed("C_reproduction"))
+    page = executed("C_reproduction")
     counts, table = (shown for _, shown in page.cells_shown)
     assert len(table.splitlines()) == len(page.rows) + 2
     assert "[section 4.2.1](04_2_1_mixed_precision.ipynb)" in table

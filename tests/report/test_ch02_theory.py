@@ -3,27 +3,23 @@ made again where."""
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
-
-matplotlib.use("Agg")
-
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import nn
 
 from lib.demo import list_specs, make_benchmark
 from lib.engines import zoo
+from lib.files import ROOT
 from lib.report import theory
 from lib.siamrpn.anchors import STRIDE
 from lib.siamrpn.checkpoint import load_network
@@ -32,10 +28,8 @@ from lib.siamrpn.network import NetworkConfig
 from lib.siamrpn.tracker import SiamRPNTracker
 from lib.vot.dataset import TAGS, Dataset, axis_aligned_box, load_dataset
 
-from . import helpers
-from .helpers import Page
+from .helpers import Page, assert_readable, cells, executed, texts
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGES = ("02_1_cnn", "02_2_tracking", "02_3_optimizing")
 
 
@@ -46,24 +40,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return load_dataset(make_benchmark(tmp_path_factory.mktemp("demo") / "benchmark", names))
 
 
-@pytest.fixture(scope="module")
-def cnn(data: Dataset, one_thread: None) -> Page:
-    return Page(*helpers.executed("02_1_cnn", dataset=str(data.path)))
+def page_fixture(name: str) -> Any:
+    @pytest.fixture(scope="module")
+    def page(data: Dataset, one_thread: None) -> Page:
+        return executed(name, dataset=str(data.path))
+
+    return page
 
 
-@pytest.fixture(scope="module")
-def tracking(data: Dataset, one_thread: None) -> Page:
-    return Page(*helpers.executed("02_2_tracking", dataset=str(data.path)))
-
-
-@pytest.fixture(scope="module")
-def optimizing(data: Dataset, one_thread: None) -> Page:
-    return Page(*helpers.executed("02_3_optimizing", dataset=str(data.path)))
-
-
-@pytest.fixture(scope="module")
-def introduction(data: Dataset, one_thread: None) -> Page:
-    return Page(*helpers.executed("01_introduction", dataset=str(data.path)))
+cnn, tracking, optimizing = map(page_fixture, PAGES)
+introduction = page_fixture("01_introduction")
 
 
 @pytest.fixture
@@ -257,21 +243,9 @@ def test_learning_is_repeatable_and_learns(data: Dataset, cnn: Page) -> None:
 # -- Figures ---------------------------------------------------------------------------------------
 
 
-def texts(figure: Figure) -> str:
-    return "\n".join(
-        text.get_text()
-        for axis in figure.axes
-        for text in [*axis.texts, axis.title, axis._left_title]
-    )
-
-
 def test_every_figure_draws_with_a_note(cnn: Page, tracking: Page, optimizing: Page) -> None:
-    figures = [
-        value
-        for page in (cnn, tracking, optimizing)
-        for cell, value in page.cells_shown
-        if "mystnb" in cell["metadata"]
-    ]
+    pages = (cnn, tracking, optimizing)
+    figures = [figure for page in pages for figure in page.figures().values()]
     assert len(figures) == 16
     for figure in figures:
         FigureCanvasAgg(figure).draw()
@@ -301,10 +275,6 @@ def test_the_full_networks_counts_are_the_thesiss(cnn: Page) -> None:
 
 
 # -- Pages -----------------------------------------------------------------------------------------
-
-
-def cells(page: str) -> list[dict[str, Any]]:
-    return json.loads((ROOT / "notebooks" / f"{page}.ipynb").read_text(encoding="utf-8"))["cells"]
 
 
 def source(page: str) -> str:
@@ -339,14 +309,6 @@ def listing() -> list[str]:
     return re.findall(r"'file': '([\w/]+)'", str(toc))
 
 
-@pytest.fixture(scope="module")
-def thesis(shared: Path) -> str:
-    path = shared / "thesis" / "thesis.txt"
-    if not path.is_file():
-        pytest.skip(f"the thesis's text is not on this machine: {path} does not exist")
-    return path.read_text(encoding="utf-8")
-
-
 WITH_PAGE = ("made", "after training")
 
 
@@ -356,9 +318,11 @@ def made() -> pd.DataFrame:
     return pd.read_csv(path, comment="#", dtype=str).fillna("")
 
 
-def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
+def test_every_figure_and_table_of_the_thesis_has_a_row(thesis_text: str) -> None:
     tables, figures = (
-        thesis.split("\nList of Tables\n")[1].split("\nAcronyms\n")[0].split("\nList of Figures\n")
+        thesis_text.split("\nList of Tables\n")[1]
+        .split("\nAcronyms\n")[0]
+        .split("\nList of Figures\n")
     )
     # Some of chapter 4 are garbled in the lists; captions have them
     listed = [
@@ -368,7 +332,7 @@ def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
     ]
     captioned = {
         f"{kind.lower()} {number}"
-        for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis, re.MULTILINE)
+        for kind, number in re.findall(r"^(Figure|Table) (\d\.\d+): ", thesis_text, re.MULTILINE)
     }
     rows = set(made()["item"])
     assert {*listed, *captioned} == rows and len(listed) > 30
@@ -377,30 +341,16 @@ def test_every_figure_and_table_of_the_thesis_has_a_row(thesis: str) -> None:
 def test_every_row_is_made_where_it_says() -> None:
     rows, toc = made(), listing()
     assert rows["item"].is_unique and set(rows["state"]) <= {*WITH_PAGE, "not yet", "exception"}
-    for row in rows.to_dict("records"):
-        if row["state"] in WITH_PAGE:
-            assert row["page"] in toc, row["item"]
-            assert shows(Path(row["page"]).name, row["item"]), (
-                f"{row['page']} has no caption with {row['item']}"
-            )
-            assert row["data"] and row["scale"] in ("none", "demo", "thesis", "reported"), row[
-                "item"
-            ]
-        else:
-            assert not row["page"], row["item"]
-            at = [
-                page
-                for page in toc
-                if page.startswith("notebooks/")
-                and re.search(
-                    rf"^As {row['item']}(?!\d)|^{row['item']}(?!\d)",
-                    captions(Path(page).name),
-                    re.MULTILINE | re.I,
-                )
-            ]
-            assert not at, (
-                f"data/reproduction.csv says '{row['state']}' of {row['item']}, which {at} shows"
-            )
+    columns = ["item", "state", "page", "data", "scale"]
+    for item, state, page, data, scale in rows[columns].to_numpy():
+        if state in WITH_PAGE:
+            assert page in toc and shows(Path(page).name, item), f"{page} has no caption of {item}"
+            assert data and scale in ("none", "demo", "thesis", "reported"), item
+            continue
+        caption = re.compile(rf"^(?:As )?{item}(?!\d)", re.MULTILINE | re.IGNORECASE)
+        notebooks = [Path(page).name for page in toc if page.startswith("notebooks/")]
+        assert not page, item
+        assert not [name for name in notebooks if caption.search(captions(name))], item
 
 
 # -- Introduction ----------------------------------------------------------------------------------
@@ -410,11 +360,9 @@ def test_the_introductions_loop_is_the_trackers_and_its_numbers_the_thesiss(
     introduction: Page,
 ) -> None:
     for figure in introduction.figures().values():
-        helpers.assert_readable(figure, "")
-    tracker, sequence = (
-        SiamRPNTracker(introduction.tracker.network, introduction.tracker.config),
-        (introduction.sequence),
-    )
+        assert_readable(figure, "")
+    given, sequence = introduction.tracker, introduction.sequence
+    tracker = SiamRPNTracker(given.network, given.config)
     tracker.init(sequence.frame(0), axis_aligned_box(sequence.regions[0]))
     for number in range(1, introduction.last + 1):
         box = tracker.track(sequence.frame(number)).box
@@ -470,8 +418,8 @@ def test_what_pages_cite_is_in_the_bibliography() -> None:
     )
 
 
-def test_references_are_the_thesiss_under_its_numbers(thesis: str) -> None:
-    bibliography = thesis.split("\nBibliography\n")[1]
+def test_references_are_the_thesiss_under_its_numbers(thesis_text: str) -> None:
+    bibliography = thesis_text.split("\nBibliography\n")[1]
     printed = re.split(r"^- (?:\[\d+\] )?", bibliography, flags=re.MULTILINE)[1:]
     numbered = {key: int(entry["thesis"]) for key, entry in entries().items() if "thesis" in entry}
     assert len(set(numbered.values())) == len(numbered) > 55
@@ -491,8 +439,8 @@ def glossary() -> dict[str, str]:
     return dict(re.findall(r"^(\w[\w, ]*)\n  (.+)$", text, re.MULTILINE))
 
 
-def test_the_glossary_has_every_acronym_of_the_thesis(thesis: str) -> None:
-    listed = thesis.split("\nAcronyms\n")[1].split("Chapter 1")[0]
+def test_the_glossary_has_every_acronym_of_the_thesis(thesis_text: str) -> None:
+    listed = thesis_text.split("\nAcronyms\n")[1].split("Chapter 1")[0]
     found = [
         part.split(maxsplit=1)
         for part in listed.replace("*", "").split(".")
@@ -503,8 +451,8 @@ def test_the_glossary_has_every_acronym_of_the_thesis(thesis: str) -> None:
         assert glossary()[acronym].startswith(f"{' '.join(name.split())}: "), acronym
 
 
-def test_the_glossary_names_the_thesiss_sections(thesis: str) -> None:
-    body = thesis.split("Chapter 1\n\nIntroduction")[1].split("\nBibliography\n")[0]
+def test_the_glossary_names_the_thesiss_sections(thesis_text: str) -> None:
+    body = thesis_text.split("Chapter 1\n\nIntroduction")[1].split("\nBibliography\n")[0]
     parts = {"1": ""}
     for part in re.split(r"\n(?=\d\.\d(?:\.\d)? \**[A-Z])", body):
         number = re.match(r"\d\.\d(?:\.\d)?", part)
@@ -568,7 +516,7 @@ def test_a_page_runs_on_real_frames(
         pytest.skip(
             f"the two real VOT2018 sequences are not on this machine: {sequences} does not exist"
         )
-    shown = helpers.cells(page, dataset=str(sequences))
+    shown = executed(page, dataset=str(sequences)).cells_shown
     assert capsys.readouterr() == ("", "")
     assert all(isinstance(value, Figure) for cell, value in shown if "mystnb" in cell["metadata"])
     assert sum("agree in" in str(value) for _, value in shown) == len(

@@ -13,47 +13,30 @@ import torch
 from lib import environment
 from lib.measure import full_size
 from lib.report import thesis
-from lib.report.tables import Table, Text
+from lib.report.tables import Text
 from lib.siamrpn.crop import EXEMPLAR_SIZE, SEARCH_SIZE
 from lib.siamrpn.network import NetworkConfig, SiamRPN, parameter_count
 from lib.vot.dataset import Dataset, load_dataset
 from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import PYSOT, TOOLKIT, Trajectory, frames_per_second
 
-from . import helpers
-from .helpers import COUNT, LOST, SKIP, Page, assert_readable, made_up_speed, texts
+from .helpers import COUNT, LOST, SKIP, Page, assert_readable, executed, made_up_speed, texts
 
 QUARTER = NetworkConfig.resnet50(0.25)
 
 
 @pytest.fixture(scope="module")
-def dataset(small: Path) -> Dataset:
-    return load_dataset(small)
-
-
-@pytest.fixture(scope="module")
 def siamrpn(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Page:
     run = tmp_path_factory.mktemp("siamrpn") / "run"
-    return Page(*helpers.executed("03_1_siamrpn", dataset=str(small), run=str(run)))
+    return executed("03_1_siamrpn", dataset=str(small), run=str(run))
 
 
 @pytest.fixture(scope="module")
 def evaluation(small: Path, small_run: str, shared: Path) -> Page:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full_size, "engine_speed", lambda *_: made_up_speed())
-        given = {
-            "dataset": str(small),
-            "run": small_run,
-            "vot2018_results": str(shared / "vot2018"),
-        }
-        return Page(*helpers.executed("03_3_evaluation", **given))
-
-
-def table(page: Page, head: str) -> Table:
-    """The first table with this head."""
-    return next(
-        shown for _, shown in page.cells_shown if isinstance(shown, Table) and head in shown.heads
-    )
+        vot = str(shared / "vot2018")
+        return executed("03_3_evaluation", dataset=str(small), run=small_run, vot2018_results=vot)
 
 
 # -- Section 3.1 -----------------------------------------------------------------------------------
@@ -81,7 +64,7 @@ def test_operations_and_shapes_are_those_of_the_exported_networks(siamrpn: Page)
 
 
 def test_the_full_network_is_the_one_that_the_thesis_describes(siamrpn: Page) -> None:
-    rows = {row[0]: row[1:] for row in table(siamrpn, "Counted").rows}
+    rows = {row[0]: row[1:] for row in siamrpn.table("Counted").rows}
     assert rows["parameters in the backbone, M"] == ["45.528", "45.5"]
     assert [str(value) for value in rows["side of an exemplar's feature"]] == ["15", "15"]
     assert [str(value) for value in rows["side after the crop"]] == ["7", "7"]
@@ -172,11 +155,8 @@ def test_the_target_is_where_the_search_crop_was_moved_away_from(
         template = exemplar[0, :, 44:83, 44:83]
         windows = search[0].unfold(1, 39, 8).unfold(2, 39, 8)  # (3, n, n, 39, 39), every 8 pixels
         distance = ((windows - template[:, None, None]) ** 2).mean((0, 3, 4)).numpy()
-        seen.append(
-            (np.array(np.unravel_index(distance.argmin(), distance.shape)) * 8 + 19 - 127).astype(
-                float
-            )
-        )
+        nearest = np.unravel_index(distance.argmin(), distance.shape)
+        seen.append(np.array(nearest) * 8.0 + 19 - 127)
         return answers(np.full((25, 25), 0.5)), torch.zeros(1)
 
     siamrpn.position_maps(network, dataset, pairs=12, reach=48)
@@ -211,16 +191,14 @@ def test_the_recorded_shares_are_those_of_three_trainings(siamrpn: Page) -> None
 # -- Sections 3.2 and 3.3 --------------------------------------------------------------------------
 
 
-def test_the_machines_of_the_thesis_are_what_its_text_says(shared: Path) -> None:
-    text = (shared / "thesis" / "thesis.txt").read_text(encoding="utf-8").replace("\n", " ")
+def test_the_machines_of_the_thesis_are_what_its_text_says(thesis_text: str) -> None:
+    text = thesis_text.replace("\n", " ")
     hardware = thesis.table("hardware").set_index(["machine", "part"])["value"]
     xavier = hardware["NVIDIA Jetson AGX Xavier"]
-    assert (
-        xavier["processor"] in text
-        and "512core NVIDIA Volta GPU" in text
-        and "16GB of LPDDR4x memory" in text
-    )
     for fact in (
+        xavier["processor"],
+        "512core NVIDIA Volta GPU",
+        "16GB of LPDDR4x memory",
         "JetPack 4.6.2 and CUDA 10.2",
         "version 8.2.1.8",
         "PyTorch framework of version 1.9.0",
@@ -229,18 +207,13 @@ def test_the_machines_of_the_thesis_are_what_its_text_says(shared: Path) -> None
         "highest performance mode (MAXN)",
     ):
         assert fact in text
-    for part, value in (
-        ("TensorRT", "8.2.1.8"),
-        ("CUDA", "10.2"),
-        ("PyTorch", "1.9.0"),
-        ("power mode", "MAXN"),
-    ):
-        assert xavier[part] == value
+    parts = ["TensorRT", "CUDA", "PyTorch", "power mode"]
+    assert xavier[parts].tolist() == ["8.2.1.8", "10.2", "1.9.0", "MAXN"]
 
 
 def test_this_machine_stands_beside_the_thesiss_two() -> None:
-    page, record = Page(*helpers.executed("03_2_hardware")), environment.record()
-    [shown] = [value for _, value in page.cells_shown if isinstance(value, Table)]
+    page, record = executed("03_2_hardware"), environment.record()
+    [shown] = page.tables()
     rows = {row[0]: row[1:] for row in shown.rows}
     assert record["hardware"]["processor"] in rows["processor"][0]
     assert rows["power sensor"][1:] == ["Tegrastats", "–"]
@@ -306,7 +279,7 @@ def test_the_figures_of_section_3_3_can_be_read(
 
 
 def test_both_rules_count_the_same_raw_results(evaluation: Page) -> None:
-    rows = table(evaluation, "EAO over").rows
+    rows = evaluation.table("EAO over").rows
     one, other = (evaluation.now.evaluated_by(rules) for rules in (PYSOT, TOOLKIT))
     assert [row[4][0] for row in rows] == [f"{one.failures:.0f}", f"{other.failures:.0f}"]
     assert rows[0][3][0] == f"{one.eao:.3f}"
@@ -316,7 +289,7 @@ def test_vot2018_is_counted_as_the_thesis_counts_it(
     evaluation: Page, shared: Path, dataset: Dataset
 ) -> None:
     vot = load_dataset(shared / "vot2018" / "VOT2018.json")
-    counts = table(evaluation, "Dataset")
+    counts = evaluation.table("Dataset")
     small, counted = counts.rows
     assert [counted[0][1], counted[1]] == ["60 sequences", "21,356"]
     assert small[0][1] == f"{len(dataset)} sequences" and small[1] == str(sum(map(len, dataset)))
@@ -325,15 +298,15 @@ def test_vot2018_is_counted_as_the_thesis_counts_it(
     assert counted[column][0] == f"{100 * flags / 21356:.0f} %"
 
 
-def trajectory(kinds: str, track: float = 0.02, init: float = 0.01) -> Trajectory:
-    """i: initialised, t: tracked, f: failure, s: skipped."""
+def trajectory(kinds: str) -> Trajectory:
+    """i: initialised in 10 ms, t: tracked in 20 ms, f: failure, s: skipped."""
     entries = {
         "i": np.array([1.0]),
         "f": np.array([2.0]),
         "s": np.array([0.0]),
         "t": np.array([0.0, 0, 5, 5]),
     }
-    seconds = {"i": init, "f": track, "s": 0.0, "t": track}
+    seconds = {"i": 0.01, "f": 0.02, "s": 0.0, "t": 0.02}
     return Trajectory(
         tuple(entries[kind] for kind in kinds), np.array([seconds[kind] for kind in kinds])
     )
@@ -355,11 +328,11 @@ def test_the_distortion_by_resets_is_what_long_tracking_with_failures_shows(
     """Against a run that is put together: 200 failures in a long video, so that its first start
     weighs nothing."""
     kinds = "i" + "t" * 20 + ("f" + "ssssi" + "t" * 100) * 200
-    found = evaluation.times({"long": trajectory(kinds, 0.02, 0.01)})
+    found = evaluation.times({"long": trajectory(kinds)})
     expected = evaluation.distortion(found.failures / found.frames, PYSOT.skip, 0.01, 0.02)
     assert found.fps_scheme / found.fps_tracked - 1 == pytest.approx(expected, rel=0.01)
     assert evaluation.distortion(0, PYSOT.skip, 0.01, 0.02) == 0
-    thesis_rows = table(evaluation, "If a start ...").rows
+    thesis_rows = evaluation.table("If a start ...").rows
     most = 100 * evaluation.distortion(evaluation.most / 100, PYSOT.skip, 1.0, 1.0)
     assert thesis_rows[0][2] == f"{most:.1f}"
     free, slow = (evaluation.distortion(0.01, PYSOT.skip, init, 0.02) for init in (0.0, 0.02))
@@ -376,7 +349,7 @@ def test_a_run_that_was_tracked_is_shown_with_the_times_of_the_full_size_network
     assert found.initialised == pytest.approx((row["target_ms"] + row["crop_ms"]) / 1000)
     assert found.fps_scheme == pytest.approx(one.fps)
     assert found.fps_tracked == pytest.approx(one.fps_tracked)
-    shown = table(evaluation, "FPS, PySOT's scheme")
+    shown = evaluation.table("FPS, PySOT's scheme")
     [cells] = shown.rows
     scheme, tracked, more = (float(cell) for cell in cells[-3:])
     assert (scheme, tracked) == pytest.approx((one.fps, one.fps_tracked), abs=0.006)

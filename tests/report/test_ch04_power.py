@@ -4,7 +4,7 @@ sentence where there is none."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,8 @@ from lib.measure import full_power, power, runs
 from lib.measure.full_power import FullSizePower
 from lib.measure.sensors import Reading
 from lib.report import audit, thesis
-from lib.report.tables import Table, Text
 
-from . import helpers
-from .helpers import Page
+from .helpers import Page, executed
 
 NONE = "no power sensor here (a desk)"
 
@@ -27,7 +25,7 @@ NONE = "no power sensor here (a desk)"
 def execute(small: Path, run: str, answer: FullSizePower) -> Page:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(full_power, "full_size_power", lambda *_: answer)
-        return Page(*helpers.executed("04_3_power", dataset=str(small), run=run))
+        return executed("04_3_power", dataset=str(small), run=run)
 
 
 @pytest.fixture(scope="module")
@@ -58,13 +56,6 @@ def powered(page: Page, small: Path, small_run: str) -> Page:
     return execute(small, small_run, FullSizePower([*rows, rows[0]], "tegrastats"))
 
 
-def table(page: Page, head: str) -> Table:
-    [found] = [
-        shown for _, shown in page.cells_shown if isinstance(shown, Table) and head in shown.heads
-    ]
-    return found
-
-
 def number(cell: Any) -> float:
     text = cell[0] if isinstance(cell, tuple) else cell
     return float(text.split()[0])
@@ -89,7 +80,7 @@ def test_energy_is_that_of_a_closed_formula(page: Page) -> None:
 
 
 def test_table_4_6_has_joules_and_savings_against_both_bases(page: Page) -> None:
-    rows = table(page, "Power against TensorRT FP32").rows
+    rows = page.table("Power against TensorRT FP32").rows
     printed = thesis.table("table_4_6")
     fps = [thesis.table("table_4_1")["fps"][1], *thesis.table("table_4_2")["fps"]]
     joules = printed["power_w"] / fps
@@ -101,15 +92,12 @@ def test_table_4_6_has_joules_and_savings_against_both_bases(page: Page) -> None
 
 
 def test_every_percentage_of_table_4_7_is_recomputed(page: Page) -> None:
-    rows = table(page, "Energy against 45.5 M").rows
+    rows = page.table("Energy against 45.5 M").rows
     frame = thesis.table("table_4_7")
+    whole = frame[frame["parameters_m"] == 45.5].set_index(["framework", "precision"])
     assert len(rows) == len(frame) == 16
     for row, printed in zip(rows, frame.to_dict("records")):
-        base = frame[
-            (frame["parameters_m"] == 45.5)
-            & (frame["framework"] == printed["framework"])
-            & (frame["precision"] == printed["precision"])
-        ].iloc[0]
+        base = whole.loc[(printed["framework"], printed["precision"])]
         if printed["parameters_m"] == 45.5:
             assert row[3] == row[5] == "–"
             continue
@@ -128,14 +116,14 @@ def test_every_percentage_of_table_4_7_is_recomputed(page: Page) -> None:
 
 
 def test_power_rises_where_the_table_says(page: Page) -> None:
-    rows = table(page, "Power, change in W").rows
+    rows = page.table("Power, change in W").rows
     assert [row[0] for row in rows].count("TensorRT FP32") == 1
     assert number(next(row for row in rows if row[0] == "TensorRT FP32")[2]) == 0.014
     assert len(rows) == audit.looked_up()["steps up in power"]
 
 
 def test_the_deviations_are_all_that_the_audit_finds_besides_the_unit(page: Page) -> None:
-    shown = table(page, "Follows")
+    shown = page.table("Follows")
     for words in ("37.52", "83.6", "82.9", "96.59"):
         assert words in str(shown), words
     assert {finding.reading for finding in page.deviating} <= {"base", "slip"}
@@ -157,18 +145,14 @@ def test_figure_4_11_shows_every_value_of_table_4_7(page: Page, powered: Page) -
 # -- A run's power ---------------------------------------------------------------------------------
 
 
-def texts(page: Page) -> List[str]:
-    return [str(shown) for _, shown in page.cells_shown if isinstance(shown, Text)]
-
-
 def test_without_a_sensor_the_command_is_named(page: Page, powered: Page) -> None:
-    [said] = [text for text in texts(page) if text.startswith("Missing here")]
+    [said] = [text for text in page.texts() if text.startswith("Missing here")]
     assert NONE in said and "papermill notebooks/04_3_power.ipynb" in said
-    assert not [text for text in texts(powered) if text.startswith("Missing here")]
+    assert not [text for text in powered.texts() if text.startswith("Missing here")]
 
 
 def test_measured_rows_have_both_definitions_and_their_spread(powered: Page) -> None:
-    first, second = table(powered, "Power, integrated, W").rows
+    first, second = powered.table("Power, integrated, W").rows
     assert first[0] == (
         "PyTorch FP32",
         "measured now, run here",

@@ -8,14 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Sequence
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-matplotlib.use("Agg")
-
 from matplotlib.figure import Figure
 
 from lib import pruning
@@ -24,26 +20,19 @@ from lib.measure.measurement import Measurement
 from lib.measure.runs import Lacking
 from lib.measure.variants import Variant, baseline
 from lib.report import thesis
-from lib.report.tables import Table, Text
-from lib.vot.dataset import axis_aligned_box, load_dataset
+from lib.report.tables import Text
+from lib.vot.dataset import Dataset, axis_aligned_box
 from lib.vot.metrics import evaluate, paired_bootstrap
 from lib.vot.protocol import Trajectory
 
 from .helpers import Page, executed, made_up_speed
-
-
-def table(page: Page, head: str) -> Table:
-    """The page's first table with this head."""
-    shown = [each for _, each in page.cells_shown if isinstance(each, Table)]
-    return next(each for each in shown if head in each.heads)
-
 
 # -- Section 3.6 -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def method(one_thread: None) -> Page:
-    return Page(*executed("03_6_pruning"))
+    return executed("03_6_pruning")
 
 
 def test_the_backbone_is_drawn_and_counted_from_the_real_network(method: Page) -> None:
@@ -51,8 +40,8 @@ def test_the_backbone_is_drawn_and_counted_from_the_real_network(method: Page) -
     assert list(figures) == ["fig-3-11", "fig-3-6-scores", "fig-3-6-k", "fig-3-6-kept"]
     drawn = " ".join(text.get_text() for text in figures["fig-3-11"].axes[0].texts)
     assert "2048 channels" in drawn and "dilation 4" in drawn
-    assert table(method, "Channels to score").rows[0][1:] == ["45,528,128", "11,392"]
-    *_, channels = [each for _, each in method.cells_shown if isinstance(each, Table)]
+    assert method.table("Channels to score").rows[0][1:] == ["45,528,128", "11,392"]
+    *_, channels = method.tables()
     assert len(channels.rows) == 17 and channels.rows[0][1] == "2,857,232"
 
 
@@ -68,12 +57,12 @@ def test_the_pages_mask_and_score_are_the_librarys(method: Page, layer: str) -> 
 
 
 def test_other_ways_to_score_keep_the_order(method: Page) -> None:
-    quick, exact = (float(row[2]) for row in table(method, "Rank correlation").rows)
+    quick, exact = (float(row[2]) for row in method.table("Rank correlation").rows)
     assert quick > 0.9 and exact > 0.99
 
 
 def test_the_slider_shows_what_a_number_of_channels_keeps(method: Page) -> None:
-    [chart] = [shown for _, shown in method.cells_shown if isinstance(shown, method.Chart)]
+    [chart] = method.shown_as(method.Chart)
     [slider] = chart.chart["layout"]["sliders"]
     labels = [int(step["label"]) for step in slider["steps"]]
     assert set(method.chosen.values()) < set(labels) and labels == sorted(labels)
@@ -104,7 +93,7 @@ def test_the_page_chooses_for_a_budget_as_the_library_does(method: Page) -> None
 
 
 def test_the_cut_networks_compute_what_the_masked_ones_do(method: Page) -> None:
-    rows = table(method, "Largest difference").rows
+    rows = method.table("Largest difference").rows
     assert len(rows) == 3 and max(float(row[-1]) for row in rows) < 1e-5
     [said] = [str(each) for _, each in method.cells_shown if "behind conv2" in str(each)]
     assert float(re.findall(r"\d\.\de-\d\d", said)[0]) < 1e-5
@@ -132,13 +121,13 @@ def test_the_full_size_channels_are_four_times_the_demos() -> None:
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory: pytest.TempPathFactory) -> Page:
     run = tmp_path_factory.mktemp("trainings") / "run"
-    return Page(*executed("04_2_2_pruned_backbone", run=str(run)))
+    return executed("04_2_2_pruned_backbone", run=str(run))
 
 
 def test_the_logs_become_table_4_4(trainings: Page) -> None:
     assert len(trainings.figures()) == 4
     rows = pd.read_csv(Path(trainings.run) / "04_2_2_pruned_backbone.csv")
-    shown = table(trainings, "Compression").rows
+    shown = trainings.table("Compression").rows
     reported = thesis.table("table_4_4")["top1"]
     for place, share in enumerate((1.0, *pruned.SHARES)):
         last = pruned.training_log("head" if share == 1 else f"finetune_{round(100 * share)}").iloc[
@@ -164,11 +153,11 @@ def test_wilsons_interval(
 
 
 def test_the_demo_models_training_is_shown_from_its_log_and_steps() -> None:
-    page = Page(*executed("A_demo_model"))
+    page = executed("A_demo_model")
     classes, boxes, distilled = (axis.lines[0] for axis in page.figures()["fig-demo-training"].axes)
     assert len(classes.get_xdata()) == len(boxes.get_xdata()) == (page.log["total"] > 0).sum()
     assert distilled.get_xdata()[0] < classes.get_xdata()[0], "the backbone learns first"
-    shown = table(page, "Mean of the four").rows
+    shown = page.table("Mean of the four").rows
     assert [float(row[1]) for row in shown] == pytest.approx(page.steps["mean"].tolist(), abs=6e-4)
 
 
@@ -176,9 +165,9 @@ def test_the_demo_models_training_is_shown_from_its_log_and_steps() -> None:
 
 
 @pytest.fixture(scope="module")
-def shipped(small: Path, small_run: str) -> Measurement:
+def shipped(dataset: Dataset, small_run: str) -> Measurement:
     """The demo tracker."""
-    return quality.measure(baseline("demo"), load_dataset(small), small_run, shown=False)[0]
+    return quality.measure(baseline("demo"), dataset, small_run, shown=False)[0]
 
 
 def engines_page(shipped: Measurement, small: Path, run: Path, lacking: str = "") -> Page:
@@ -206,7 +195,7 @@ def engines_page(shipped: Measurement, small: Path, run: Path, lacking: str = ""
         patch.setattr(quality, "measure", measure)
         patch.setattr(full_size, "engine_speed", lambda run, framework: made_up_speed(framework))
         given = {"dataset": str(small), "run": str(run), "framework": "openvino"}
-        return Page(*executed("04_2_3_pruned_engines", **given))
+        return executed("04_2_3_pruned_engines", **given)
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +211,7 @@ def test_the_page_measures_every_tracker_that_the_repository_has(engines: Page) 
 
 
 def test_table_4_5_has_a_row_for_every_tracker_and_engine(engines: Page) -> None:
-    shown = table(engines, "Plan, MB")
+    shown = engines.table("Plan, MB")
     assert len(shown.rows) == len(engines.measured) == 4 * 4 + 3 + 2 + 1
     for row, theirs in zip(shown.rows, thesis.rows("table_4_5")):
         assert row[7:] == [theirs[name] for name in ("accuracy", "robustness", "eao", "fps")]
@@ -257,7 +246,7 @@ def test_trackers_are_compared_by_the_paired_bootstrap(engines: Page) -> None:
 
 
 def test_the_area_of_boxes_is_beside_the_annotated_one(engines: Page) -> None:
-    shown = table(engines, "Box area / annotated").rows
+    shown = engines.table("Box area / annotated").rows
     assert [row[0] for row in shown] == [*(one.title for one in engines.TRACKERS), "demo tracker"]
     first, *_, last = (float(row[-1]) for row in shown[:-1])
     place = len(engines.measured) - 1
@@ -272,7 +261,7 @@ def test_the_area_of_boxes_is_beside_the_annotated_one(engines: Page) -> None:
 
 
 def test_the_full_size_networks_are_in_one_table(engines: Page) -> None:
-    shown = table(engines, "× whole network")
+    shown = engines.table("× whole network")
     assert len(shown.rows) == 5 * 4
     assert (("11.9 M", "multiples of 32"), "31", "OpenVINO 1 INT8") in [
         tuple(row[:3]) for row in shown.rows
@@ -292,8 +281,8 @@ def test_a_run_without_a_variant_is_shown_all_the_same(
 ) -> None:
     pytest.importorskip("openvino")
     page = engines_page(shipped, small, tmp_path / "run", lacking="frozen_50-pytorch-fp32")
-    shown = table(page, "Plan, MB")
+    shown = page.table("Plan, MB")
     assert len(shown.rows) == 21 and "Missing here" in shown.caption
     replaced = [each for _, each in page.cells_shown if str(each).startswith("Missing here")]
     assert len(replaced) == 4 and not any(isinstance(each, Figure) for each in replaced)
-    assert isinstance(replaced[0], Text) and table(page, "× whole network").rows
+    assert isinstance(replaced[0], Text) and page.table("× whole network").rows

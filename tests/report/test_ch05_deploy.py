@@ -9,11 +9,8 @@ import shlex
 from pathlib import Path
 from typing import Any, List
 
-import matplotlib
 import numpy as np
 import pytest
-
-matplotlib.use("Agg")
 
 from lib import cli
 from lib.cli import main
@@ -22,7 +19,6 @@ from lib.measure.runs import Lacking
 from lib.measure.variants import Variant, baseline, engines, mixture
 from lib.report import deploy
 from lib.report.deploy import Budget, Candidate, Measured, recommend, sentence
-from lib.report.tables import Text
 from lib.vot.dataset import Dataset
 from lib.vot.metrics import Evaluation, evaluate
 from lib.vot.protocol import Trajectory
@@ -193,7 +189,7 @@ def made_up(one_thread: None) -> Any:
 @pytest.fixture(scope="module")
 def page(made_up: Any, small: Path, small_run: str) -> Page:
     pytest.importorskip("openvino")
-    return Page(*executed("05_3_deploy", dataset=str(small), run=small_run, framework="openvino"))
+    return executed("05_3_deploy", dataset=str(small), run=small_run, framework="openvino")
 
 
 def test_candidates_are_what_was_measured(page: Page) -> None:
@@ -223,7 +219,7 @@ def test_the_front_is_what_nothing_else_beats(page: Page) -> None:
 
 
 def test_the_chart_has_every_tracker_its_name_and_a_filter(page: Page) -> None:
-    [chart] = [shown for _, shown in page.cells_shown if isinstance(shown, page.Chart)]
+    [chart] = page.shown_as(page.Chart)
     html = chart._repr_html_()
     inside = re.findall(r'<script type="application/json">(.*?)</script>', html, re.S)[0]
     told = json.loads(inside.replace("<\\/", "</"))
@@ -255,7 +251,7 @@ def test_tables_and_the_command(page: Page) -> None:
         "60 frames",
     )
     assert "Other work used up to 0.4 cores" in engine.caption and "one is" in engine.caption
-    shown = "\n".join(str(text) for _, text in page.cells_shown if isinstance(text, Text))
+    shown = "\n".join(page.texts())
     assert "def recommend(" in shown and "$ siambook choose --fps 30" in shown
 
 
@@ -276,9 +272,8 @@ def test_what_a_recorded_run_lacks_is_said(made_up: Any, small: Path, small_run:
         patch.setattr(full_size, "engine_speed", lambda *_, **__: lacking)
         patch.setattr(deploy, "here", lambda *_: [])
         patch.setattr(start, "started", lambda *_, **__: Lacking("memory", "run x"))
-        page = Page(*executed("05_3_deploy", dataset=str(small), run=small_run))
-    said = [str(text) for _, text in page.cells_shown if isinstance(text, Text)]
-    assert sum(text.startswith("Missing here: ") for text in said) >= 4
+        page = executed("05_3_deploy", dataset=str(small), run=small_run)
+    assert sum(text.startswith("Missing here: ") for text in page.texts()) >= 4
     assert len(page.tables()) == 1, "the thesis's"
 
 

@@ -20,18 +20,13 @@ from lib.measure.variants import baseline, engines, mixtures
 from lib.report import audit, claims, quantities, thesis
 from lib.report.claims import FAILS, HOLDS, OPEN
 from lib.report.evidence import CannotTell, Evidence, Measured
-from lib.vot.dataset import Dataset, load_dataset
-from lib.vot.metrics import bootstrap, evaluate, paired_bootstrap
+from lib.siamrpn.parts import NETWORKS
+from lib.vot.dataset import Dataset
+from lib.vot.metrics import Evaluation, bootstrap, evaluate, paired_bootstrap
 
-from .helpers import SIZES, made_up_speed, timed
+from .helpers import SIZES, cells, made_up_speed, timed
 
-NAN = float("nan")
 PAGES = sorted({row["page"] for row in thesis.rows("scoreboard")})
-
-
-@pytest.fixture(scope="module")
-def dataset(small: Path) -> Dataset:
-    return load_dataset(small)
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +76,7 @@ def test_every_claim_names_a_quantity_a_rule_and_numbers_that_are_there() -> Non
 def test_every_page_of_chapter_4_ends_with_its_claims(page: str) -> None:
     own = claims.claims(page)
     assert own and all(each.page == page for each in own)
-    cells = json.loads((files.ROOT / "notebooks" / f"{page}.ipynb").read_text())["cells"]
-    last = [cell for cell in cells if cell["cell_type"] == "code"][-1]
+    last = [cell for cell in cells(page) if cell["cell_type"] == "code"][-1]
     assert "claims.verdicts_table" in "".join(last["source"]) and page in "".join(last["source"])
 
 
@@ -158,7 +152,7 @@ def test_what_a_run_lacks_cannot_be_told_and_says_why(
 
 def test_power_without_a_sensor_cannot_be_told(evidence: Evidence) -> None:
     names = [evidence.variant(name).name for name in ("PyTorch FP32", "engine FP16")]
-    rows: list[dict[str, Any]] = [{"variant": name, "power_w_thesis": NAN} for name in names]
+    rows: list[dict[str, Any]] = [{"variant": name, "power_w_thesis": np.nan} for name in names]
     wanted = ("power_w_thesis", "engine FP16", "PyTorch FP32")
     with pytest.raises(CannotTell, match="04_3_power"):
         quantities.saving(evidence, *wanted)
@@ -216,19 +210,20 @@ def test_orders_and_steps_are_counted_with_what_is_sure_and_what_is_possible(
             ("fp16", 4.0, 0.1),
             ("int8", 4.4, 0.1),
         ):
-            group = "openvino-whole" if rows else "pytorch"
             milliseconds = 100 / ratio / faster
-            ends = {
-                f"frame_ms{end}": milliseconds * f for end, f in (("_low", 0.99), ("_high", 1.01))
-            }
-            ratios = {
-                "ratio": ratio,
-                "ratio_low": ratio * (1 - width),
-                "ratio_high": ratio * (1 + width),
-            }
-            title = "OpenVINO 1" if rows else "PyTorch 1"
-            fps = {"fps": 1000 / milliseconds}
-            rows.append(timed(group, title, (level,) * 3, index, **ends, **ratios, **fps))
+            row = timed(
+                "openvino-whole" if rows else "pytorch",
+                "OpenVINO 1" if rows else "PyTorch 1",
+                (level,) * 3,
+                index,
+                frame_ms_low=0.99 * milliseconds,
+                frame_ms_high=1.01 * milliseconds,
+                fps=1000 / milliseconds,
+                ratio=ratio,
+                ratio_low=ratio * (1 - width),
+                ratio_high=ratio * (1 + width),
+            )
+            rows.append(row)
         return rows
 
     steps = enumerate((1, 1.5, 1.505, 3, 9))
@@ -263,14 +258,8 @@ def test_the_thesiss_own_tables_give_its_own_numbers(evidence: Evidence) -> None
     """Tables 4.2 and 4.3 as if they had been timed here."""
     pure, mixed = (thesis.table(f"table_4_{number}").to_dict("records") for number in (2, 3))
     rows = []
-    for row in [
-        *(
-            {**one, **dict.fromkeys(("target", "search", "xcorr"), one["precision"])}
-            for one in pure
-        ),
-        *mixed,
-    ]:
-        levels = tuple(str(row[name]).lower() for name in ("target", "search", "xcorr"))
+    for row in [*pure, *mixed]:
+        levels = [row.get(name, row.get("precision")).lower() for name in NETWORKS]
         times = dict.fromkeys(("frame_ms", "frame_ms_low", "frame_ms_high"), 1000 / row["fps"])
         rows.append(timed("openvino-whole", "OpenVINO 1", levels, fps=row["fps"], **times))
     evidence.timed = replace(made_up_speed(), rows=rows)
@@ -350,16 +339,14 @@ def test_pruned_trackers_are_compared_size_by_size(
 
 
 def test_a_change_of_robustness_is_no_finer_than_half_a_failure(
-    evidence: Evidence, tracked: Measurement
+    evidence: Evidence, tracked: Measurement, evaluated: Evaluation
 ) -> None:
-    made = known(evidence, tracked, set())
-    if not tracked.evaluation.failures:
-        with pytest.raises(CannotTell, match="robustness of 0"):
-            quantities.change(made, "robustness", "engine INT8", "engine FP32")
-        return
-    found = quantities.change(made, "robustness", "engine INT8", "engine FP32")
-    half = 50 / tracked.evaluation.failures
-    assert tuple(found)[:3] == pytest.approx((0, -half, half))
+    compared = ("robustness", "engine INT8", "engine FP32")
+    with pytest.raises(CannotTell, match="robustness of 0"):
+        quantities.change(known(evidence, tracked, set()), *compared)
+    failing = known(evidence, replace(tracked, evaluation=evaluated), set())
+    found = quantities.change(failing, *compared)
+    assert tuple(found)[:3] == pytest.approx((0, -50, 50)), "of one failure"
 
 
 # -- Views -----------------------------------------------------------------------------------------

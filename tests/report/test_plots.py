@@ -12,9 +12,6 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
-
-matplotlib.use("Agg")
-
 from matplotlib.figure import Figure
 
 from lib.report import plots, thesis
