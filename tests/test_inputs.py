@@ -347,7 +347,6 @@ def of_contents() -> Iterator[Case]:
         ("yaml", YAMLS, TEXTS, "bad.yaml"),
         ("json", JSONS, NO_JSON, "bad.json"),
         ("scores", {"cut": OTHERS["scores"]}, SCORES, "s.csv"),
-        ("video", {"track": OTHERS["source"]}, {"nothing": b""}, "clip.mp4"),
     )
     for kind, commands, contents, file in kinds:
         for command, arguments in commands.items():
@@ -387,6 +386,7 @@ def of_datasets() -> Iterator[Case]:
         for name, picture in PICTURES.items():
             content = dataset("30,30,24,24\n" * 3, picture or b" ")
             yield Case(f"picture-{command}-{name}", arguments, "seq", content, "0001.jpg")
+    yield Case("film", OTHERS["source"], "clip.mp4", b"", "clip.mp4: not a readable video")
     for name, lines in LINES.items():
 
         def results(path: Path, lines: str = lines) -> None:
