@@ -263,28 +263,25 @@ def test_a_finished_benchmark_is_left_alone_and_an_older_version_replaced(
 
 
 @pytest.mark.parametrize(
-    "theirs",
-    ["notes.txt", "mine/list.txt", "short/notes.txt", "short/color/a.png", "short/color/a/1.jpg"],
+    "file, content",
+    [
+        ("notes.txt", "kept"),
+        ("mine/list.txt", "kept"),
+        ("short/notes.txt", "kept"),
+        ("short/color/a.png", "kept"),
+        ("short/color/a/1.jpg", "kept"),
+        (demo.STAMP, ""),
+        (demo.STAMP, "{"),
+        (demo.STAMP, '{"sequences": [1]}'),
+    ],
 )
-def test_a_file_of_somebody_else_in_an_older_benchmark_is_not_deleted(
-    short: None, tmp_path: Path, theirs: str
+def test_files_of_somebody_else_and_a_folder_without_a_proper_stamp_are_left_alone(
+    short: None, tmp_path: Path, file: str, content: str
 ) -> None:
     folder = demo.make_benchmark(tmp_path / "made")
     (folder / demo.STAMP).write_text('{"generator": "older", "sequences": ["short"]}\n')
-    (folder / theirs).parent.mkdir(exist_ok=True)
-    (folder / theirs).write_text("kept")
-    before = contents(folder)
-    with pytest.raises(InputError, match="does not come from the demo benchmark"):
-        demo.make_benchmark(folder)
-    assert contents(folder) == before
-
-
-@pytest.mark.parametrize("stamp", ["", "{", '{"sequences": [1]}'])
-def test_a_folder_without_a_proper_stamp_is_refused(
-    short: None, tmp_path: Path, stamp: str
-) -> None:
-    folder = demo.make_benchmark(tmp_path / "made")
-    (folder / demo.STAMP).write_text(stamp)
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(content)
     before = contents(folder)
     with pytest.raises(InputError, match="does not come from the demo benchmark"):
         demo.make_benchmark(folder)

@@ -168,11 +168,8 @@ def test_what_is_complete_is_not_fetched_again(vot2018, tmp_path):
     assert vot2018.log == []  # not even the description
     (tmp_path / "ball1" / "color" / "00000002.jpg").unlink()  # a user loses a frame
     fetch_vot2018(tmp_path, vot2018.source)
-    assert vot2018.log == [
-        f"{MAIN}/description.json",
-        f"{MAIN}/ball1.zip",
-        vot2018.frames["ball1"],
-    ]
+    files = (f"{MAIN}/description.json", f"{MAIN}/ball1.zip", vot2018.frames["ball1"])
+    assert vot2018.log == [*files]
     assert tree(tmp_path) == WHOLE
 
 
@@ -330,9 +327,8 @@ def test_a_mirror_will_do(vot2018, tmp_path):
 
 def test_faults_of_a_local_copy_are_named(vot2018, tmp_path):
     out, copy = tmp_path / "out", tmp_path / "copy"
-    assert f"{copy}/description.json: cannot be fetched (No such file" in refused(
-        fetch_vot2018, out, str(copy)
-    )
+    message = refused(fetch_vot2018, out, str(copy))
+    assert f"{copy}/description.json: cannot be fetched (No such file" in message
     copy = copy_of(vot2018, copy)
     (copy / "bag.zip").write_bytes(b"other")
     assert f"{copy}/bag.zip: cannot be fetched (SHA1" in refused(fetch_vot2018, out, str(copy))

@@ -28,7 +28,7 @@ class Case(NamedTuple):
     """`{base}` in arguments is the folder of sound files, `{bad}` the malformed file."""
 
     id: str
-    arguments: List[str]
+    arguments: str
     file: str  # its name
     content: Content  # None: it is not there
     word: str = ""  # in the sentence, in place of the file's name
@@ -76,90 +76,56 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # -- Commands, and which of their arguments is a file ----------------------------------------------
 
-TRACK = ["track", "{base}/walk", "--init", "30,30,24,24", "--frames", "2", "--out", "out"]
-CUT = ["prune", "cut", "--scores", "{base}/s.csv", "--parameters", "0.5", "--out", "o.pth"]
-WEIGHTS = {
-    "track": [*TRACK, "--weights", "{bad}"],
-    "evaluate": ["evaluate", "--dataset", "{base}/walk", "--weights", "{bad}"],
-    "export": ["export", "--out", "out", "--weights", "{bad}"],
-    "calibrate": ["calibrate", "{base}/walk", "--out", "c.csv", "--weights", "{bad}"],
-    "train": ["train", "{base}/train.yaml", "--out", "out", "--initial", "{bad}"],
-    "cut": [*CUT, "--weights", "{bad}"],
-    "score": ["prune", "score", "{base}/head.yaml", "--out", "o.csv", "--weights", "{bad}"],
-    "head": ["prune", "head", "{base}/head.yaml", "--out", "out", "--weights", "{bad}"],
-    "recalibrate": [
-        "prune",
-        "recalibrate",
-        "{base}/train.yaml",
-        "--out",
-        "o",
-        "--weights",
-        "{bad}",
-    ],
+SOUND = {  # all but for the scores, which are not there
+    "track": "track {base}/walk --init 30,30,24,24 --frames 2 --weights {base}/w.pth --out out",
+    "evaluate": "evaluate --dataset {base}/walk --weights {base}/w.pth",
+    "export": "export --weights {base}/w.pth --out out",
+    "calibrate": "calibrate {base}/walk --weights {base}/w.pth --out out",
+    "train": "train {base}/train.yaml --out out",
+    "tune": "tune {base}/train.yaml --weights {base}/w.pth --out out",
+    "cut": "prune cut --scores s.csv --parameters 0.5 --weights {base}/w.pth --out out",
+    "score": "prune score {base}/head.yaml --quick --weights {base}/w.pth --out out",
+    "head": "prune head {base}/head.yaml --weights {base}/w.pth --out out",
+    "recalibrate": "prune recalibrate {base}/train.yaml --weights {base}/w.pth --out out",
 }
+
+
+def with_bad(sound: str, *commands: str) -> Dict[str, str]:
+    """These commands, or all that have it, with the malformed file in the place of a sound one."""
+    chosen = commands or [name for name, text in SOUND.items() if sound in text]
+    return {name: SOUND[name].replace(sound, "{bad}") for name in chosen}
+
+
+WEIGHTS = {**with_bad("{base}/w.pth"), "train": SOUND["train"] + " --initial {bad}"}
+del WEIGHTS["tune"]  # which first says that the training holds out no sequence
 YAMLS = {
-    "settings": [*TRACK, "--settings", "{bad}"],
-    "train": ["train", "{bad}", "--out", "out"],
-    "head": ["prune", "head", "{bad}", "--weights", "{base}/w.pth", "--out", "out"],
-    "score": ["prune", "score", "{bad}", "--weights", "{base}/w.pth", "--out", "o.csv"],
-    "calibrate": ["calibrate", "{bad}", "--weights", "{base}/w.pth", "--out", "c.csv"],
-    "tune": ["tune", "{bad}", "--weights", "{base}/w.pth", "--out", "t.yaml"],
-    "run": ["run", "--profile", "{bad}", "--only", "zz"],
-    "measure": ["measure", "--profile", "{bad}"],
+    **with_bad("{base}/train.yaml", "train", "tune"),
+    **with_bad("{base}/head.yaml", "head", "score"),
+    **with_bad("{base}/walk", "calibrate"),
+    "settings": SOUND["track"] + " --settings {bad}",
+    "run": "run --profile {bad} --only zz",
+    "measure": "measure --profile {bad}",
 }
 JSONS = {
-    "evaluate": ["evaluate", "{base}", "--dataset", "{bad}"],
-    "manifest": ["train", "{base}/train.yaml", "--data", "{bad}", "--out", "out"],
-    "fetch": ["fetch", "vot2018", "to", "--source", "{bad}"],
+    "evaluate": "evaluate {base} --dataset {bad}",
+    "manifest": SOUND["train"] + " --data {bad}",
+    "fetch": "fetch vot2018 to --source {bad}",
 }
 OTHERS = {
-    "source": ["track", "{bad}", "--init", "1,1,9,9", "--out", "out"],
-    "dataset": ["evaluate", "--dataset", "{bad}"],
-    "results": ["evaluate", "{bad}", "--dataset", "{base}/walk"],
-    "backbone": ["train", "{base}/train.yaml", "--out", "out", "--backbone", "{bad}"],
-    "data": ["train", "{base}/train.yaml", "--out", "out", "--data", "{bad}"],
-    "scores": ["prune", "cut", "--weights", "{base}/w.pth", "--parameters", "0.5", "--out", "o.pth"]
-    + ["--scores", "{bad}"],
-    "fetched": ["fetch", "weights", "w.pth", "--source", "{bad}"],
+    "source": "track {bad} --init 1,1,9,9 --out out",
+    "dataset": "evaluate --dataset {bad}",
+    "results": "evaluate {bad} --dataset {base}/walk",
+    "backbone": SOUND["train"] + " --backbone {bad}",
+    "data": SOUND["train"] + " --data {bad}",
+    "scores": SOUND["cut"].replace("s.csv", "{bad}"),
+    "fetched": "fetch weights w.pth --source {bad}",
 }
 OUTPUTS = {
-    "track": [*TRACK, "--weights", "{base}/w.pth"][:-4] + ["--weights", "{base}/w.pth", "--out"],
-    "export": ["export", "--weights", "{base}/w.pth", "--out"],
-    "train": ["train", "{base}/train.yaml", "--out"],
-    "head": ["prune", "head", "{base}/head.yaml", "--weights", "{base}/w.pth", "--out"],
-    "score": [
-        "prune",
-        "score",
-        "{base}/head.yaml",
-        "--weights",
-        "{base}/w.pth",
-        "--quick",
-        "--out",
-    ],
-    "cut": [
-        "prune",
-        "cut",
-        "--weights",
-        "{base}/w.pth",
-        "--scores",
-        "x",
-        "--parameters",
-        "0.5",
-        "--out",
-    ],
-    "recalibrate": [
-        "prune",
-        "recalibrate",
-        "{base}/train.yaml",
-        "--weights",
-        "{base}/w.pth",
-        "--out",
-    ],
-    "tune": ["tune", "{base}/train.yaml", "--weights", "{base}/w.pth", "--out"],
-    "calibrate": ["calibrate", "{base}/walk", "--weights", "{base}/w.pth", "--out"],
-    "fetch": ["fetch", "weights", "--source", "{base}/w.pth"],
-    "demo-data": ["demo-data"],
+    **{name: text.replace("--out out", "--out {bad}") for name, text in SOUND.items()},
+    "fetch": "fetch weights --source {base}/w.pth {bad}",
+    "demo-data": "demo-data {bad}",
 }
+del OUTPUTS["evaluate"]  # writes nothing
 
 
 # -- Kinds -----------------------------------------------------------------------------------------
@@ -297,15 +263,6 @@ VALUES = {  # of options: (command, option) -> values that cannot be meant
     ("recalibrate", "--pairs"): ["0", "-3"],
     ("calibrate", "--pairs"): ["0", "x"],
 }
-SOUND = {
-    "track": [*TRACK, "--weights", "{base}/w.pth"],
-    "evaluate": ["evaluate", "--dataset", "{base}/walk", "--weights", "{base}/w.pth"],
-    "train": ["train", "{base}/train.yaml", "--out", "out"],
-    "cut": [*CUT, "--weights", "{base}/w.pth"],
-    "score": [*OUTPUTS["score"], "o.csv"],
-    "recalibrate": [*OUTPUTS["recalibrate"], "o.pth"],
-    "calibrate": [*OUTPUTS["calibrate"], "c.csv"],
-}
 FIELDS = [  # of a training
     *("batch_size: 0", "batch_size: x", "workers: 1000000", "workers: -1", "seed: -1", "width: 9"),
     *(
@@ -336,17 +293,17 @@ FIELDS = [  # of a training
     *("phases: [{pairs: 8, shape: round}]", "phases: [{pairs: 8, tracking: 0}]"),
 ]
 HEADS = ["size: 0", "size: 1", "size: 999999", "pictures: 0", "batch_size: 0", "lr: 0", "lr: -1"]
-HEADS += ["validation: 0", "evaluate_every: 0", "precision: fp8", "data: nowhere", "workers: -1"]
+HEADS += [
+    "lr: [1]",
+    "validation: 0",
+    "evaluate_every: 0",
+    "precision: fp8",
+    "data: nowhere",
+    "workers: -1",
+]
 SETTINGS = ["window: 7", "rate: -1", "smallest: -5", "penalty: x", "penalty: true", "window: [1]"]
 SETTINGS += ["TRACK: {TYPE: Other}", "TRACK: {INSTANCE_SIZE: 287}", "TRACK: 3", "rate: 1e3"]
-CALIBRATIONS = {
-    "zero": "0",
-    "negative": "-1",
-    "huge": "1e30",
-    "infinite": "inf",
-    "text": "x",
-    "NaN": "nan",
-}
+CALIBRATIONS = ["0", "-1", "1e30", "inf", "x", "nan"]
 DAMAGES: Dict[str, Callable[[Dict[str, Any]], Any]] = {  # to a training's checkpoint
     "average": lambda state: {**state, "average": None},
     "settings": lambda state: {**state, "config": None},
@@ -377,7 +334,7 @@ def of_names() -> Iterator[Case]:
             id = f"{kind}-{command}"
             yield Case(f"{id}-missing", arguments, "gone.json", None)
             for name, text in NAMES.items():
-                named = [text if part == "{bad}" else part for part in arguments]
+                named = arguments.replace("{bad}", text)
                 yield Case(f"{id}-{name}", named, "", None, ascii(text)[1:9])
             if id not in lists:
                 bad = "folder.yaml" if kind == "yaml" else "folder"
@@ -418,10 +375,7 @@ def dataset(boxes: str, picture: bytes = b"") -> Callable[[Path], None]:
 
 
 def of_datasets() -> Iterator[Case]:
-    commands = {
-        "evaluate": OTHERS["dataset"],
-        "calibrate": ["calibrate", "{bad}", "--out", "c.csv"],
-    }
+    commands = {"evaluate": OTHERS["dataset"], "calibrate": "calibrate {bad} --out c.csv"}
     for command, arguments in commands.items():
         for name, boxes in BOXES.items():
             yield Case(
@@ -432,6 +386,7 @@ def of_datasets() -> Iterator[Case]:
         for name, picture in PICTURES.items():
             content = dataset("30,30,24,24\n" * 3, picture or b" ")
             yield Case(f"picture-{command}-{name}", arguments, "seq", content, "0001.jpg")
+    yield Case("film", OTHERS["source"], "clip.mp4", b"", "clip.mp4: not a readable video")
     for name, lines in LINES.items():
 
         def results(path: Path, lines: str = lines) -> None:
@@ -444,38 +399,33 @@ def of_datasets() -> Iterator[Case]:
 def of_outputs() -> Iterator[Case]:
     """Below a file, a folder in place of the file, and files that others made."""
     for command, arguments in OUTPUTS.items():
-        bad = ["{bad}/sub/o.pth"]
-        yield Case(f"out-{command}-below a file", [*arguments, *bad], "mine.txt", "mine\n")
+        below = arguments.replace("{bad}", "{bad}/sub/o.pth")
+        yield Case(f"out-{command}-below a file", below, "mine.txt", "mine\n")
         if command not in ("track", "export", "train", "head", "demo-data"):
-            yield Case(f"out-{command}-folder", [*arguments, "{bad}"], "mine", folder)
+            yield Case(f"out-{command}-folder", arguments, "mine", folder)
         if command not in ("track", "export", "train", "head"):
-            yield Case(f"out-{command}-of others", [*arguments, "{bad}"], "mine.txt", "mine\n")
+            yield Case(f"out-{command}-of others", arguments, "mine.txt", "mine\n")
 
     def stamped(path: Path) -> None:
         path.mkdir()
         (path / "made-by.json").write_text("notes of mine")
         (path / "list.txt").write_text("mine\n")
 
-    yield Case("out-demo-data-stamped by others", ["demo-data", "{bad}"], "d", stamped)
+    yield Case("out-demo-data-stamped by others", OUTPUTS["demo-data"], "d", stamped)
 
 
 def of_values() -> Iterator[Case]:
     for (command, option), values in VALUES.items():
         for value in values:
-            arguments = [*SOUND[command], f"{option}={value}"]
-            yield Case(f"value-{command} {option}={value}", arguments, "", None, " ")
+            given = f"{option}={value}"
+            yield Case(f"value-{command} {given}", f"{SOUND[command]} {given}", "", None, " ")
     for text in FIELDS:
         elsewhere = {"nobody": "manifest.json", "no.pth": "no.pth"}  # the file at fault
         word = next((file for sign, file in elsewhere.items() if sign in text), "")
         yield Case(f"train-{text}", YAMLS["train"], "bad.yaml", changed(TRAINING, text), word)
     for text in HEADS:
-        yield Case(
-            f"head-{text}",
-            YAMLS["head"],
-            "bad.yaml",
-            changed(HEAD, text),
-            text.split()[1] if "nowhere" in text else "",
-        )
+        word = "nowhere" if "nowhere" in text else ""
+        yield Case(f"head-{text}", YAMLS["head"], "bad.yaml", changed(HEAD, text), word)
     for text in SETTINGS:
         yield Case(f"settings-{text}", YAMLS["settings"], "bad.yaml", text)
 
@@ -528,17 +478,15 @@ def test_malformed_input_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     bad = tmp_path / case.file
-    if isinstance(case.content, (str, bytes)):
-        content = (
-            case.content
-            if isinstance(case.content, bytes)
-            else case.content.replace("{base}", str(base)).encode()
-        )
-        bad.write_bytes(content)
+    if isinstance(case.content, bytes):
+        bad.write_bytes(case.content)
+    elif isinstance(case.content, str):
+        bad.write_text(case.content.replace("{base}", str(base)), encoding="utf-8")
     elif case.content is not None:
         case.content(bad)
     arguments = [
-        part.replace("{base}", str(base)).replace("{bad}", str(bad)) for part in case.arguments
+        part.replace("{base}", str(base)).replace("{bad}", str(bad))
+        for part in case.arguments.split()
     ]
     refused(arguments, case.word or case.file, tmp_path, capfd)
 
@@ -557,15 +505,15 @@ def test_a_damaged_checkpoint_of_a_training_is_one_sentence(
     refused(["train", str(base / "train.yaml"), "--out", "out"], "checkpoint.pt", tmp_path, capfd)
 
 
-@pytest.mark.parametrize("kind", CALIBRATIONS)
+@pytest.mark.parametrize("value", CALIBRATIONS)
 def test_ranges_that_no_network_has_are_one_sentence(
-    kind: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+    value: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     from lib.engines.zoo import DEMO_WEIGHTS
 
     monkeypatch.chdir(tmp_path)
     lines = DEMO_WEIGHTS.with_suffix(".calibration.csv").read_text().splitlines()
-    lines[6] = ",".join([*lines[6].split(",")[:2], *[CALIBRATIONS[kind]] * 3])
+    lines[6] = ",".join([*lines[6].split(",")[:2], *[value] * 3])
     (tmp_path / "w.pth").write_bytes(DEMO_WEIGHTS.read_bytes())
     (tmp_path / "w.calibration.csv").write_text("\n".join(lines) + "\n")
     command = ["export", "--out", "out", "--precision", "int8", "--weights", "w.pth"]

@@ -33,9 +33,8 @@ def test_statistics_become_those_of_the_pairs_and_weights_stay() -> None:
     before = {key: value.clone() for key, value in network.state_dict().items()}
     given = pairs(4)
     recalibrate(network, given, batch=4)
-    changed = {
-        key for key, value in network.state_dict().items() if not torch.equal(value, before[key])
-    }
+    after = network.state_dict()
+    changed = {key for key, value in after.items() if not torch.equal(value, before[key])}
     assert changed and all("running_" in key or "num_batches" in key for key in changed)
     assert not any(module.training for module in network.modules())
 
@@ -43,11 +42,8 @@ def test_statistics_become_those_of_the_pairs_and_weights_stay() -> None:
     seen = []
     with torch.no_grad():
         for crops in zip(*given):
-            seen.append(
-                network.backbone.conv1(
-                    torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
-                )
-            )
+            batch = torch.from_numpy(np.concatenate([as_input(crop) for crop in crops]))
+            seen.append(network.backbone.conv1(batch))
     mean = torch.stack([one.mean((0, 2, 3)) for one in seen]).mean(0)
     variance = torch.stack([one.var((0, 2, 3)) for one in seen]).mean(0)
     assert torch.allclose(network.backbone.bn1.running_mean, mean, rtol=1e-4, atol=1e-3)

@@ -61,19 +61,15 @@ def test_a_picture_is_a_function_of_seed_and_index():
     one, again, other = Generated(63, 1), Generated(63, 1), Generated(63, 1, validation=True)
     assert (one[5][0] == again[5][0]).all() and one[5][1] == again[5][1]
     assert (one[5][0] != other[5][0]).any() and (one[5][0] != one[6][0]).any()
-    assert (
-        one[5][0].shape == (3, 63, 63)
-        and one[5][0].dtype == np.float32
-        and 0 <= one[5][0].min() <= one[5][0].max() <= 255
-    )
+    assert one[5][0].shape == (3, 63, 63) and one[5][0].dtype == np.float32
+    assert 0 <= one[5][0].min() <= one[5][0].max() <= 255
     assert {one[index][1] for index in range(800)} == set(range(64))
 
 
 def test_colour_alone_does_not_tell_the_class():
     def colours(label: int, seed: int) -> np.ndarray:
-        return np.array(
-            [draw(label, 63, np.random.RandomState([seed, k])).mean((0, 1)) for k in range(24)]
-        )
+        randoms = [np.random.RandomState([seed, k]) for k in range(24)]
+        return np.array([draw(label, 63, random).mean((0, 1)) for random in randoms])
 
     means, spread = [colours(label, label).mean(0) for label in (0, 27, 63)], colours(0, 9).std(0)
     assert np.ptp(means, 0).max() < 2 * spread.max()
@@ -105,22 +101,18 @@ def folders(path: Path, classes: int = 3, pictures: int = 4) -> Path:
         for label in range(classes):
             (path / part / f"n{label}").mkdir(parents=True)
             for index in range(pictures):
-                cv2.imwrite(
-                    str(path / part / f"n{label}/{index}.jpg"),
-                    random.randint(0, 256, (90, 120, 3)).astype(np.uint8),
-                )
+                picture = random.randint(0, 256, (90, 120, 3)).astype(np.uint8)
+                cv2.imwrite(str(path / part / f"n{label}/{index}.jpg"), picture)
     return path
 
 
 def test_folders_are_walked_in_every_epochs_own_order(tmp_path):
     pictures = Folders(folders(tmp_path), 64, 0)
     epochs = [[pictures[epoch * 12 + place][1] for place in range(12)] for epoch in (0, 1)]
-    assert (
-        sorted(epochs[0]) == sorted(epochs[1]) == sorted([0, 1, 2] * 4) and epochs[0] != epochs[1]
-    )
-    assert (
-        pictures[3][0].shape == (3, 64, 64) and len(Folders(tmp_path, 64, 0, validation=True)) == 12
-    )
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted([0, 1, 2] * 4)
+    assert epochs[0] != epochs[1]
+    assert pictures[3][0].shape == (3, 64, 64)
+    assert len(Folders(tmp_path, 64, 0, validation=True)) == 12
 
 
 @pytest.mark.parametrize("fault", ["classes", "empty", "missing"])
@@ -169,16 +161,6 @@ def test_a_tracker_gets_a_new_layer_and_a_classifier_keeps_its_own(tmp_path):
 def test_the_rate_warms_up_and_falls_along_a_cosine(done, expected):
     config = ClassifyConfig(pictures=10000, warmup=640, batch_size=64, lr=0.1)
     assert classify.rate(config, done) == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    "text, reason",
-    [("pictures: 0\n", "impossible"), ("colour: red\n", "unknown key"), ("lr: [1]\n", "cannot be")],
-)
-def test_impossible_configurations_are_refused(tmp_path, text, reason):
-    (tmp_path / "c.yaml").write_text(text)
-    with pytest.raises(InputError, match=reason):
-        classify.load_classify_config(tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(

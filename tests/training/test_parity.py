@@ -101,12 +101,9 @@ def training_crop(frame, box, side, fill):
 
 def test_training_crops_equal_pysots(frame, reference):
     for number, box in enumerate(reference["crop_boxes"]):
-        assert np.allclose(
-            window_map(training_window(box, 127), 127), reference["crop_map_z"][number]
-        )
-        assert np.allclose(
-            window_map(training_window(box, 511), 511), reference["crop_map_x"][number]
-        )
+        for side, name in ((127, "crop_map_z"), (511, "crop_map_x")):
+            mapping = window_map(training_window(box, side), side)
+            assert np.allclose(mapping, reference[name][number])
         exemplar = training_crop(frame, box, 127, reference["crop_padding"])
         search = training_crop(frame, box, 511, reference["crop_padding"])
         digest = hashlib.sha256(search.tobytes()).hexdigest()

@@ -109,12 +109,8 @@ def test_a_json_finds_frames_beside_it(tmp_path):
 
 
 def test_corners_run_clockwise_from_the_top_left():
-    assert polygon_corners(np.array([1, 2, 30, 20])).tolist() == [
-        [1, 2],
-        [31, 2],
-        [31, 22],
-        [1, 22],
-    ]
+    corners = polygon_corners(np.array([1, 2, 30, 20]))
+    assert corners.tolist() == [[1, 2], [31, 2], [31, 22], [1, 22]]
 
 
 @pytest.mark.parametrize(
@@ -212,11 +208,7 @@ def test_frames_that_are_missing_truncated_or_no_image_are_refused(tmp_path):
     sequence.frames[1].unlink()
     sequence.frames[2].write_bytes(b"")
     sequence.frames[3].write_text("not an image")
-    for index, fault in (
-        (1, "cannot be read"),
-        (2, "not a readable image"),
-        (3, "not a readable image"),
-    ):
+    for index, fault in enumerate(["cannot be read", *["not a readable image"] * 2], 1):
         with pytest.raises(InputError, match=f"{index + 1:08d}.jpg.*{fault}"):
             sequence.frame(index)
 

@@ -32,9 +32,8 @@ def test_a_box_of_20_by_20_has_21_by_21_pixels():
 
 
 def test_boxes_that_only_touch_do_not_overlap():
-    assert (
-        pixel_overlap(region_corners([(0, 0, 20, 20)]), region_corners([(20, 0, 20, 20)]))[0] == 0
-    )
+    p, q = region_corners([(0, 0, 20, 20)]), region_corners([(20, 0, 20, 20)])
+    assert pixel_overlap(p, q)[0] == 0
 
 
 def test_what_lies_off_the_image_does_not_count():
@@ -77,6 +76,5 @@ def test_exact_areas_agree_with_the_formula_for_boxes():
     size = np.minimum(a[:, :2] + a[:, 2:], b[:, :2] + b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
     both = np.maximum(size, 0).prod(1)
     expected = both / (a[:, 2:].prod(1) + b[:, 2:].prod(1) - both)
-    np.testing.assert_allclose(
-        area_overlap(region_corners(a), region_corners(b)), expected, atol=1e-12
-    )
+    found = area_overlap(region_corners(a), region_corners(b))
+    np.testing.assert_allclose(found, expected, atol=1e-12)

@@ -47,19 +47,10 @@ def test_the_protocol_is_data(sequence):
     )
     strict = Protocol("strict", failure_overlap=0.5, skip=2)
     assert run_reset_based(tracker, sequence).codes.tolist() == [1, *[-1] * 11]
-    assert run_reset_based(tracker, sequence, strict).codes.tolist() == [
-        1,
-        -1,
-        -1,
-        2,
-        0,
-        1,
-        *[-1] * 6,
-    ]
-    assert all(
-        name == protocol.name and protocol.eao_low < protocol.eao_high
-        for name, protocol in PROTOCOLS.items()
-    )
+    codes = run_reset_based(tracker, sequence, strict).codes.tolist()
+    assert codes == [1, -1, -1, 2, 0, 1, *[-1] * 6]
+    for name, protocol in PROTOCOLS.items():
+        assert name == protocol.name and protocol.eao_low < protocol.eao_high
 
 
 def test_a_box_that_is_not_finite_is_a_failure(sequence):
@@ -70,11 +61,11 @@ def test_a_box_that_is_not_finite_is_a_failure(sequence):
 def test_every_frame_is_shown_with_the_box_of_the_tracker(sequence):
     seen = []
     tracker = ScriptedTracker(lambda frame: AWAY if frame_number(frame) == 3 else HERE)
-    run_reset_based(
-        tracker,
-        sequence,
-        on_frame=lambda index, frame, entry, box: seen.append((index, entry.tolist(), box)),
-    )
+
+    def show(index, frame, entry, box):
+        seen.append((index, entry.tolist(), box))
+
+    run_reset_based(tracker, sequence, on_frame=show)
     assert [index for index, _, _ in seen] == list(range(12))
     assert seen[3][1] == [2]
     assert seen[3][2].tolist() == list(AWAY)

@@ -48,9 +48,8 @@ def test_all_published_results_are_read(shared):
     dataset = load_dataset(shared / "vot2018" / "VOT2018.json")
     for folder in sorted((shared / "vot2018" / "results").iterdir()):
         results = read_results(folder, dataset)
-        assert [len(results[sequence.name][0]) for sequence in dataset] == [
-            len(sequence) for sequence in dataset
-        ]
+        for sequence in dataset:
+            assert len(results[sequence.name][0]) == len(sequence)
 
 
 @pytest.mark.parametrize(
@@ -87,12 +86,9 @@ def test_bad_results_are_refused_with_file_and_line(tmp_path, text, words):
 def test_results_of_another_dataset_are_refused(tmp_path):
     dataset = dataset_of(still_sequence("a", 3), still_sequence("b", 3))
     write_trajectory(result_path(tmp_path, "c"), entries(1, BOX, BOX))
-    for folder, words in (
-        (tmp_path / "nowhere", "does not exist"),
-        (tmp_path, "lacks sequence 'a'"),
-    ):
+    for name, words in (("nowhere", "does not exist"), ("", "lacks sequence 'a'")):
         with pytest.raises(InputError, match=words):
-            read_results(folder, dataset)
+            read_results(tmp_path / name, dataset)
     write_trajectory(result_path(tmp_path, "a"), entries(1, BOX, BOX))
     with pytest.raises(InputError, match="lacks sequence 'b' of test"):
         read_results(tmp_path, dataset)
