@@ -14,7 +14,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Dict, Iterator, Mapping
+from typing import Any, Dict, Iterator, Mapping, Sequence, Tuple
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from lib.engines.export import (
     to_fp16,
     with_constant_kernels,
 )
-from lib.engines.quantize import activation_bounds, to_int8
+from lib.engines.quantize import XCORR_KEPT, activation_bounds, to_int8
 from lib.engines.trt import engine as trt_engine
 from lib.engines.trt import installed, layers, plan
 from lib.errors import InputError
@@ -46,12 +46,34 @@ DEMO = Path(__file__).resolve().parents[2] / "data" / "demo" / "siamrpn_r50_quar
 # -- Small models ----------------------------------------------------------------------------------
 
 
+def small_model(
+    network: str,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Mapping[str, Sequence[int]],
+    outputs: Mapping[str, Sequence[int]],
+    weights: Sequence[onnx.TensorProto] = (),
+) -> onnx.ModelProto:
+    """A model of these nodes; inputs and outputs are shapes by name."""
+    helper = onnx.helper
+    values = [
+        [
+            helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+            for name, shape in shapes.items()
+        ]
+        for shapes in (inputs, outputs)
+    ]
+    graph = helper.make_graph(nodes, network, *values, weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 def xcorr_model(channels: int = 4) -> onnx.ModelProto:
     """An xcorr network in small: six depthwise correlations, summed over levels to cls and loc."""
-    helper, single = onnx.helper, onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node
     branches = [name.split("_")[1] for name in KERNELS]
     nodes = [
-        helper.make_node(
+        node(
             "Conv",
             [f"map_{name}", f"kernel_{name}"],
             [f"out_{name}"],
@@ -60,63 +82,44 @@ def xcorr_model(channels: int = 4) -> onnx.ModelProto:
         )
         for name in branches
     ]
-    nodes += [
-        helper.make_node(
-            "Sum",
-            [f"out_{branch}" for branch in branches if branch.startswith(name)],
-            [name],
-            f"sum_{name}",
-        )
-        for name in OUTPUTS["xcorr"]
-    ]
-    sizes = {
-        **dict.fromkeys(KERNELS, (channels, 1, 3, 3)),
-        **dict.fromkeys(MAPS, (1, channels, 8, 8)),
-    }
-    graph = helper.make_graph(
-        nodes,
-        "xcorr",
-        [helper.make_tensor_value_info(name, single, size) for name, size in sizes.items()],
-        [
-            helper.make_tensor_value_info(name, single, (1, channels, 6, 6))
-            for name in OUTPUTS["xcorr"]
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    onnx.checker.check_model(model, full_check=True)
-    return model
+    for name in OUTPUTS["xcorr"]:
+        levels = [f"out_{branch}" for branch in branches if branch.startswith(name)]
+        nodes.append(node("Sum", levels, [name], f"sum_{name}"))
+    kernels = dict.fromkeys(KERNELS, (channels, 1, 3, 3))
+    maps = dict.fromkeys(MAPS, (1, channels, 8, 8))
+    outputs = dict.fromkeys(OUTPUTS["xcorr"], (1, channels, 6, 6))
+    return small_model("xcorr", nodes, {**kernels, **maps}, outputs)
 
 
 def maps_model(channels: int = 4, network: str = "search") -> onnx.ModelProto:
     """Six maps, or kernels, out of one input by convolutions of constant weights."""
-    helper, single, random = onnx.helper, onnx.TensorProto.FLOAT, np.random.RandomState(0)
-    size, side = ((1, 3, 10, 10), 8) if network == "search" else ((1, 3, 5, 5), 3)
-    weights = [
-        onnx.numpy_helper.from_array(
-            random.randn(channels, 3, 3, 3).astype(np.float32), f"w_{name}"
-        )
-        for name in OUTPUTS[network]
-    ]
-    nodes, shape = (
-        [],
-        (1, channels, side, side) if network == "search" else (channels, 1, side, side),
-    )
+    node, random = onnx.helper.make_node, np.random.RandomState(0)
+    [given], side = INPUTS[network], {"search": 10, "target": 5}[network]
+    shape = {"search": (1, channels, 8, 8), "target": (channels, 1, 3, 3)}[network]
+    nodes, weights = [], {"shape": np.array(shape, np.int64)}
     for name in OUTPUTS[network]:
-        nodes.append(
-            helper.make_node(
-                "Conv", [INPUTS[network][0], f"w_{name}"], [f"c_{name}"], f"conv_{name}"
-            )
-        )
-        nodes.append(helper.make_node("Reshape", [f"c_{name}", "shape"], [name], f"reshape_{name}"))
-    weights.append(onnx.numpy_helper.from_array(np.array(shape, np.int64), "shape"))
-    graph = helper.make_graph(
-        nodes,
+        nodes.append(node("Conv", [given, f"w_{name}"], [f"c_{name}"], f"conv_{name}"))
+        nodes.append(node("Reshape", [f"c_{name}", "shape"], [name], f"reshape_{name}"))
+        weights[f"w_{name}"] = random.randn(channels, 3, 3, 3).astype(np.float32)
+    return small_model(
         network,
-        [helper.make_tensor_value_info(INPUTS[network][0], single, size)],
-        [helper.make_tensor_value_info(name, single, shape) for name in OUTPUTS[network]],
-        weights,
+        nodes,
+        {given: (1, 3, side, side)},
+        dict.fromkeys(OUTPUTS[network], shape),
+        [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+
+
+def at_precision(
+    plain: onnx.ModelProto,
+    precision: str,
+    bounds: Mapping[str, float],
+    kept: Sequence[str] = XCORR_KEPT,
+) -> onnx.ModelProto:
+    """A model of FP32 as it is, or converted."""
+    if precision == "int8":
+        return to_int8(plain, bounds, kept)
+    return to_fp16(plain) if precision == "fp16" else plain
 
 
 def feeds_of(model: onnx.ModelProto, seed: int = 0) -> Dict[str, np.ndarray]:
@@ -280,20 +283,15 @@ def test_every_error_code_of_cuda_is_raised_with_its_words(name: str, use: Any) 
 
 # -- Models and layers ------------------------------------------------------------------------------
 
+BOUNDS = dict.fromkeys([*KERNELS, *MAPS], 1.0)
+
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_kernels_become_weights_at_every_precision(
-    precision: str,
-) -> None:
+def test_kernels_become_weights_at_every_precision(precision: str) -> None:
     plain = xcorr_model()
     feeds = feeds_of(plain)
     kernels = {name: feeds[name] for name in KERNELS}
-    everything = dict.fromkeys([*KERNELS, *MAPS], 1.0)
-    model = {
-        "fp32": plain,
-        "fp16": to_fp16(plain),
-        "int8": to_int8(plain, everything, kept=("sum",)),
-    }[precision]
+    model = at_precision(plain, precision, BOUNDS, kept=("sum",))
     neutral, inside = plan.refittable(model)
     again, had = plan.refittable(with_constant_kernels(model, kernels))
     assert neutral.SerializeToString() == again.SerializeToString(), (
@@ -313,135 +311,103 @@ def test_kernels_become_weights_at_every_precision(
         )
 
 
-# As TensorRT 8.5 describes layers (developer guide, "Engine Inspector") and as TensorRT-RTX 1.7
-# does (log of a real build).
-FLOAT, FP32 = {"Datatype": "Float"}, {"Format/Datatype": "Row major linear FP32"}
-OLD = "Thirty-two wide channel vectorized row major Int8 format"
-SAMPLES = [
+def layer(name: str, kind: str, *read: Mapping[str, str], **more: Any) -> Dict[str, Any]:
+    """A layer as the inspector describes it, by what it reads."""
+    return {"Name": name, "LayerType": kind, "Inputs": list(read), **more}
+
+
+# As TensorRT 8.5 describes layers (developer guide, "Engine Inspector")
+OLD_FP32 = {"Format/Datatype": "Row major linear FP32"}
+OLD_FP16 = {"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}
+OLD_INT8 = {"Format/Datatype": "Thirty-two wide channel vectorized row major Int8 format"}
+OLD = [
     (
         "convolution",
         "int8",
-        {
-            "Name": "/conv1/Conv + /relu/Relu",
-            "LayerType": "CaskConvolution",
-            "Groups": 1,
-            "Inputs": [{"Name": "x", "Format/Datatype": OLD}],
-        },
+        layer("/conv1/Conv + /relu/Relu", "CaskConvolution", {"Name": "x", **OLD_INT8}, Groups=1),
     ),
-    (
-        "correlation",
-        "fp16",
-        {
-            "Name": "/Conv_3",
-            "LayerType": "CaskConvolution",
-            "Groups": 1,
-            "Inputs": [{"Format/Datatype": "Channel major FP16 format where channel % 8 == 0"}],
-        },
-    ),
-    (
-        "correlation",
-        "fp32",
-        {"Name": "other", "LayerType": "CudaDepthwiseConvolution", "Groups": 256, "Inputs": [FP32]},
-    ),
+    ("correlation", "fp16", layer("/Conv_3", "CaskConvolution", OLD_FP16, Groups=1)),
+    ("correlation", "fp32", layer("other", "CudaDepthwiseConvolution", OLD_FP32, Groups=256)),
     (
         "convolution",
         "tf32",
-        {
-            "Name": "c",
-            "LayerType": "CaskConvolution",
-            "Inputs": [FP32],
-            "TacticName": "sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32",
-        },
+        layer(
+            "c",
+            "CaskConvolution",
+            OLD_FP32,
+            TacticName="sm80_xmma_fprop_implicit_gemm_tf32f32_tf32f32_f32",
+        ),
     ),
     (
         "reformat",
         "fp32",
-        {
-            "Name": "Reformatting CopyNode for Input Tensor 0 to /Conv_3",
-            "LayerType": "Reformat",
-            "Inputs": [FP32],
-        },
+        layer("Reformatting CopyNode for Input Tensor 0 to /Conv_3", "Reformat", OLD_FP32),
     ),
     ("pooling", "", {"Name": "/maxpool/MaxPool", "LayerType": "CaskPooling"}),
     ("elementwise", "", {"Name": "PWN(/Add, /relu/Relu)", "LayerType": "PointWiseV2"}),
     ("elementwise", "", {"Name": "/Add", "LayerType": "ElementWise"}),
     ("other", "", {"Name": "{ForeignNode[/Softmax]}", "LayerType": "Myelin"}),
     ("other", "", {"Name": "only a name"}),
+]
+
+# As TensorRT-RTX 1.7 does (log of a real build)
+FLOAT, HALF, INT8 = ({"Datatype": name} for name in ("Float", "Half", "Int8"))
+NEW = [
     (
         "convolution",
         "int8",
-        {
-            "Name": "/conv1/Conv_myl0_4",
-            "LayerType": "correlation",
-            "TacticName": "__myelin_CASK_STUB",
-            "Inputs": [{"Datatype": "Int8", "Format": "(NHWC) Channel major format"}],
-            "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: dequantize_search]",
-        },
+        layer(
+            "/conv1/Conv_myl0_4",
+            "correlation",
+            {**INT8, "Format": "(NHWC) Channel major format"},
+            TacticName="__myelin_CASK_STUB",
+            Metadata="[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: dequantize_search]",
+        ),
     ),
     (
         "correlation",
         "fp32",
-        {
-            "Name": "/Conv_3_myl0_4",
-            "LayerType": "correlation",
-            "Inputs": [FLOAT, FLOAT],
-            "Metadata": "[ONNX Layer: /Conv_3]\x1e[ONNX Layer: r]",
-        },
+        layer(
+            "/Conv_3_myl0_4",
+            "correlation",
+            FLOAT,
+            FLOAT,
+            Metadata="[ONNX Layer: /Conv_3]\x1e[ONNX Layer: r]",
+        ),
     ),
+    ("reformat", "fp32", layer("__myl_Tran_myl0_1", "kgen", FLOAT, Metadata="")),
     (
         "reformat",
         "fp32",
-        {"Name": "__myl_Tran_myl0_1", "LayerType": "kgen", "Inputs": [FLOAT], "Metadata": ""},
-    ),
-    (
-        "reformat",
-        "fp32",
-        {
-            "Name": "__myl_MulMinMaxRounCast_myl0_7",
-            "LayerType": "kgen",
-            "Inputs": [FLOAT],
-            "Metadata": "[ONNX Layer: /Conv_3]",
-        },
+        layer("__myl_MulMinMaxRounCast_myl0_7", "kgen", FLOAT, Metadata="[ONNX Layer: /Conv_3]"),
     ),
     (
         "elementwise",
         "fp32",
-        {
-            "Name": "__myl_MulAddReluMulMinMaxRounCast_myl0_5",
-            "LayerType": "kgen",
-            "Inputs": [FLOAT],
-            "Metadata": "[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]",
-        },
+        layer(
+            "__myl_MulAddReluMulMinMaxRounCast_myl0_5",
+            "kgen",
+            FLOAT,
+            Metadata="[ONNX Layer: /conv1/Conv]\x1f[ONNX Layer: /relu/Relu]",
+        ),
     ),
-    (
-        "elementwise",
-        "fp16",
-        {"Name": "__myl_Mul_myl0_5", "LayerType": "kgen", "Inputs": [{"Datatype": "Half"}]},
-    ),
-    (
-        "pooling",
-        "int8",
-        {
-            "Name": "__mye6297_pooling_myl0_6",
-            "LayerType": "maxpool",
-            "Inputs": [{"Datatype": "Int8"}],
-        },
-    ),
-    ("other", "", {"Name": "entry^bb^signal^4_myl0_0", "LayerType": "signal", "Inputs": []}),
+    ("elementwise", "fp16", layer("__myl_Mul_myl0_5", "kgen", HALF)),
+    ("pooling", "int8", layer("__mye6297_pooling_myl0_6", "maxpool", INT8)),
+    ("other", "", layer("entry^bb^signal^4_myl0_0", "signal")),
 ]
 
 
 @pytest.mark.parametrize(
-    "kind, precision, layer", SAMPLES, ids=[sample[2]["Name"] for sample in SAMPLES]
+    "kind, precision, described",
+    [*OLD, *NEW],
+    ids=[described["Name"] for _, _, described in (*OLD, *NEW)],
 )
 def test_layers_get_the_type_and_precision_that_the_inspector_tells(
-    kind: str, precision: str, layer: Dict[str, Any]
+    kind: str, precision: str, described: Dict[str, Any]
 ) -> None:
     assert kind in LAYER_TYPES
-    assert (layers.classify(layer), layers.layer_precision(layer)) == (
-        kind,
-        precision,
-    )
+    assert layers.classify(described) == kind
+    assert layers.layer_precision(described) == precision
 
 
 # -- The engine on stand-ins: host memory for the GPU, ONNX Runtime for the plan -------------------
@@ -535,15 +501,8 @@ class PlanEngine:
 
     def create_engine_inspector(self) -> Any:
         kinds = {"Conv": "CaskConvolution", "Sum": "PointWiseV2", "Reshape": "NoOp"}
-        layers = [
-            {
-                "Name": node.name,
-                "LayerType": kinds[node.op_type],
-                "Inputs": [{"Format/Datatype": "Row major linear FP32"}],
-            }
-            for node in self.model.graph.node
-        ]
-        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": layers}))
+        told = [layer(node.name, kinds[node.op_type], OLD_FP32) for node in self.model.graph.node]
+        return SimpleNamespace(get_engine_information=lambda form: json.dumps({"Layers": told}))
 
 
 class PlanRefitter:
@@ -659,9 +618,8 @@ def test_profile_and_executed_count_what_the_plan_has(gpu: HostDevice) -> None:
     engine, feeds = three()["xcorr"], feeds_of(xcorr_model())
     told = engine.profile({name: feeds[name] for name in engine.inputs}, calls=3)
     times = by_type(told)
-    assert times["correlation"] == pytest.approx(6 * 2e-3) and times[
-        "elementwise"
-    ] == pytest.approx(2 * 2e-3)
+    assert times["correlation"] == pytest.approx(6 * 2e-3)
+    assert times["elementwise"] == pytest.approx(2 * 2e-3)
     assert sum(times.values()) == pytest.approx(8 * 2e-3), "mean of the calls, every layer once"
     assert engine.executed() == {"fp32": 6}
 
@@ -769,6 +727,14 @@ def demo() -> SiamRPN:
     return load_network(DEMO)
 
 
+def demo_model(name: str, precision: str) -> Tuple[onnx.ModelProto, Dict[str, np.ndarray]]:
+    """One of the demo network's models, and feeds of it."""
+    network = demo()
+    plain, feeds = export_network(network)[name], random_feeds(name, network.config.rpn)
+    bounds = activation_bounds(plain, [feeds])["minmax"]
+    return at_precision(plain, precision, bounds), feeds
+
+
 def full() -> SiamRPN:
     return SiamRPN(NetworkConfig.resnet50()).eval()
 
@@ -781,7 +747,9 @@ def models(request: pytest.FixtureRequest) -> Dict[str, Dict[str, onnx.ModelProt
     exported = {}
     for name, plain in export_network(request.param()).items():
         bounds = NoRanges()  # sizes do not depend on them
-        exported[name] = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds)}
+        exported[name] = {
+            precision: at_precision(plain, precision, bounds) for precision in PRECISIONS
+        }
     return exported
 
 
@@ -811,14 +779,7 @@ def logged_layers(model: onnx.ModelProto, precision: str, monkeypatch: pytest.Mo
 def test_the_layers_of_a_real_plan_are_classified_and_run_what_the_model_says(
     rtx: installed.Flavour, precision: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = demo()
-    plain = export_network(network)["xcorr"]
-    bounds = activation_bounds(plain, [random_feeds("xcorr", network.config.rpn)])["minmax"]
-    model = {
-        "fp32": lambda: plain,
-        "fp16": lambda: to_fp16(plain),
-        "int8": lambda: to_int8(plain, bounds),
-    }[precision]()
+    model, _ = demo_model("xcorr", precision)
     text = logged_layers(model, precision, monkeypatch)
     found = []
     for line in text.splitlines()[1:]:
@@ -873,11 +834,7 @@ def test_fp32_does_not_run_in_tf32(rtx: installed.Flavour, monkeypatch: pytest.M
 def test_the_parser_knows_the_kernels_by_name_so_that_they_can_be_refitted(
     rtx: installed.Flavour, precision: str
 ) -> None:
-    plain = xcorr_model()
-    bounds = dict.fromkeys([*KERNELS, *MAPS], 1.0)
-    model = {"fp32": plain, "fp16": to_fp16(plain), "int8": to_int8(plain, bounds, kept=("sum",))}[
-        precision
-    ]
+    model = at_precision(xcorr_model(), precision, BOUNDS, kept=("sum",))
     model, _ = plan.refittable(model)
     builder = installed.trt.Builder(installed.log())
     typed = 1 << int(installed.trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
@@ -911,14 +868,7 @@ TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
 def test_on_a_gpu_engines_agree_with_onnx_runtime(
     real: installed.Flavour, name: str, precision: str
 ) -> None:
-    network = demo()
-    plain, feeds = export_network(network)[name], random_feeds(name, network.config.rpn)
-    bounds = activation_bounds(plain, [feeds])["minmax"]
-    model = {
-        "fp32": lambda: plain,
-        "fp16": lambda: to_fp16(plain),
-        "int8": lambda: to_int8(plain, bounds),
-    }[precision]()
+    model, feeds = demo_model(name, precision)
     engine = trt.build(model.SerializeToString(), name, precision)
     if engine.refits:
         engine.refit({kernel: feeds[kernel] for kernel in KERNELS})
@@ -941,15 +891,11 @@ def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(
 ) -> None:
     if not real.typed:
         pytest.skip(f"{real.name} takes no kernels as inputs")
-    network = demo()
-    plain = export_network(network)["xcorr"]
-    model = (plain if precision == "fp32" else to_fp16(plain)).SerializeToString()
-    inputs, inside = (
-        trt.build(model, "xcorr", precision),
-        trt.build(model, "xcorr", precision, refit=True),
-    )
-    for seed in range(2):
-        feeds = random_feeds("xcorr", network.config.rpn, seed)
+    model, first = demo_model("xcorr", precision)
+    data = model.SerializeToString()
+    inputs = trt.build(data, "xcorr", precision)
+    inside = trt.build(data, "xcorr", precision, refit=True)
+    for feeds in (first, random_feeds("xcorr", demo().config.rpn, seed=1)):
         inside.refit({name: feeds[name] for name in KERNELS})
         one, other = inputs(feeds), inside({name: feeds[name] for name in MAPS})
         for name in OUTPUTS["xcorr"]:
@@ -960,9 +906,8 @@ def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(
 
 
 def test_on_a_gpu_every_convolution_of_a_profile_has_a_time(real: installed.Flavour) -> None:
-    network = demo()
-    engine = trt.build(export_network(network)["search"].SerializeToString(), "search", "fp32")
-    feeds = random_feeds("search", network.config.rpn)
+    model, feeds = demo_model("search", "fp32")
+    engine = trt.build(model.SerializeToString(), "search", "fp32")
     layers = engine.profile(feeds, calls=3)
     assert by_type(layers)["correlation"] == 0, "a search network correlates nothing"
     assert layers and all(layer.seconds > 0 for layer in layers if layer.type == "convolution")
