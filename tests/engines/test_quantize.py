@@ -3,6 +3,9 @@ models as frameworks need them."""
 
 from __future__ import annotations
 
+import copy
+from collections import Counter
+
 import numpy as np
 import pytest
 
@@ -10,7 +13,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 
-from lib.engines.export import export_network, random_feeds, run_onnx, session  # noqa: E402
+from lib.engines.calibration import CropPair, network_feeds  # noqa: E402
+from lib.engines.export import export_network, random_feeds, run_onnx  # noqa: E402
 from lib.engines.quantize import (  # noqa: E402
     BINS,
     LEVELS,
@@ -32,7 +36,6 @@ from lib.engines.quantize import (  # noqa: E402
 from lib.engines.zoo import DEMO_WEIGHTS  # noqa: E402
 from lib.errors import InputError  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
-from lib.siamrpn.crop import as_input  # noqa: E402
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS, OUTPUTS  # noqa: E402
 
 
@@ -50,26 +53,15 @@ def picture(seed, size):
         255 * ((x + y) % 1 > 0.5),
         255 * (np.hypot(x - 1, y - 1) % 1),
     ]
-    return as_input(np.stack(channels, -1).astype(np.uint8))
+    return np.stack(channels, -1).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
 def feeds(models):
     """Three feeds of every network; the xcorr network's come from the other two."""
-    crops = [(picture(seed, 127), picture(seed, 255)) for seed in range(3)]
-    target, search = session(models["target"]), session(models["search"])
-    xcorr = [
-        {
-            **dict(zip(KERNELS, target.run(None, {"exemplar": z}))),
-            **dict(zip(MAPS, search.run(None, {"search": x}))),
-        }
-        for z, x in crops
-    ]
-    return {
-        "target": [{"exemplar": z} for z, _ in crops],
-        "search": [{"search": x} for _, x in crops],
-        "xcorr": xcorr,
-    }
+    return network_feeds(
+        models, [CropPair(picture(seed, 127), picture(seed, 255)) for seed in range(3)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -210,8 +202,7 @@ def test_zeros_after_a_relu_say_nothing_about_the_range():
 
 def test_a_tensor_of_zeros_has_a_bound_and_is_quantised_to_zeros():
     nothing = Histogram(0.0, np.array([7] + [0] * (BINS - 1)))
-    for method in (entropy_bound, percentile_bound):
-        assert method(nothing) == 0.0
+    assert entropy_bound(nothing) == percentile_bound(nothing) == 0.0
     assert not quantize(np.zeros(3), scale(0.0)).any()
 
 
@@ -328,9 +319,7 @@ def is_integer(tensor, made_by):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_weights_are_int8_per_channel_zero_points_zero_and_biases_float(models, bounds, name):
-    plain = {
-        weight.name: onnx.numpy_helper.to_array(weight) for weight in models[name].graph.initializer
-    }
+    _, plain = parts(models[name])
     int8 = to_int8(models[name], bounds[name]["minmax"])
     made_by, constants = parts(int8)
     seen = 0
@@ -382,10 +371,11 @@ def test_what_is_kept_of_the_xcorr_network_stays_in_floating_point(
     kinds = {node.name: kind(node, model) for node in model.graph.node}
     int8 = to_int8(model, bounds["xcorr"]["minmax"], kept)
     made_by, _ = parts(int8)
-    found: dict[str, int] = {}
-    for node in int8.graph.node:
-        if kinds.get(node.name) and any(is_integer(tensor, made_by) for tensor in node.input):
-            found[kinds[node.name]] = found.get(kinds[node.name], 0) + 1
+    found = Counter(
+        kinds[node.name]
+        for node in int8.graph.node
+        if kinds.get(node.name) and any(is_integer(tensor, made_by) for tensor in node.input)
+    )
     assert found == integers
     if not integers:
         assert all(
@@ -424,9 +414,10 @@ def test_quantisable_names_all_that_a_model_in_integers_needs_and_no_more(models
             to_int8(models[name], lacking, ())
 
 
-def test_outputs_in_integers_stay_near_those_in_fp32(models, feeds, bounds):
+def test_outputs_in_integers_stay_near_those_in_fp32_and_keep_their_order(models, feeds, bounds):
     for name, largest in (("target", 0.1), ("search", 0.1), ("xcorr", 0.05)):
         int8 = to_int8(models[name], bounds[name]["minmax"])
+        assert tuple(value.name for value in int8.graph.output) == OUTPUTS[name]
         for own, exact in zip(
             run_onnx(int8, feeds[name][0]), run_onnx(models[name], feeds[name][0])
         ):
@@ -452,13 +443,11 @@ def test_scales_and_outputs_agree_with_onnx_runtimes_own_quantiser(models, feeds
 
     def scales(model):
         made_by, constants = parts(model)
-        found = {}
-        for node in model.graph.node:
-            if node.op_type == "Conv":
-                found[node.name] = [
-                    constants[made_by[tensor].input[1]] for tensor in node.input[:2]
-                ]
-        return found
+        return {
+            node.name: [constants[made_by[tensor].input[1]] for tensor in node.input[:2]]
+            for node in model.graph.node
+            if node.op_type == "Conv"
+        }
 
     own, other = scales(ours), scales(theirs)
     assert own.keys() == other.keys() and len(own) == 62
@@ -476,8 +465,7 @@ def test_scales_and_outputs_agree_with_onnx_runtimes_own_quantiser(models, feeds
 
 
 def test_a_channel_without_weights_stays_zero(models, bounds):
-    model = onnx.ModelProto()
-    model.CopyFrom(models["xcorr"])
+    model = copy.deepcopy(models["xcorr"])
     last = next(node for node in model.graph.node if kind(node, model) == "last")
     weight = next(weight for weight in model.graph.initializer if weight.name == last.input[1])
     values = onnx.numpy_helper.to_array(weight).copy()
@@ -511,11 +499,6 @@ def test_a_range_that_is_none_is_refused_by_name(models, bounds, bad):
         to_int8(models["search"], {**bounds["search"]["minmax"], "search": bad})
 
 
-def test_ranges_of_another_network_are_refused(models, bounds):
-    with pytest.raises(InputError, match="it was made for another network"):
-        to_int8(models["search"], bounds["target"]["minmax"])
-
-
 def test_the_fp32_model_stays_as_it_was(models, bounds):
     before = models["xcorr"].SerializeToString(deterministic=True)
     to_int8(models["xcorr"], bounds["xcorr"]["minmax"], ())
@@ -523,11 +506,6 @@ def test_the_fp32_model_stays_as_it_was(models, bounds):
 
 
 # -- Bad calibration sets --------------------------------------------------------------------------
-
-
-def test_an_empty_calibration_set_is_refused(models):
-    with pytest.raises(InputError, match="the calibration set is empty"):
-        activation_bounds(models["search"], [])
 
 
 @pytest.mark.parametrize("feed", [{}, {"search": np.zeros((1, 3, 127, 127), np.float32)}])
@@ -544,9 +522,3 @@ def test_values_that_are_not_finite_are_refused(models, feeds, bad, first):
     given = [spoilt, feeds["search"][1]] if first else [feeds["search"][1], spoilt]
     with pytest.raises(InputError, match="values that are not finite"):
         activation_bounds(models["search"], given)
-
-
-def test_outputs_keep_their_names_and_order(models, bounds):
-    for name in NETWORKS:
-        int8 = to_int8(models[name], bounds[name]["minmax"])
-        assert tuple(value.name for value in int8.graph.output) == OUTPUTS[name]
