@@ -46,7 +46,6 @@ from lib.training.pairs import (  # noqa: E402
 from lib.training.tracker import load_config  # noqa: E402
 from lib.vot.dataset import Video, load_dataset  # noqa: E402
 
-ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = "0123456789abcdef"
 
 
@@ -114,14 +113,10 @@ def numbers(pairs):
 
 def test_frames_of_a_sequence_are_chosen_once_and_a_short_sequence_gives_all_it_has(numbered):
     chosen = numbers(thesis_pairs(numbered, requested=4))  # ceil(22 / 4) = 6 a sequence
-    long, short = (
-        [pair for pair in chosen if pair[0] < 200],
-        [pair for pair in chosen if pair[0] >= 200],
-    )
-    assert (
-        len(long) == 6
-        and len({search for _, search in long}) == len({exemplar for exemplar, _ in long}) == 6
-    )
+    long = [pair for pair in chosen if pair[0] < 200]
+    short = [pair for pair in chosen if pair[0] >= 200]
+    assert len(long) == 6
+    assert len({search for _, search in long}) == len({exemplar for exemplar, _ in long}) == 6
     assert sorted(search for _, search in short) == [200, 204]
     assert all(exemplar != search for exemplar, search in chosen)
     assert all(value % 4 == 0 for pair in chosen for value in pair)
@@ -164,17 +159,12 @@ def test_crops_of_real_sequences_are_the_trackers_own(shared):
         assert exemplar.std() > 5 and search.std() > 5
     otb = load_dataset(shared / "sequences" / "OTB" / "Crossing")
     [sequence] = otb
-    [pair] = thesis_pairs(replace(otb, sequences=(cut(sequence, 0, 1),)), requested=1)
+    one = replace(sequence, frames=sequence.frames[:1], regions=sequence.regions[:1], tags={})
+    [pair] = thesis_pairs(replace(otb, sequences=(one,)), requested=1)
     tracker = SiamRPNTracker(Listener())
     tracker.init(sequence.frame(0), sequence.regions[0])
     assert np.array_equal(as_input(pair.exemplar), tracker.network.crops[0])
     assert np.array_equal(pair.search, tracker.search_crop(sequence.frame(0))[0])
-
-
-def cut(sequence, begin, end):
-    return replace(
-        sequence, frames=sequence.frames[begin:end], regions=sequence.regions[begin:end], tags={}
-    )
 
 
 def test_training_pairs_are_seeded_and_none_of_those_that_were_trained_on(shared):
@@ -309,48 +299,42 @@ def without(word):
     )
 
 
-@pytest.mark.parametrize(
-    "damage, words",
-    [
-        (lambda text: "", "damaged"),
-        (lambda text: "some notes\n", "damaged"),
-        (lambda text: "".join(text.splitlines(keepends=True)[:4]), "damaged"),
-        (lambda text: text.replace("entropy", "extropy"), "damaged"),
-        (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,wide,"), "damaged"),
-        (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,,"), "damaged"),
-        (lambda text: text.replace("\nsearch,search,255,", "\nsearch,search,inf,"), "damaged"),
-        (lambda text: text.rstrip().rsplit(",", 1)[0], "damaged"),
-        (without("xcorr"), "damaged"),
-        (lambda text: text.encode("utf-16"), "damaged"),
-        (lambda text: text.replace(WEIGHTS, "fedcba9876543210"), "made for other weights"),
-        (without("# weights"), "made for other weights"),
-    ],
-    ids=[
-        "empty",
-        "text",
-        "no rows",
-        "no method",
-        "a word",
-        "no number",
-        "inf",
-        "cut short",
-        "a network missing",
-        "other encoding",
-        "other weights",
-        "no weights",
-    ],
-)
-def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(ranges, tmp_path, damage, words):
+def in_its_place(new):
+    """Another word for a number of the file."""
+    return lambda text: text.replace("\nsearch,search,255,", f"\nsearch,search,{new},")
+
+
+DAMAGE = {
+    "empty": lambda text: "",
+    "text": lambda text: "some notes\n",
+    "no rows": lambda text: "".join(text.splitlines(keepends=True)[:4]),
+    "no method": lambda text: text.replace("entropy", "extropy"),
+    "a word": in_its_place("wide"),
+    "no number": in_its_place(""),
+    "inf": in_its_place("inf"),
+    "cut short": lambda text: text.rstrip().rsplit(",", 1)[0],
+    "a network missing": without("xcorr"),
+    "other encoding": lambda text: text.encode("utf-16"),
+}
+MADE_FOR_OTHERS = {
+    "other weights": lambda text: text.replace(WEIGHTS, "fedcba9876543210"),
+    "no weights": without("# weights"),
+}
+
+
+@pytest.mark.parametrize("case", [*DAMAGE, *MADE_FOR_OTHERS])
+def test_a_damaged_file_is_refused_in_one_sentence_that_names_it(ranges, tmp_path, case):
     path = tmp_path / "ranges.csv"
     write_ranges(path, ranges, "a test", WEIGHTS)
     before = path.read_text()
-    damaged = damage(before)
+    damaged = {**DAMAGE, **MADE_FOR_OTHERS}[case](before)
     assert damaged != before
     path.write_bytes(damaged if isinstance(damaged, bytes) else damaged.encode())
     with pytest.raises(InputError) as refusal:
         read_ranges(path, WEIGHTS)
-    assert str(path) in str(refusal.value) and words in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    said = str(refusal.value)
+    assert str(path) in said and "\n" not in said
+    assert ("damaged" if case in DAMAGE else "made for other weights") in said
 
 
 def test_a_missing_file_names_the_command_that_makes_one(tmp_path):
