@@ -168,8 +168,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_made_is_a_line_and_the_engine_runs(tmp_path, capsys):
     (tmp_path / "file").write_text("")
-    maker = Maker()
-    engine, _, _ = maker(tmp_path / "file" / "plans")
+    engine, _, _ = Maker()(tmp_path / "file" / "plans")
     assert engine == f"engine of {len(DATA)} bytes"
     assert "cannot be written" in (said := capsys.readouterr().err) and said.count("\n") == 1
 
@@ -180,10 +179,9 @@ def test_a_disk_that_fills_up_while_a_plan_is_written_is_a_line_and_leaves_nothi
     """The system refuses every byte of a file after the first thousand, as it does when the disk is
     full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    maker = Maker()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        engine, _, _ = maker(tmp_path)
+        engine, _, _ = Maker()(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert engine == f"engine of {len(DATA)} bytes"

@@ -18,7 +18,6 @@ from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, three_networks
 
 CHANNELS = 32
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -40,9 +39,10 @@ def engines(network):
 
 
 def crops(seed):
-    return random_feeds("target", CHANNELS, seed)["exemplar"], random_feeds(
-        "search", CHANNELS, seed
-    )["search"]
+    """(exemplar, search crop)"""
+    return tuple(
+        random_feeds(name, CHANNELS, seed)[INPUTS[name][0]] for name in ("target", "search")
+    )
 
 
 def test_fp32_engines_compute_what_the_network_computes(network):
@@ -72,6 +72,7 @@ def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, en
 
 @pytest.mark.parametrize("name, convolutions", [("target", 62), ("search", 62), ("xcorr", 18)])
 def test_the_precision_told_is_that_of_the_weights_and_outputs(engines, name, convolutions):
+    told = f"PyTorch {torch.__version__.split('+')[0]}"
     for precision, executed, kind in (
         ("fp32", "fp32", torch.float32),
         ("fp16", "bf16", torch.bfloat16),
@@ -82,11 +83,7 @@ def test_the_precision_told_is_that_of_the_weights_and_outputs(engines, name, co
         answer = engine(random_feeds(name, CHANNELS))
         assert {value.dtype for value in answer.values()} == {kind}
         assert engine.precision == precision
-        assert (
-            engine.framework
-            == f"PyTorch {torch.__version__.split('+')[0]}"
-            == f"PyTorch {version()}"
-        )
+        assert engine.framework == told == f"PyTorch {version()}"
 
 
 @pytest.mark.parametrize("name", NETWORKS)
