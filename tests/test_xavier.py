@@ -4,7 +4,6 @@ its packages, Python 3.8."""
 from __future__ import annotations
 
 import ast
-import csv
 import importlib
 import json
 import os
@@ -14,12 +13,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
 from lib import cli
 from lib.book import batch
 from lib.book import notebook as book
+from lib.report import thesis
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -125,22 +126,12 @@ def test_files_that_the_page_names_are_where_it_says() -> None:
 
 
 def test_the_hours_are_those_of_the_thesiss_speeds() -> None:
-    rows = [row for table in ("4_1", "4_2", "4_3") for row in thesis_rows(table)]
-    hours = sum(21356 / float(row["fps"]) for row in rows) / 3600
+    tables = map(thesis.table, ("table_4_1", "table_4_2", "table_4_3"))
+    speeds = pd.concat([table["fps"][table["row"] == "thesis"] for table in tables])
+    hours = (21356 / speeds).sum() / 3600
     assert (
         f"one pass of VOT2018 takes {hours:.0f} hours for all trackers of tables 4.1 to 4.3" in PAGE
     )
-
-
-def thesis_rows(table: str) -> list[dict[str, str]]:
-    lines = (
-        (ROOT / "data" / "thesis" / f"table_{table}.csv").read_text(encoding="utf-8").splitlines()
-    )
-    return [
-        row
-        for row in csv.DictReader(line for line in lines if not line.startswith("#"))
-        if row["row"] == "thesis"
-    ]
 
 
 # -- The profile -----------------------------------------------------------------------------------
@@ -180,8 +171,7 @@ def test_what_the_image_copies_is_in_the_repository() -> None:
     assert copied
     for source in copied:
         assert (ROOT / source).exists(), source
-    readme = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["readme"]
-    assert {"pyproject.toml", readme, "lib", "requirements-board.lock"} <= set(copied), (
+    assert {"pyproject.toml", PROJECT["readme"], "lib", "requirements-board.lock"} <= set(copied), (
         "pip needs these to install the repository"
     )
 
