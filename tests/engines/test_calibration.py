@@ -17,7 +17,6 @@ ort = pytest.importorskip("onnxruntime")
 from lib.engines.calibration import (  # noqa: E402
     METHOD,
     XCORR_FEEDS,
-    CropPair,
     calibrate_ways,
     calibration_path,
     dataset_pairs,
@@ -32,7 +31,6 @@ from lib.engines.export import export_network  # noqa: E402
 from lib.engines.quantize import METHODS, quantisable, to_int8  # noqa: E402
 from lib.engines.zoo import DEMO_TRAINING, DEMO_WEIGHTS  # noqa: E402
 from lib.errors import InputError  # noqa: E402
-from lib.measure.speed import full_size_network  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.crop import as_input  # noqa: E402
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS, three_networks  # noqa: E402
@@ -46,29 +44,14 @@ from lib.training.pairs import (  # noqa: E402
 from lib.training.tracker import load_config  # noqa: E402
 from lib.vot.dataset import Video, load_dataset  # noqa: E402
 
+from .helpers import noise_pairs, of_the_range  # noqa: E402
+
 WEIGHTS = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
-def network():
-    return full_size_network(0.125)
-
-
-@pytest.fixture(scope="module")
-def models(network):
-    return export_network(network)
-
-
-@pytest.fixture(scope="module")
 def pairs():
-    random = np.random.RandomState(0)
-    return [
-        CropPair(
-            random.randint(0, 256, (127, 127, 3), np.uint8),
-            random.randint(0, 256, (255, 255, 3), np.uint8),
-        )
-        for _ in range(3)
-    ]
+    return noise_pairs(3)
 
 
 @pytest.fixture(scope="module")
@@ -208,9 +191,7 @@ def test_the_xcorr_networks_feeds_are_bound_by_name_to_what_the_other_two_put_ou
             }
         assert feeds["xcorr"][index].keys() == expected.keys()
         for name, value in expected.items():
-            assert np.abs(feeds["xcorr"][index][name] - value.numpy()).max() < 1e-4 * np.ptp(
-                value.numpy()
-            ), name
+            assert of_the_range(feeds["xcorr"][index][name], value.numpy()) < 1e-4, name
 
 
 def test_the_ways_to_feed_the_xcorr_network_change_what_they_say_and_nothing_else(models, pairs):

@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 openvino = pytest.importorskip("openvino")
 
 from lib.engines import ov  # noqa: E402
-from lib.engines.calibration import CropPair, network_feeds  # noqa: E402
+from lib.engines.calibration import network_feeds  # noqa: E402
 from lib.engines.deploy import (  # noqa: E402
     FRAMEWORKS,
     RECIPES,
@@ -28,12 +28,13 @@ from lib.engines.deploy import (  # noqa: E402
     memory_kept,
     refitted,
 )
-from lib.engines.export import export_network, properties, random_feeds, run_onnx, save_model  # noqa: E402
+from lib.engines.export import properties, run_onnx, save_model  # noqa: E402
 from lib.engines.quantize import METHODS, channel_bounds, kind, observe, quantisable, to_int8  # noqa: E402
 from lib.errors import InputError  # noqa: E402
-from lib.measure.speed import full_size_network  # noqa: E402
 from lib.siamrpn.contract import PRECISIONS  # noqa: E402
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS  # noqa: E402
+
+from .helpers import crops, mean_of_the_range, noise_pairs, of_the_range  # noqa: E402
 
 CAPABILITIES = set(openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 needs_int8 = pytest.mark.skipif("INT8" not in CAPABILITIES, reason="this processor lacks INT8")
@@ -42,27 +43,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def network():
-    return full_size_network(0.125)
-
-
-@pytest.fixture(scope="module")
-def models(network):
-    return export_network(network)
-
-
-@pytest.fixture(scope="module")
 def feeds(models):
     """Two feeds of the xcorr network as the other two make them."""
-    random = np.random.RandomState(0)
-    pairs = [
-        CropPair(
-            random.randint(0, 256, (127, 127, 3), np.uint8),
-            random.randint(0, 256, (255, 255, 3), np.uint8),
-        )
-        for _ in range(2)
-    ]
-    return network_feeds(models, pairs)
+    return network_feeds(models, noise_pairs(2))
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +82,7 @@ def built(monkeypatch):
 
 
 def cls_of(network):
-    exemplar, search = random_feeds("target", 32)["exemplar"], random_feeds("search", 32)["search"]
+    exemplar, search = crops(0)
     return network.track(network.template(exemplar), search)[0]
 
 
@@ -128,10 +111,7 @@ def test_nine_engines_make_all_27_mixtures(deployment, built):
     assert len(mixtures) == 27
     assert sorted(built) == sorted(itertools.product(NETWORKS, PRECISIONS))
     exact = answers["fp32", "fp32", "fp32"]
-    errors = {
-        mixture: np.sqrt(np.mean((cls - exact) ** 2)) / np.ptp(exact)
-        for mixture, cls in answers.items()
-    }
+    errors = {mixture: mean_of_the_range(cls, exact) for mixture, cls in answers.items()}
     assert max(errors.values()) < 0.3, "INT8 saturates on a processor without VNNI"
     del errors["fp32", "fp32", "fp32"]
     assert all(error > 0 for error in errors.values())
@@ -259,9 +239,7 @@ def test_a_refitted_xcorr_engine_equals_the_one_with_kernels_as_inputs(
         fitted.refit(kernels)
         own, theirs = fitted.keep(fitted(maps)), usual.keep(usual({**kernels, **maps}))
         for name in ("cls", "loc"):
-            assert np.abs(own[name] - theirs[name]).max() <= (
-                1e-4 if precision == "fp32" else 0.03
-            ) * np.ptp(theirs[name])
+            assert of_the_range(own[name], theirs[name]) <= (1e-4 if precision == "fp32" else 0.03)
         cls.append(own["cls"])
     assert not np.array_equal(cls[0], cls[1])
 

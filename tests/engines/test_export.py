@@ -37,6 +37,8 @@ from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.network import NetworkConfig, SiamRPN  # noqa: E402
 from lib.siamrpn.parts import KERNELS, MAPS, NETWORKS, OUTPUTS, three_networks  # noqa: E402
 
+from .helpers import of_the_range  # noqa: E402
+
 ROOT = Path(__file__).resolve().parents[2]
 BRANCHES = ("cls2", "cls3", "cls4", "loc2", "loc3", "loc4")
 KERNEL_SHAPES = {f"kernel_{branch}": (32, 1, 5, 5) for branch in BRANCHES}
@@ -88,10 +90,6 @@ def with_weights(model, name, values):
     [weight] = [one for one in copied.graph.initializer if one.name == name]
     weight.CopyFrom(onnx.numpy_helper.from_array(values, name))
     return copied
-
-
-def of_the_range(own, theirs):
-    return np.abs(own - theirs).max() / np.ptp(theirs)
 
 
 # -- PyTorch to ONNX -------------------------------------------------------------------------------

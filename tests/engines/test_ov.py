@@ -30,14 +30,14 @@ from lib.engines.quantize import observe, quantisable, to_int8  # noqa: E402
 from lib.engines.zoo import DEMO_WEIGHTS, tracker_config  # noqa: E402
 from lib.errors import InputError  # noqa: E402
 from lib.files import digest  # noqa: E402
-from lib.measure.speed import full_size_network  # noqa: E402
 from lib.siamrpn.checkpoint import load_network  # noqa: E402
 from lib.siamrpn.contract import LAYER_TYPES, PRECISIONS, EngineNetwork, by_type  # noqa: E402
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS  # noqa: E402
 from lib.siamrpn.tracker import SiamRPNTracker  # noqa: E402
 from lib.vot.dataset import axis_aligned_box, load_dataset  # noqa: E402
 
-CHANNELS = 32
+from .helpers import CHANNELS, crops, mean_of_the_range, of_the_range  # noqa: E402
+
 # Asked of OpenVINO, not of lib/
 CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 # what FP16 runs in
@@ -45,11 +45,6 @@ HALF = next((name.lower() for name in ("BF16", "FP16") if name in CAPABILITIES),
 HERE = [precision for precision in PRECISIONS if precision != "int8" or "INT8" in CAPABILITIES]
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return full_size_network(0.125)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +80,6 @@ def together(engines, precision):
     return EngineNetwork({name: engines[name, precision] for name in NETWORKS})
 
 
-def crops(seed):
-    """(exemplar, search crop)"""
-    return tuple(
-        random_feeds(name, CHANNELS, seed)[INPUTS[name][0]] for name in ("target", "search")
-    )
-
-
 def kernels_of(seed):
     feeds = random_feeds("xcorr", CHANNELS, seed)
     return {name: feeds[name] for name in KERNELS}
@@ -114,7 +102,7 @@ def test_fp32_engines_agree_with_onnx_runtime_within_a_ten_thousandth(models, en
     assert tuple(engine.inputs) == INPUTS[name] and set(engine.outputs) == set(OUTPUTS[name])
     for tensor, expected in zip(OUTPUTS[name], run_onnx(models[name, "fp32"], feeds)):
         assert engine.outputs[tensor] == expected.shape
-        assert np.abs(answer[tensor] - expected).max() < 1e-4 * np.ptp(expected)
+        assert of_the_range(answer[tensor], expected) < 1e-4
     assert engine.inputs == {key: value.shape for key, value in feeds.items()}
 
 
@@ -130,10 +118,7 @@ def test_lower_precisions_are_near_fp32_and_not_equal_to_it(
     feeds = random_feeds(name, CHANNELS)
     exact = dict(zip(OUTPUTS[name], run_onnx(models[name, "fp32"], feeds)))
     answer = engines[name, precision](feeds)
-    errors = [
-        np.sqrt(np.mean((answer[tensor] - exact[tensor]) ** 2)) / np.ptp(exact[tensor])
-        for tensor in OUTPUTS[name]
-    ]
+    errors = [mean_of_the_range(answer[tensor], exact[tensor]) for tensor in OUTPUTS[name]]
     assert 1e-6 < max(errors) < share
 
 
@@ -226,7 +211,7 @@ def test_a_target_network_of_another_framework_hands_its_kernels_over(network, e
     own, theirs = (
         each.track(each.template(exemplar), search) for each in (mixed, together(engines, "fp32"))
     )
-    assert all(np.abs(one - other).max() < 1e-4 * np.ptp(other) for one, other in zip(own, theirs))
+    assert all(of_the_range(one, other) < 1e-4 for one, other in zip(own, theirs))
 
 
 # -- Precision -------------------------------------------------------------------------------------
@@ -437,9 +422,7 @@ def test_kernels_inside_answer_as_kernels_as_inputs_also_after_a_second_refit(
         own = fitted.keep(fitted(maps))
         theirs = engines["xcorr", precision]({**kernels, **maps})
         for name in ("cls", "loc"):
-            assert np.abs(own[name] - theirs[name]).max() <= (
-                1e-4 if precision == "fp32" else 0.02
-            ) * np.ptp(theirs[name])
+            assert of_the_range(own[name], theirs[name]) <= (1e-4 if precision == "fp32" else 0.02)
         told.append(own["cls"])
     assert not np.array_equal(told[0], told[1]) and not np.array_equal(told[1], told[2])
     assert fitted.executed() == engines["xcorr", precision].executed()
@@ -461,7 +444,7 @@ def test_a_tracker_network_refits_when_the_target_changes_and_only_then(models, 
     assert len(refits) == 3
     for own, kernels, search in ((one, first, 1), (two, second, 2), (again, first, 1)):
         expected = usual.track(kernels, crops(search)[1])
-        assert all(np.abs(a - b).max() < 1e-4 * np.ptp(b) for a, b in zip(own, expected))
+        assert all(of_the_range(a, b) < 1e-4 for a, b in zip(own, expected))
 
 
 # -- Layers ----------------------------------------------------------------------------------------

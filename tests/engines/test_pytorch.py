@@ -12,18 +12,12 @@ from lib.engines.deploy import Deployment  # noqa: E402
 from lib.engines.export import random_feeds  # noqa: E402
 from lib.engines.pytorch import TorchEngine, torch_network, usable_device, version  # noqa: E402
 from lib.errors import InputError  # noqa: E402
-from lib.measure.speed import full_size_network  # noqa: E402
 from lib.siamrpn.contract import LAYER_TYPES, by_type  # noqa: E402
 from lib.siamrpn.parts import INPUTS, KERNELS, NETWORKS, OUTPUTS, three_networks  # noqa: E402
 
-CHANNELS = 32
+from .helpers import CHANNELS, crops, of_the_range  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def network():
-    return full_size_network(0.125)
 
 
 @pytest.fixture(scope="module")
@@ -38,13 +32,6 @@ def engines(network):
     }
 
 
-def crops(seed):
-    """(exemplar, search crop)"""
-    return tuple(
-        random_feeds(name, CHANNELS, seed)[INPUTS[name][0]] for name in ("target", "search")
-    )
-
-
 def test_fp32_engines_compute_what_the_network_computes(network):
     exemplar, search = crops(1)
     engine_network = torch_network(network)
@@ -53,7 +40,7 @@ def test_fp32_engines_compute_what_the_network_computes(network):
         expected = network(torch.from_numpy(exemplar), torch.from_numpy(search))
     for own, theirs in zip((cls, loc), expected):
         assert own.dtype == np.float32
-        assert np.abs(own - theirs.numpy()).max() <= 1e-5 * np.ptp(theirs.numpy())
+        assert of_the_range(own, theirs.numpy()) <= 1e-5
 
 
 def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, engines):
@@ -66,7 +53,7 @@ def test_sixteen_bits_are_near_fp32_and_leave_the_fp32_weights_alone(network, en
     )
     for own, theirs in ((cls, cls32), (loc, loc32)):
         assert own.dtype == np.float32
-        assert 0 < np.abs(own - theirs).max() < 0.1 * np.ptp(theirs)
+        assert 0 < of_the_range(own, theirs) < 0.1
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
 
 
@@ -132,7 +119,7 @@ def test_the_name_tells_the_precisions_that_are_mixed(network):
     exact = torch_network(network)
     exemplar, search = crops(3)
     (cls, _), (cls32, _) = (each.track(each.template(exemplar), search) for each in (mixed, exact))
-    assert 0 < np.abs(cls - cls32).max() < 0.1 * np.ptp(cls32)
+    assert 0 < of_the_range(cls, cls32) < 0.1
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -37,6 +37,8 @@ from lib.siamrpn.contract import LAYER_TYPES, PRECISIONS, Engine, EngineNetwork,
 from lib.siamrpn.network import NetworkConfig, SiamRPN
 from lib.siamrpn.parts import INPUTS, KERNELS, MAPS, NETWORKS, OUTPUTS
 
+from .helpers import of_the_range
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
@@ -876,9 +878,7 @@ def test_on_a_gpu_engines_agree_with_onnx_runtime(
     expected = reference(model, feeds)
     outputs = {tensor: engine.numpy(value) for tensor, value in engine(given).items()}
     for tensor, value in outputs.items():
-        assert np.abs(value - expected[tensor]).max() <= TOLERANCE[precision] * np.ptp(
-            expected[tensor]
-        ), tensor
+        assert of_the_range(value, expected[tensor]) <= TOLERANCE[precision], tensor
     if precision == "fp32":
         assert set(engine.executed()) == {"fp32"}, "no TF32 unless asked for"
     else:
@@ -899,10 +899,8 @@ def test_on_a_gpu_a_refitted_engine_equals_one_with_kernels_as_inputs(
         inside.refit({name: feeds[name] for name in KERNELS})
         one, other = inputs(feeds), inside({name: feeds[name] for name in MAPS})
         for name in OUTPUTS["xcorr"]:
-            expected = inputs.numpy(one[name])
-            assert np.abs(inside.numpy(other[name]) - expected).max() <= TOLERANCE[
-                precision
-            ] * np.ptp(expected)
+            own, expected = inside.numpy(other[name]), inputs.numpy(one[name])
+            assert of_the_range(own, expected) <= TOLERANCE[precision]
 
 
 def test_on_a_gpu_every_convolution_of_a_profile_has_a_time(real: installed.Flavour) -> None:
