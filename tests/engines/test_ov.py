@@ -3,6 +3,7 @@ damage, kernels inside."""
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from collections import Counter
@@ -257,16 +258,6 @@ def test_the_precision_told_is_that_of_the_kernels_that_the_profiler_saw(engines
     assert seen == engine.executed()
 
 
-def with_capabilities(monkeypatch, *capabilities):
-    """A processor that can do only this."""
-
-    def get_property(device, name):
-        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
-        return list(capabilities)
-
-    monkeypatch.setattr(ov, "core", lambda: SimpleNamespace(get_property=get_property))
-
-
 @pytest.mark.parametrize(
     "capabilities, hints",
     [
@@ -280,7 +271,11 @@ def with_capabilities(monkeypatch, *capabilities):
 def test_fp16_becomes_fp32_where_the_processor_lacks_it_and_int8_is_refused(
     monkeypatch, capabilities, hints
 ):
-    with_capabilities(monkeypatch, *capabilities)
+    def get_property(device, name):
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return list(capabilities)
+
+    monkeypatch.setattr(ov, "core", lambda: SimpleNamespace(get_property=get_property))
     for precision in PRECISIONS:
         if precision in hints:
             assert ov.hint(precision) == hints[precision]
@@ -301,9 +296,8 @@ def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(
             return getattr(real, name)
 
         def get_property(self, device, name):
-            return (
-                ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else real.get_property(device, name)
-            )
+            told = real.get_property(device, name)
+            return ["FP32"] if name == "OPTIMIZATION_CAPABILITIES" else told
 
     monkeypatch.setattr(ov, "version", lambda: "1.0")
     monkeypatch.setattr(ov, "core", Lesser)
@@ -311,9 +305,8 @@ def test_an_engine_is_not_built_in_a_precision_that_the_processor_lacks(
         ov.build(files["xcorr", "int8"], "xcorr", "int8", tmp_path)
     assert not list(tmp_path.iterdir())
     for precision in ("fp32", "fp16"):
-        assert ov.build(files["xcorr", precision], "xcorr", precision, tmp_path).executed() == {
-            "fp32": 18
-        }
+        engine = ov.build(files["xcorr", precision], "xcorr", precision, tmp_path)
+        assert engine.executed() == {"fp32": 18}
 
 
 # -- Plans -----------------------------------------------------------------------------------------
@@ -358,8 +351,7 @@ def test_another_precision_or_model_has_a_plan_of_its_own(files, models, kept, t
     folder, path, _ = kept
     for precision in HERE[1:]:
         ov.build(files["search", precision], "search", precision, folder)
-    other = onnx.ModelProto()
-    other.CopyFrom(models["search", "fp32"])
+    other = copy.deepcopy(models["search", "fp32"])
     weight = other.graph.initializer[0]
     weight.CopyFrom(
         onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * 1.01, weight.name)
