@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 LARGE = 10e6  # parameters; freeing memory late is harmless for smaller networks
 CACHE = ROOT / "data" / "cache" / "plans"
-# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: while memory is kept, and as they are
+# glibc's M_MMAP_MAX and M_TRIM_THRESHOLD: while memory is kept, and glibc's defaults
 MALLOPT = {-4: (0, 2**16), -1: (2**31 - 1, 2**17)}
 
 

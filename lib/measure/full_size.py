@@ -38,7 +38,7 @@ from lib.environment import device
 from lib.errors import InputError
 from lib.measure import pruned, runs
 from lib.measure.keys import timed_by
-from lib.measure.layers import STEPS, kept, steps
+from lib.measure.layers import kept, steps
 from lib.measure.measurement import Measurement
 from lib.measure.pruned import timed_configs
 from lib.measure.runs import Record, is_recorded, run_note
@@ -121,7 +121,8 @@ class EngineSpeed:
         return row
 
     def row_for(self, variant: Variant) -> Row:
-        """The full-size network's row for a variant of any size; {} where it was not timed."""
+        """The full-size network's row for a variant of any size, with the same target network where
+        that was timed; {} where the search and xcorr networks were not."""
         wanted = pruned.place(variant), variant.framework, variant.search, variant.xcorr
         for row in sorted(self.rows, key=lambda row: bool(row["target"] != variant.target)):
             timed = row["place"], row["group"].partition("-")[0], row["search"], row["xcorr"]
@@ -227,7 +228,7 @@ def work(run: str, framework: str) -> float:
 def _record(run: str, group: str, models: Path) -> Record:
     """A group's record. models: a folder for FP32 models, by the network's place."""
     kind = _split(group)[1]
-    candidates = 10 + len(STEPS) if kind == "whole" else 1 + len(timed_configs())
+    candidates = 1 + sum(len(variants) for _, variants in _wanted(group))
     return Record(
         run,
         f"speed/{group}.json",

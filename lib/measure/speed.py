@@ -6,8 +6,8 @@ affects all of them, and a ratio comes with its spread over the rounds. A turn i
 work used the processor. It is repeated, and turns that stay disturbed are counted.
 
 While turns are taken the process keeps the memory that it frees. Otherwise PyTorch on a processor
-asks the system for fresh memory in every frame, and what that costs differs from run to run
-(tests/benchmarks/bench_faults.py).
+asks the system for fresh memory in every frame, and what that costs seems to differ from run
+to run (tests/benchmarks/bench_faults.py).
 """
 
 from __future__ import annotations
